@@ -1,0 +1,2 @@
+//! hostgw-cni
+fn main() {}

@@ -1,0 +1,2 @@
+//! hostgw
+fn main() {}
