@@ -1,1 +1,18 @@
-//! kernel
+//! Typed access to the parts of the Linux kernel that a pod network is made of: links, addresses, routes,
+//! neighbours, traffic control, nftables, conntrack, network namespaces and sysctls.
+//!
+//! It holds no policy: every function does what it is told, and says what the kernel answered. Everything is
+//! synchronous; nothing here execs a program or allocates more than it must, because a plugin that lives for two
+//! milliseconds stands on it.
+
+pub mod address;
+mod error;
+pub mod events;
+pub mod link;
+pub mod neighbour;
+pub mod netlink;
+pub mod netns;
+pub mod route;
+pub mod sysctl;
+
+pub use error::KernelError;

@@ -1,0 +1,129 @@
+//! Being told of changes: links, addresses, routes, rules, and nftables.
+//!
+//! An event only says when to look; what is there is read by a dump. A lost event (`ENOBUFS`) is one more reason to
+//! look at everything.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use crate::KernelError;
+use crate::netlink::{Protocol, Replies, Reply, open, set_option};
+
+/// A multicast group (`RTNLGRP_…` of `linux/rtnetlink.h`, `NFNLGRP_…` of `linux/netfilter/nfnetlink.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Links come, change and go.
+    Links,
+    /// Neighbours.
+    Neighbours,
+    /// IPv4 addresses.
+    Ipv4Addresses,
+    /// IPv6 addresses.
+    Ipv6Addresses,
+    /// IPv4 routes.
+    Ipv4Routes,
+    /// IPv6 routes.
+    Ipv6Routes,
+    /// IPv4 policy rules.
+    Ipv4Rules,
+    /// IPv6 policy rules.
+    Ipv6Rules,
+    /// nftables; needs a socket of [`Protocol::Netfilter`].
+    Nftables,
+}
+
+impl Group {
+    fn number(self) -> libc::c_int {
+        match self {
+            Self::Links => 1,
+            Self::Neighbours => 3,
+            Self::Ipv4Addresses => 5,
+            Self::Ipv4Routes => 7,
+            Self::Ipv4Rules => 8,
+            Self::Ipv6Addresses => 9,
+            Self::Ipv6Routes => 11,
+            Self::Ipv6Rules => 19,
+            Self::Nftables => 7,
+        }
+    }
+}
+
+/// A non-blocking socket that hears of changes; it can be polled.
+#[derive(Debug)]
+pub struct Events {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+/// What [`Events::read`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing more for now.
+    Nothing,
+    /// Some messages were read.
+    Something,
+    /// The kernel had to drop messages: anything may have changed.
+    Lost,
+}
+
+impl Events {
+    /// Subscribes in the calling thread's network namespace. `receive_buffer` is in bytes; a larger one than the
+    /// system's maximum takes privilege, and without it the maximum is kept.
+    pub fn subscribe(
+        protocol: Protocol,
+        groups: &[Group],
+        receive_buffer: Option<i32>,
+    ) -> Result<Self, KernelError> {
+        let fd = open(protocol)?;
+        if let Some(size) = receive_buffer
+            && set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).is_err()
+        {
+            set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, size).ok();
+        }
+        for group in groups {
+            set_option(fd.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group.number())
+                .map_err(|errno| KernelError::new(format!("subscribe to changes of {group:?}"), errno))?;
+        }
+        Ok(Self { fd, buffer: vec![0; 32 * 1024] })
+    }
+
+    /// Reads one datagram of events without waiting, and hands each message's type and payload to `each`.
+    pub fn read(&mut self, mut each: impl FnMut(u16, &[u8])) -> Result<Heard, KernelError> {
+        match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+            Ok((read, _)) => {
+                for (_, _, reply) in Replies::new(&self.buffer[..read]) {
+                    match reply {
+                        Reply::Object { kind, payload } => each(kind, payload),
+                        Reply::Overrun => return Ok(Heard::Lost),
+                        _ => {}
+                    }
+                }
+                Ok(Heard::Something)
+            }
+            Err(Errno::AGAIN) => Ok(Heard::Nothing),
+            Err(Errno::INTR) => Ok(Heard::Something),
+            Err(Errno::NOBUFS) => Ok(Heard::Lost),
+            Err(errno) => Err(KernelError::new("read netlink events", errno)),
+        }
+    }
+
+    /// Waits until there is something to read, or `timeout` is over; whether there is.
+    pub fn wait(&self, timeout: std::time::Duration) -> Result<bool, KernelError> {
+        let failed = |errno| KernelError::new("wait for netlink events", errno);
+        let timeout = rustix::event::Timespec::try_from(timeout).map_err(|_| failed(Errno::INVAL))?;
+        let mut fds = [rustix::event::PollFd::new(&self.fd, rustix::event::PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,117 @@
+//! Neighbours: which Ethernet address an IP address has on a link, and which addresses we answer for
+//! (`linux/neighbour.h`).
+
+use std::net::IpAddr;
+
+use crate::KernelError;
+use crate::link::Mac;
+use crate::netlink::{Attributes, Batch, CREATE, REPLACE, Socket};
+
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NTF_PROXY: u8 = 0x08;
+
+/// `NUD_PERMANENT`: set by an administrator, never probed.
+pub const PERMANENT: u16 = 0x80;
+/// `NUD_REACHABLE`.
+pub const REACHABLE: u16 = 0x02;
+
+/// An entry of the neighbour table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The link.
+    pub index: u32,
+    /// The IP address.
+    pub ip: IpAddr,
+    /// The Ethernet address; none while it is being asked for.
+    pub mac: Option<Mac>,
+    /// `NUD_…` state.
+    pub state: u16,
+    /// Whether we answer for the address (`NTF_PROXY`), rather than talk to it.
+    pub proxy: bool,
+}
+
+impl Neighbour {
+    /// Reads the payload of an `RTM_NEWNEIGH` message.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let header: [u8; 12] = payload.get(..12)?.try_into().ok()?;
+        let attributes = Attributes::new(&payload[12..]);
+        Some(Self {
+            index: u32::from_ne_bytes([header[4], header[5], header[6], header[7]]),
+            ip: attributes.get(NDA_DST)?.ip()?,
+            mac: attributes.get(NDA_LLADDR).and_then(|attribute| attribute.mac()),
+            state: u16::from_ne_bytes([header[8], header[9]]),
+            proxy: header[10] & NTF_PROXY != 0,
+        })
+    }
+}
+
+fn header(ip: Option<IpAddr>, index: u32, state: u16, flags: u8) -> [u8; 12] {
+    let mut header = [0; 12];
+    header[0] = match ip {
+        None => 0,
+        Some(IpAddr::V4(_)) => 2,
+        Some(IpAddr::V6(_)) => 10,
+    };
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&state.to_ne_bytes());
+    header[10] = flags;
+    header
+}
+
+/// Every neighbour, or with `proxy` every address that we answer for.
+pub fn dump(socket: &mut Socket, proxy: bool) -> Result<Vec<Neighbour>, KernelError> {
+    let mut request = Batch::new();
+    request.message(
+        "list neighbours",
+        RTM_GETNEIGH,
+        0,
+        &header(None, 0, 0, if proxy { NTF_PROXY } else { 0 }),
+    );
+    let mut neighbours = Vec::new();
+    socket.dump(&mut request, |object| match object {
+        Some((RTM_NEWNEIGH, payload)) => neighbours.extend(Neighbour::parse(payload)),
+        Some(_) => {}
+        None => neighbours.clear(),
+    })?;
+    Ok(neighbours)
+}
+
+/// Fixes the Ethernet address of `ip` on a link, whatever was known before.
+pub fn set_permanent(batch: &mut Batch, index: u32, ip: IpAddr, mac: Mac) {
+    let header = header(Some(ip), index, PERMANENT, 0);
+    let mut message = batch.message("set a permanent neighbour", RTM_NEWNEIGH, CREATE | REPLACE, &header);
+    destination(&mut message, ip);
+    message.attribute(NDA_LLADDR, &mac);
+}
+
+/// Forgets a neighbour.
+pub fn delete(batch: &mut Batch, index: u32, ip: IpAddr) {
+    destination(
+        &mut batch.message("delete a neighbour", RTM_DELNEIGH, 0, &header(Some(ip), index, 0, 0)),
+        ip,
+    );
+}
+
+/// Answers ARP or neighbour solicitations for `ip` on a link.
+pub fn add_proxy(batch: &mut Batch, index: u32, ip: IpAddr) {
+    let header = header(Some(ip), index, PERMANENT, NTF_PROXY);
+    destination(&mut batch.message("add a proxy neighbour", RTM_NEWNEIGH, CREATE | REPLACE, &header), ip);
+}
+
+/// Stops answering for `ip`.
+pub fn delete_proxy(batch: &mut Batch, index: u32, ip: IpAddr) {
+    let header = header(Some(ip), index, 0, NTF_PROXY);
+    destination(&mut batch.message("delete a proxy neighbour", RTM_DELNEIGH, 0, &header), ip);
+}
+
+fn destination(message: &mut crate::netlink::Message<'_>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => message.attribute(NDA_DST, &ip.octets()),
+        IpAddr::V6(ip) => message.attribute(NDA_DST, &ip.octets()),
+    };
+}

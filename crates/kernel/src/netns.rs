@@ -1,0 +1,88 @@
+//! Network namespaces: open, compare, enter.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::KernelError;
+
+/// Magic number of the file system that namespaces live in (`linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// An open network namespace. It lives at least as long as this value.
+#[derive(Debug)]
+pub struct NetNs {
+    fd: OwnedFd,
+}
+
+/// Which namespace: two handles are of the same one exactly if these are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetNsId {
+    /// Device of nsfs.
+    pub device: u64,
+    /// Inode within it.
+    pub inode: u64,
+}
+
+impl NetNs {
+    /// The calling thread's namespace.
+    pub fn current() -> Result<Self, KernelError> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// Opens a namespace by its path. A path that is no network namespace (as where a mount did not propagate) is
+    /// refused with `EINVAL`; one that is gone with `ENOENT`.
+    pub fn open(path: &Path) -> Result<Self, KernelError> {
+        let failed = |errno| KernelError::new(format!("open network namespace {}", path.display()), errno);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+        let status = rustix::fs::fstatfs(&fd).map_err(failed)?;
+        #[allow(clippy::unnecessary_cast, reason = "the type of f_type differs between architectures")]
+        if status.f_type as i64 != NSFS_MAGIC {
+            return Err(failed(Errno::INVAL));
+        }
+        Ok(Self { fd })
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> Result<NetNsId, KernelError> {
+        let status = rustix::fs::fstat(&self.fd)
+            .map_err(|errno| KernelError::new("examine a network namespace", errno))?;
+        debug_assert_eq!(FileType::from_raw_mode(status.st_mode), FileType::RegularFile);
+        #[allow(
+            clippy::unnecessary_cast,
+            clippy::useless_conversion,
+            reason = "the types differ between architectures"
+        )]
+        Ok(NetNsId { device: status.st_dev as u64, inode: status.st_ino as u64 })
+    }
+
+    /// Moves the calling thread in. Sockets opened and `/proc/sys/net` opened from now on belong to it.
+    pub fn enter(&self) -> Result<(), KernelError> {
+        move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|errno| KernelError::new("enter a network namespace", errno))
+    }
+
+    /// Runs `work` inside and brings the thread back, also when `work` fails.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, KernelError> {
+        let back = Self::current()?;
+        self.enter()?;
+        let done = work();
+        back.enter()?;
+        Ok(done)
+    }
+}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The identity of the namespace at `path`, without opening it for long; `None` where there is none.
+pub fn id_of(path: &Path) -> Option<NetNsId> {
+    NetNs::open(path).ok()?.id().ok()
+}
