@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+use rustix::net::netlink::SocketAddrNetlink;
 
 use crate::KernelError;
 use crate::netlink::{Protocol, Replies, Reply, open, set_option};
@@ -77,6 +78,9 @@ impl Events {
         receive_buffer: Option<i32>,
     ) -> Result<Self, KernelError> {
         let fd = open(protocol)?;
+        // Unbound, the socket has port 0, the kernel's own, and would be left out as the author of every change.
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))
+            .map_err(|errno| KernelError::new("bind a netlink socket", errno))?;
         if let Some(size) = receive_buffer
             && set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).is_err()
         {

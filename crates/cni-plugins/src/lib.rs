@@ -1,0 +1,6 @@
+//! hostgw's CNI plugins, as a library: the program is `main.rs`, and the agent uses from here what it must be able to
+//! restore for pods that live on (their routes and host ports).
+//!
+//! Never depends on the agent, an async runtime or a Kubernetes client: a plugin lives for two milliseconds.
+
+pub mod wiring;

@@ -1,0 +1,106 @@
+//! Deleting a pod's link, without the wait that the kernel makes of it.
+#![allow(unsafe_code, reason = "fork has no safe wrapper")]
+
+use std::time::{Duration, Instant};
+
+use kernel::KernelError;
+use kernel::events::{Events, Group, Heard};
+use kernel::link;
+use kernel::netlink::{Batch, Protocol, Socket};
+use rustix::io::Errno;
+
+/// `RTM_DELLINK`.
+const RTM_DELLINK: u16 = 17;
+/// For how long a deletion may stay unheard of before it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Deletes the link of this index, and with it its peer, addresses and routes; one that is gone is well.
+///
+/// The kernel tells of the deletion when everything is taken down, and then lets the caller wait 14 to 17 ms more for
+/// readers of memory that it will free (`rcu_barrier`). So a child makes the request and does the waiting, with no
+/// file open that somebody could wait for, and we return when the deletion is told.
+pub fn delete_link(host: &mut Socket, index: u32) -> Result<(), KernelError> {
+    let mut events = Events::subscribe(Protocol::Route, &[Group::Links], None)?;
+    let mut batch = Batch::new();
+    link::delete(&mut batch, index);
+    // SAFETY: this process has one thread, so the child's copy of it is whole; the child only makes system calls and
+    // leaves with `_exit`, which runs nobody's destructors.
+    let child = unsafe { libc::fork() };
+    match child {
+        0 => {
+            // SAFETY: closing descriptors and leaving touch nothing that the parent shares but the descriptors' copies.
+            unsafe {
+                for descriptor in 0..3 {
+                    libc::close(descriptor);
+                }
+                // A socket of its own: on a shared one, either could read what the other waits for.
+                let deleted = Socket::open(Protocol::Route).and_then(|mut own| own.execute_all(&mut batch));
+                let code = match deleted {
+                    Ok(()) => 0,
+                    Err(error) if error.is_absent() => 0,
+                    Err(error) => error.errno.raw_os_error().clamp(1, 255),
+                };
+                libc::_exit(code)
+            }
+        }
+        // Without a child (a limit on processes, say) the wait is ours.
+        ..0 => match host.execute_all(&mut batch) {
+            Err(error) if !error.is_absent() => Err(error.attempting(format!("delete link {index}"))),
+            _ => Ok(()),
+        },
+        child => wait_for_deletion(host, &mut events, index, child),
+    }
+}
+
+fn wait_for_deletion(
+    host: &mut Socket,
+    events: &mut Events,
+    index: u32,
+    child: libc::pid_t,
+) -> Result<(), KernelError> {
+    let deadline = Instant::now() + DEADLINE;
+    let failed = |errno| KernelError::new(format!("delete link {index}"), errno);
+    loop {
+        let mut deleted = false;
+        let heard = events.read(|kind, payload| {
+            // A bridge tells of a port's leaving by the same message in its own family.
+            let of_family = payload.first() == Some(&0);
+            deleted |= kind == RTM_DELLINK
+                && of_family
+                && link::Link::parse(payload).is_some_and(|link| link.index == index);
+        })?;
+        if deleted {
+            return Ok(());
+        }
+        match heard {
+            Heard::Something => continue,
+            Heard::Nothing if events.wait(LOOK_EVERY)? => continue,
+            Heard::Nothing | Heard::Lost => {}
+        }
+        if link::by_index(host, index)?.is_none() {
+            return Ok(());
+        }
+        if let Some(errno) = refusal(child) {
+            return Err(failed(errno));
+        }
+        if Instant::now() >= deadline {
+            return Err(failed(Errno::TIMEDOUT));
+        }
+    }
+}
+
+/// Why the child left without success, if it did.
+fn refusal(child: libc::pid_t) -> Option<Errno> {
+    let mut status = 0;
+    // SAFETY: `status` is ours for the time of the call, and the child is ours.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
+    if waited != child {
+        return None;
+    }
+    match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
+        (true, 0) => None,
+        (true, code) => Some(Errno::from_raw_os_error(code)),
+        (false, _) => Some(Errno::INTR),
+    }
+}

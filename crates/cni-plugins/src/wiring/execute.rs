@@ -1,0 +1,134 @@
+//! Carrying out a link plan: the pair, the pod's side, the node's side, each one batch, then waiting until the first
+//! packet would get through. What was made stays on failure: undoing is the caller's, who knows the whole.
+
+use kernel::KernelError;
+use kernel::link::{self, Link, Veth, VethEnd};
+use kernel::netlink::{Batch, Failure, Protocol, Socket};
+use kernel::netns::NetNs;
+use kernel::sysctl::Sysctls;
+use rustix::fd::AsFd;
+use rustix::io::Errno;
+
+use super::readiness::{Awaited, lister};
+use super::{BridgePlan, LinkPlan, Step, Wiring, WiringError};
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wired {
+    /// Index of the node's end.
+    pub host_index: u32,
+    /// Index of the pod's end, in the pod's namespace.
+    pub pod_index: u32,
+    /// The bridge, in bridge mode.
+    pub bridge: Option<Link>,
+}
+
+/// Makes the link. `host` is a socket of the node's namespace, in which the calling thread is, and is again when this
+/// returns; `bridge` is needed where the plan's wiring is one.
+pub fn attach(
+    plan: &LinkPlan,
+    bridge: Option<&BridgePlan>,
+    node: &NetNs,
+    pod: &NetNs,
+    host: &mut Socket,
+) -> Result<Wired, WiringError> {
+    let bridge = bridge.map(|bridge| bridge.ensure(host)).transpose()?;
+    let (host_index, pod_index) = create_pair(plan, bridge.as_ref(), pod, host)?;
+
+    pod.enter()?;
+    let prepared = prepare_pod(plan);
+    node.enter()?;
+    let (mut inside, pod_awaited) = prepared?;
+    carry_out(&mut inside, &plan.pod_steps, pod_index, plan.pod_link.as_str())?;
+
+    let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
+    let mut host_batch = Batch::new();
+    if let Wiring::Bridge { hairpin: true, .. } = plan.wiring {
+        link::set_hairpin(&mut host_batch, host_index, true);
+    }
+    if let Some(bridge) = &bridge {
+        link::request(&mut host_batch, bridge.index);
+    }
+    host.execute_all(&mut host_batch)?;
+    carry_out(host, &plan.host_steps, host_index, plan.host_link.as_str())?;
+
+    pod_awaited.wait(pod_index, lister(&mut inside))?;
+    host_awaited.wait(host_index, lister(host))?;
+    Ok(Wired { host_index, pod_index, bridge })
+}
+
+/// Creates the pair and learns both indexes from one answer: a veth end names its peer's.
+fn create_pair(
+    plan: &LinkPlan,
+    bridge: Option<&Link>,
+    pod: &NetNs,
+    host: &mut Socket,
+) -> Result<(u32, u32), WiringError> {
+    let mut batch = Batch::new();
+    link::create_veth(
+        &mut batch,
+        &Veth {
+            host: VethEnd { name: &plan.host_link, mac: Some(plan.host_mac), netns: None },
+            peer: VethEnd { name: &plan.pod_link, mac: Some(plan.pod_mac), netns: Some(pod.as_fd()) },
+            mtu: plan.mtu,
+            master: bridge.map(|bridge| bridge.index),
+            // A routed link must first be told to make no link-local address of its own.
+            up: bridge.is_some(),
+        },
+    );
+    link::request_by_name(&mut batch, plan.host_link.as_str());
+    let mut found = None;
+    let failures = host.execute_reading(&mut batch, |kind, payload| found = link::answer(kind, payload))?;
+    if let Some(Failure { index, error }) = failures.into_iter().next() {
+        return Err(explain_pair(plan, index, error, found.as_ref()));
+    }
+    let missing = || KernelError::new(format!("find link {} just made", plan.host_link), Errno::NODEV);
+    let link = found.ok_or_else(missing)?;
+    Ok((link.index, link.peer.ok_or_else(missing)?))
+}
+
+/// `EEXIST` may mean either end: the answer to the look-up behind it tells which.
+fn explain_pair(plan: &LinkPlan, index: usize, error: KernelError, host_end: Option<&Link>) -> WiringError {
+    if index == 0 && error.is_present() && host_end.is_none() {
+        return WiringError::InterfaceExists(plan.pod_link.to_string());
+    }
+    let attempted = format!("create veth pair {} and {} in the pod", plan.host_link, plan.pod_link);
+    error.attempting(attempted).into()
+}
+
+/// In the pod's namespace: a socket, an ear for address events, and no ear for router advertisements, before the link
+/// comes up.
+fn prepare_pod(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
+    let socket = Socket::open(Protocol::Route)?;
+    let awaited = Awaited::listen(&plan.pod_awaits, plan.pod_link.as_str())?;
+    let sysctls = Sysctls::default();
+    match sysctls.write(&format!("net/ipv6/conf/{}/accept_ra", plan.pod_link), "0") {
+        Err(error) if error.errno != Errno::NOENT || !plan.pod_awaits.is_empty() => return Err(error.into()),
+        // A kernel without IPv6 hears no advertisements.
+        _ => {}
+    }
+    if !plan.pod_awaits.is_empty() {
+        enable_ipv6(&sysctls, plan)?;
+    }
+    Ok((socket, awaited))
+}
+
+/// Some runtimes switch IPv6 off in a new pod; one that is given an IPv6 address wants it.
+fn enable_ipv6(sysctls: &Sysctls, plan: &LinkPlan) -> Result<(), KernelError> {
+    let key = format!("net/ipv6/conf/{}/disable_ipv6", plan.pod_link);
+    if sysctls.read(&key)?.as_deref() == Some("1") {
+        sysctls.write(&key, "0")?;
+    }
+    Ok(())
+}
+
+fn carry_out(socket: &mut Socket, steps: &[Step], index: u32, link: &str) -> Result<(), KernelError> {
+    let mut batch = Batch::new();
+    for step in steps {
+        step.write(&mut batch, index);
+    }
+    match socket.execute(&mut batch)?.into_iter().next() {
+        None => Ok(()),
+        Some(Failure { index, error }) => Err(error.attempting(format!("{} on {link}", steps[index]))),
+    }
+}

@@ -1,0 +1,318 @@
+//! What a pod's link is to be: from addresses and a mode to the steps on either side (pure).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use kernel::link::Mac;
+use kernel::route::{Hop, Route, TABLE_MAIN};
+use link_name::LinkName;
+
+use super::{Side, Step, link_local_of, mac_of};
+
+/// Protocol number of a pod's own route on the node (`/etc/iproute2/rt_protos` has no name for it).
+pub const POD_ROUTE_PROTOCOL: u8 = 105;
+/// `RTPROT_BOOT`: what is set up once and belongs to no daemon.
+const BOOT: u8 = 3;
+/// `RT_SCOPE_LINK`.
+const SCOPE_LINK: u8 = 253;
+
+/// How the node's end is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// A routed link of its own: the node holds the gateway address on it, and a route to each pod address.
+    Ptp,
+    /// A port of a bridge that holds the gateway addresses.
+    Bridge {
+        /// Which bridge.
+        bridge: LinkName,
+        /// Whether a frame may go back to where it came from.
+        hairpin: bool,
+    },
+}
+
+/// An address for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodAddress {
+    /// The address and the prefix of the subnet it is from.
+    pub subnet: IpNet,
+    /// The gateway within that subnet.
+    pub gateway: IpAddr,
+    /// The node's own address that packets from the node to the pod shall carry.
+    pub node_address: Option<IpAddr>,
+}
+
+impl PodAddress {
+    /// The address as the pod holds it: alone on a routed link, with its subnet on a bridge.
+    #[must_use]
+    pub fn held(&self, wiring: &Wiring) -> IpNet {
+        match wiring {
+            Wiring::Ptp => IpNet::from(self.subnet.addr()),
+            Wiring::Bridge { .. } => self.subnet,
+        }
+    }
+}
+
+/// A route in the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRoute {
+    /// Where to.
+    pub destination: IpNet,
+    /// Through whom; none where the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// MTU of the route.
+    pub mtu: Option<u32>,
+    /// Announced TCP segment size.
+    pub advmss: Option<u32>,
+    /// Metric.
+    pub priority: Option<u32>,
+    /// Table.
+    pub table: Option<u32>,
+    /// Scope.
+    pub scope: Option<u8>,
+}
+
+impl PodRoute {
+    /// A plain route.
+    #[must_use]
+    pub fn new(destination: IpNet, gateway: Option<IpAddr>) -> Self {
+        Self { destination, gateway, mtu: None, advmss: None, priority: None, table: None, scope: None }
+    }
+}
+
+/// Everything that is to be made of links for one attachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPlan {
+    /// Name of the node's end.
+    pub host_link: LinkName,
+    /// Name of the pod's end.
+    pub pod_link: LinkName,
+    /// Ethernet address of the node's end.
+    pub host_mac: Mac,
+    /// Ethernet address of the pod's end.
+    pub pod_mac: Mac,
+    /// Payload of a frame.
+    pub mtu: u32,
+    /// How the node's end is connected.
+    pub wiring: Wiring,
+    /// What to do in the pod, in order.
+    pub pod_steps: Vec<Step>,
+    /// What to do on the node, in order.
+    pub host_steps: Vec<Step>,
+    /// IPv6 addresses in the pod for which to wait.
+    pub pod_awaits: Vec<Ipv6Addr>,
+    /// IPv6 addresses on the node's end for which to wait.
+    pub host_awaits: Vec<Ipv6Addr>,
+}
+
+/// Plans the link of a pod that holds `addresses` (at least one) and has `routes`.
+#[must_use]
+pub fn plan_link(
+    (host_link, pod_link): (LinkName, LinkName),
+    mac: Option<Mac>,
+    mtu: u32,
+    wiring: Wiring,
+    addresses: &[PodAddress],
+    routes: &[PodRoute],
+) -> LinkPlan {
+    let first = addresses.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.subnet.addr());
+    let pod_mac = mac.unwrap_or_else(|| mac_of(first, Side::Pod));
+    let host_mac = mac_of(first, Side::Host);
+    LinkPlan {
+        pod_steps: pod_steps(&wiring, pod_mac, addresses, routes),
+        host_steps: host_steps(&wiring, pod_mac, addresses),
+        pod_awaits: ipv6(addresses.iter().map(|address| address.subnet.addr())),
+        host_awaits: match wiring {
+            Wiring::Ptp => ipv6(gateways(addresses).into_iter()),
+            Wiring::Bridge { .. } => Vec::new(),
+        },
+        host_link,
+        pod_link,
+        host_mac,
+        pod_mac,
+        mtu,
+        wiring,
+    }
+}
+
+fn pod_steps(wiring: &Wiring, mac: Mac, addresses: &[PodAddress], routes: &[PodRoute]) -> Vec<Step> {
+    let mut steps = vec![Step::NoAutomaticLinkLocal];
+    steps.extend(addresses.iter().map(|address| Step::Address(address.held(wiring))));
+    if addresses.iter().any(|address| address.gateway.is_ipv6()) {
+        steps.push(Step::Address(link_local(mac)));
+    }
+    steps.push(Step::Up);
+    if *wiring == Wiring::Ptp {
+        // The gateway is in no subnet of the pod's, so it is told that it is on the link.
+        steps.extend(gateways(addresses).into_iter().map(|gateway| {
+            let scope = if gateway.is_ipv4() { SCOPE_LINK } else { 0 };
+            Step::Route(Route { protocol: BOOT, scope, ..Route::to(IpNet::from(gateway)) })
+        }));
+    }
+    steps.extend(routes.iter().map(pod_route));
+    steps.push(Step::Settle);
+    steps
+}
+
+fn pod_route(route: &PodRoute) -> Step {
+    let on_link = route.gateway.is_none() && route.destination.addr().is_ipv4();
+    Step::Route(Route {
+        protocol: BOOT,
+        scope: route.scope.unwrap_or(if on_link { SCOPE_LINK } else { 0 }),
+        metric: route.priority.unwrap_or_default(),
+        table: route.table.unwrap_or(TABLE_MAIN),
+        mtu: route.mtu,
+        advmss: route.advmss,
+        hops: vec![Hop { gateway: route.gateway, ..Hop::default() }],
+        ..Route::to(route.destination)
+    })
+}
+
+fn host_steps(wiring: &Wiring, pod_mac: Mac, addresses: &[PodAddress]) -> Vec<Step> {
+    if *wiring != Wiring::Ptp {
+        return vec![Step::Settle];
+    }
+    let mut steps = vec![Step::NoAutomaticLinkLocal];
+    steps.extend(gateways(addresses).into_iter().map(|gateway| Step::Address(IpNet::from(gateway))));
+    steps.push(Step::Up);
+    steps.extend(addresses.iter().map(|address| Step::Route(host_route(address))));
+    // A permanent neighbour spares the node the question; asking would take an IPv6 link-local address on this end,
+    // which is tentative for a second.
+    steps.extend(addresses.iter().map(|address| Step::Neighbour(address.subnet.addr(), pod_mac)));
+    steps.push(Step::Settle);
+    steps
+}
+
+/// The node's route to one pod address. Without an explicit source the node would speak from the gateway address,
+/// or from a bridge that is no part of this network.
+#[must_use]
+pub fn host_route(address: &PodAddress) -> Route {
+    let ip = address.subnet.addr();
+    Route {
+        protocol: POD_ROUTE_PROTOCOL,
+        scope: if ip.is_ipv4() { SCOPE_LINK } else { 0 },
+        source: address.node_address.filter(|source| source.is_ipv4() == ip.is_ipv4()),
+        ..Route::to(IpNet::from(ip))
+    }
+}
+
+/// Each gateway once, also where several addresses share it.
+fn gateways(addresses: &[PodAddress]) -> Vec<IpAddr> {
+    let mut gateways: Vec<IpAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !gateways.contains(&address.gateway) {
+            gateways.push(address.gateway);
+        }
+    }
+    gateways
+}
+
+fn ipv6(addresses: impl Iterator<Item = IpAddr>) -> Vec<Ipv6Addr> {
+    addresses
+        .filter_map(|ip| match ip {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        })
+        .collect()
+}
+
+/// `fe80::…/64` of an Ethernet address.
+pub(super) fn link_local(mac: Mac) -> IpNet {
+    IpNet::new_assert(IpAddr::V6(link_local_of(mac)), 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(subnet: &str, gateway: &str, node: &str) -> PodAddress {
+        PodAddress {
+            subnet: subnet.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+            node_address: Some(node.parse().unwrap()),
+        }
+    }
+
+    fn plan(wiring: Wiring) -> LinkPlan {
+        let names = (LinkName::new("hgw0123456789ab").unwrap(), LinkName::new("eth0").unwrap());
+        let addresses = [
+            address("10.244.1.5/24", "10.244.1.1", "192.0.2.11"),
+            address("fd00:10:244:1::5/64", "fd00:10:244:1::1", "2001:db8::11"),
+        ];
+        let routes = [
+            PodRoute::new("0.0.0.0/0".parse().unwrap(), Some("10.244.1.1".parse().unwrap())),
+            PodRoute::new("::/0".parse().unwrap(), Some("fd00:10:244:1::1".parse().unwrap())),
+        ];
+        plan_link(names, None, 1500, wiring, &addresses, &routes)
+    }
+
+    fn shown(plan: &LinkPlan) -> String {
+        let side = |name: &str, steps: &[Step]| {
+            steps.iter().map(|step| format!("{name}: {step}\n")).collect::<String>()
+        };
+        side("pod", &plan.pod_steps) + &side("node", &plan.host_steps)
+    }
+
+    #[test]
+    fn a_routed_pod_holds_its_address_alone_and_the_node_holds_the_gateway() {
+        insta::assert_snapshot!(shown(&plan(Wiring::Ptp)), @r"
+        pod: turn off the automatic link-local address
+        pod: add address 10.244.1.5/32
+        pod: add address fd00:10:244:1::5/128
+        pod: add address fe80::858:aff:fef4:105/64
+        pod: set the link up
+        pod: add route 10.244.1.1/32 protocol 3
+        pod: add route fd00:10:244:1::1/128 protocol 3
+        pod: add route 0.0.0.0/0 via 10.244.1.1 protocol 3
+        pod: add route ::/0 via fd00:10:244:1::1 protocol 3
+        pod: look the link up again
+        node: turn off the automatic link-local address
+        node: add address 10.244.1.1/32
+        node: add address fd00:10:244:1::1/128
+        node: set the link up
+        node: add route 10.244.1.5/32 source 192.0.2.11 protocol 105
+        node: add route fd00:10:244:1::5/128 source 2001:db8::11 protocol 105
+        node: add permanent neighbour 10.244.1.5 at 0a:58:0a:f4:01:05
+        node: add permanent neighbour fd00:10:244:1::5 at 0a:58:0a:f4:01:05
+        node: look the link up again
+        ");
+    }
+
+    #[test]
+    fn a_bridged_pod_holds_its_subnet_and_the_node_only_a_port() {
+        let bridge = LinkName::new("cni0").unwrap();
+        insta::assert_snapshot!(shown(&plan(Wiring::Bridge { bridge, hairpin: true })), @r"
+        pod: turn off the automatic link-local address
+        pod: add address 10.244.1.5/24
+        pod: add address fd00:10:244:1::5/64
+        pod: add address fe80::858:aff:fef4:105/64
+        pod: set the link up
+        pod: add route 0.0.0.0/0 via 10.244.1.1 protocol 3
+        pod: add route ::/0 via fd00:10:244:1::1 protocol 3
+        pod: look the link up again
+        node: look the link up again
+        ");
+    }
+
+    #[test]
+    fn a_link_is_set_up_only_after_its_addresses_are_there() {
+        for steps in [plan(Wiring::Ptp).pod_steps, plan(Wiring::Ptp).host_steps] {
+            let up = steps.iter().position(|step| *step == Step::Up).unwrap();
+            assert!(
+                steps[up..].iter().all(|step| !matches!(step, Step::Address(_) | Step::NoAutomaticLinkLocal))
+            );
+            assert!(steps[..up].iter().all(|step| !matches!(step, Step::Route(_))));
+        }
+    }
+
+    #[test]
+    fn two_addresses_of_one_subnet_share_one_gateway_step() {
+        let addresses = [
+            address("10.244.1.5/24", "10.244.1.1", "192.0.2.11"),
+            address("10.244.1.6/24", "10.244.1.1", "192.0.2.11"),
+        ];
+        let names = (LinkName::new("hgw0").unwrap(), LinkName::new("eth0").unwrap());
+        let plan = plan_link(names, None, 1500, Wiring::Ptp, &addresses, &[]);
+        let gateways = plan.host_steps.iter().filter(|step| matches!(step, Step::Address(_))).count();
+        assert_eq!(gateways, 1);
+    }
+}

@@ -1,0 +1,67 @@
+//! Fresh network namespaces for tests: every test is alone in its own, and refuses to run in the machine's.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use kernel::link;
+use kernel::netlink::{Batch, Protocol, Socket};
+use kernel::netns::NetNs;
+use kernel::sysctl::Sysctls;
+use rustix::thread::UnshareFlags;
+
+/// Moves the calling thread (each test has its own) into a new network namespace that has forwarding on, and gives it.
+pub(crate) fn enter_new_node() -> NetNs {
+    let node = enter_new_namespace();
+    let sysctls = Sysctls::default();
+    sysctls.write("net/ipv4/ip_forward", "1").unwrap();
+    sysctls.write("net/ipv6/conf/all/forwarding", "1").unwrap();
+    node
+}
+
+/// Moves the calling thread into a new, empty network namespace with its loopback link up.
+pub(crate) fn enter_new_namespace() -> NetNs {
+    let before = NetNs::current().unwrap().id().unwrap();
+    let initial = NetNs::open(Path::new("/proc/1/ns/net")).ok().map(|ns| ns.id().unwrap());
+    // SAFETY: unsharing the network namespace of this thread breaks no memory; other threads keep theirs.
+    #[allow(unsafe_code, reason = "rustix marks unshare unsafe for flags that are not used here")]
+    unsafe {
+        rustix::thread::unshare_unsafe(UnshareFlags::NEWNET)
+            .expect("tests need CAP_SYS_ADMIN for a network namespace");
+    }
+    let fresh = NetNs::current().unwrap();
+    assert_ne!(fresh.id().unwrap(), before);
+    assert_ne!(Some(fresh.id().unwrap()), initial, "refusing to run in the machine's own network namespace");
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let mut batch = Batch::new();
+    link::set_up(&mut batch, 1);
+    socket.execute_all(&mut batch).unwrap();
+    fresh
+}
+
+/// A new, empty namespace for a pod; the calling thread stays where it is.
+pub(crate) fn new_pod() -> NetNs {
+    let back = NetNs::current().unwrap();
+    let pod = enter_new_namespace();
+    back.enter().unwrap();
+    pod
+}
+
+/// A UDP socket inside `ns`; it stays there whatever the thread does next.
+pub(crate) fn udp(ns: &NetNs, address: IpAddr, port: u16) -> UdpSocket {
+    ns.run(|| UdpSocket::bind(SocketAddr::new(address, port))).unwrap().unwrap()
+}
+
+/// Sends exactly one datagram, and gives the source address that the receiver saw.
+pub(crate) fn one_datagram(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> SocketAddr {
+    at.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let nonce = format!("{to}");
+    from.send_to(nonce.as_bytes(), to).unwrap_or_else(|error| panic!("send to {to}: {error}"));
+    let mut buffer = [0; 100];
+    let (length, source) =
+        at.recv_from(&mut buffer).unwrap_or_else(|error| panic!("nothing at {to}: {error}"));
+    assert_eq!(&buffer[..length], nonce.as_bytes());
+    source
+}

@@ -1,0 +1,178 @@
+//! Links made by the one engine, tried with packets in namespaces of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::net::{IpAddr, SocketAddr};
+
+use cni_plugins::wiring::{
+    BridgePlan, LinkPlan, PodAddress, PodRoute, Wiring, attach, delete_link, plan_link,
+};
+use kernel::netlink::{Protocol, Socket};
+use kernel::netns::NetNs;
+use kernel::{address, link, route};
+use link_name::LinkName;
+use support::{enter_new_node, new_pod, one_datagram, udp};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn pod_addresses(number: u8) -> Vec<PodAddress> {
+    [
+        (format!("10.244.1.{number}/24"), "10.244.1.1"),
+        (format!("fd00:10:244:1::{number}/64"), "fd00:10:244:1::1"),
+    ]
+    .map(|(subnet, gateway)| PodAddress {
+        subnet: subnet.parse().unwrap(),
+        gateway: ip(gateway),
+        node_address: None,
+    })
+    .to_vec()
+}
+
+fn plan(number: u8, wiring: Wiring) -> LinkPlan {
+    let routes = [
+        PodRoute::new("0.0.0.0/0".parse().unwrap(), Some(ip("10.244.1.1"))),
+        PodRoute::new("::/0".parse().unwrap(), Some(ip("fd00:10:244:1::1"))),
+    ];
+    let names = (LinkName::new(format!("hgw{number}")).unwrap(), LinkName::new("eth0").unwrap());
+    plan_link(names, None, 1500, wiring, &pod_addresses(number), &routes)
+}
+
+fn bridge() -> Wiring {
+    Wiring::Bridge { bridge: LinkName::new("cni0").unwrap(), hairpin: true }
+}
+
+fn bridge_plan() -> BridgePlan {
+    BridgePlan {
+        name: LinkName::new("cni0").unwrap(),
+        gateways: vec!["10.244.1.1/24".parse().unwrap(), "fd00:10:244:1::1/64".parse().unwrap()],
+        mtu: 1500,
+    }
+}
+
+fn add(number: u8, wiring: &Wiring, node: &NetNs, pod: &NetNs) -> cni_plugins::wiring::Wired {
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let bridge = bridge_plan();
+    let bridge = matches!(wiring, Wiring::Bridge { .. }).then_some(&bridge);
+    attach(&plan(number, wiring.clone()), bridge, node, pod, &mut socket).unwrap()
+}
+
+#[test]
+fn the_first_packet_gets_through_in_each_direction_family_and_mode() {
+    for wiring in [Wiring::Ptp, bridge()] {
+        for round in 0..10 {
+            let node = enter_new_node();
+            let (one, two) = (new_pod(), new_pod());
+            for (family, gateway, other) in [
+                ("4", ip("10.244.1.1"), ip("10.244.1.6")),
+                ("6", ip("fd00:10:244:1::1"), ip("fd00:10:244:1::6")),
+            ] {
+                let _ = (family, gateway, other);
+            }
+            add(5, &wiring, &node, &one);
+            for (gateway, any) in [("10.244.1.1", "0.0.0.0"), ("fd00:10:244:1::1", "::")] {
+                let at = udp(&node, ip(gateway), 7000);
+                let from = udp(&one, ip(any), 0);
+                one_datagram(&from, SocketAddr::new(ip(gateway), 7000), &at);
+            }
+            add(6, &wiring, &node, &two);
+            for (pod, any) in [("10.244.1.5", "0.0.0.0"), ("fd00:10:244:1::5", "::")] {
+                let at = udp(&one, ip(pod), 7001);
+                let from = udp(&two, ip(any), 0);
+                let seen = one_datagram(&from, SocketAddr::new(ip(pod), 7001), &at);
+                assert!(seen.ip().to_string().ends_with('6'), "{wiring:?} round {round}: {seen}");
+            }
+            for (pod, any) in [("10.244.1.6", "0.0.0.0"), ("fd00:10:244:1::6", "::")] {
+                let at = udp(&two, ip(pod), 7002);
+                let from = udp(&node, ip(any), 0);
+                one_datagram(&from, SocketAddr::new(ip(pod), 7002), &at);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_hears_no_router_advertisements_and_has_one_link_local_address() {
+    for wiring in [Wiring::Ptp, bridge()] {
+        let node = enter_new_node();
+        let pod = new_pod();
+        add(5, &wiring, &node, &pod);
+        let (accept_ra, addresses) = pod
+            .run(|| {
+                let accept_ra =
+                    kernel::sysctl::Sysctls::default().read("net/ipv6/conf/eth0/accept_ra").unwrap();
+                (accept_ra, address::dump(&mut Socket::open(Protocol::Route).unwrap()).unwrap())
+            })
+            .unwrap();
+        assert_eq!(accept_ra.as_deref(), Some("0"));
+        let link_local =
+            |a: &&address::Address| matches!(a.ip.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+        assert_eq!(addresses.iter().filter(link_local).count(), 1);
+        assert!(addresses.iter().all(|a| a.flags & address::TENTATIVE == 0), "{addresses:?}");
+    }
+}
+
+#[test]
+fn a_deleted_link_takes_its_peer_addresses_and_routes_with_it_and_deleting_again_is_well() {
+    let node = enter_new_node();
+    let pod = new_pod();
+    let wired = add(5, &Wiring::Ptp, &node, &pod);
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    delete_link(&mut socket, wired.host_index).unwrap();
+    assert_eq!(link::dump(&mut socket).unwrap().len(), 1);
+    assert_eq!(
+        pod.run(|| link::dump(&mut Socket::open(Protocol::Route).unwrap()).unwrap().len()).unwrap(),
+        1
+    );
+    for family in [route::Family::V4, route::Family::V6] {
+        let filter = route::Filter { protocol: Some(105), ..Default::default() };
+        assert!(route::dump(&mut socket, family, filter).unwrap().is_empty());
+    }
+    delete_link(&mut socket, wired.host_index).unwrap();
+}
+
+#[test]
+fn an_interface_that_exists_already_is_named_and_nothing_is_left() {
+    let node = enter_new_node();
+    let pod = new_pod();
+    add(5, &Wiring::Ptp, &node, &pod);
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let before = link::dump(&mut socket).unwrap();
+    let error = attach(&plan(6, Wiring::Ptp), None, &node, &pod, &mut socket).unwrap_err();
+    assert!(error.to_string().starts_with("interface `eth0` exists already"), "{error}");
+    assert_eq!(link::dump(&mut socket).unwrap(), before);
+}
+
+#[test]
+fn a_link_in_the_place_of_the_bridge_is_refused() {
+    let node = enter_new_node();
+    let (one, two) = (new_pod(), new_pod());
+    add(5, &Wiring::Ptp, &node, &one);
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let mistaken = BridgePlan { name: LinkName::new("hgw5").unwrap(), ..bridge_plan() };
+    let error = attach(&plan(6, bridge()), Some(&mistaken), &node, &two, &mut socket).unwrap_err();
+    assert!(error.to_string().contains("is a veth, not a bridge"), "{error}");
+}
+
+#[test]
+fn twenty_first_pods_at_once_make_one_bridge() {
+    let node = enter_new_node();
+    let pods: Vec<NetNs> = (0..20).map(|_| new_pod()).collect();
+    std::thread::scope(|scope| {
+        for (number, pod) in pods.iter().enumerate() {
+            let node = &node;
+            scope.spawn(move || {
+                node.enter().unwrap();
+                add(u8::try_from(number + 2).unwrap(), &bridge(), node, pod);
+            });
+        }
+    });
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let bridges = link::dump_kind(&mut socket, "bridge").unwrap();
+    assert_eq!(bridges.len(), 1);
+    let held: Vec<_> =
+        address::dump(&mut socket).unwrap().into_iter().filter(|a| a.index == bridges[0].index).collect();
+    assert_eq!(held.len(), 3, "two gateways and a link-local address: {held:?}");
+}
