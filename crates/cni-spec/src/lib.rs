@@ -1,1 +1,87 @@
-//! cni-spec
+//! The data of the CNI specification, versions 0.1.0 to 1.1.0: a call's environment, its network configuration,
+//! its result and its errors. Bytes and look-ups come in, values and text go out; this crate never touches a file,
+//! the environment, a socket or a clock (held by its `clippy.toml`).
+//!
+//! Every parser takes bytes or text and answers with a value that cannot be wrong, or with the [`CniError`] that the
+//! runtime gets to see: a code of the specification, the path of the field, its value, and the remedy.
+//!
+//! ```
+//! use cni_spec::{AttachResult, CallEnvironment, Command, IpConfig, NetConf};
+//!
+//! # fn main() -> Result<(), cni_spec::CniError> {
+//! let stdin = br#"{
+//!     "cniVersion": "1.0.0", "name": "pods", "type": "hostgw",
+//!     "ipam": {"ranges": [[{"subnet": "10.244.1.0/24"}]]}
+//! }"#;
+//! let conf = NetConf::parse(stdin)?;
+//! let environment = CallEnvironment::read(|variable| {
+//!     let value = match variable {
+//!         "CNI_COMMAND" => "ADD",
+//!         "CNI_CONTAINERID" => "4f1d",
+//!         "CNI_NETNS" => "/run/netns/4f1d",
+//!         "CNI_IFNAME" => "eth0",
+//!         _ => return None,
+//!     };
+//!     Some(value.to_owned())
+//! })?;
+//! assert_eq!(environment.command(), Command::Add);
+//!
+//! let pool = &conf.ipam.range_sets.as_slice()[0].ranges()[0];
+//! let result = AttachResult {
+//!     ips: vec![IpConfig {
+//!         interface: None,
+//!         address: pool.with_prefix(pool.end()),
+//!         gateway: Some(pool.gateway()),
+//!     }],
+//!     ..AttachResult::default()
+//! };
+//! assert_eq!(
+//!     result.to_json(conf.base.cni_version)?,
+//!     r#"{"cniVersion":"1.0.0","ips":[{"address":"10.244.1.254/24","gateway":"10.244.1.1"}]}"#
+//! );
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod base_conf;
+mod capability;
+mod cni_args;
+mod command;
+mod environment;
+mod error;
+mod excerpt;
+mod field;
+mod gc;
+mod identifier;
+mod ipam_conf;
+mod mac_address;
+mod net_conf;
+mod range;
+mod range_set;
+mod result;
+mod route;
+mod status_conf;
+mod store_conf;
+mod version;
+
+pub use address::IpFamily;
+pub use base_conf::BaseConf;
+pub use capability::{Bandwidth, Capabilities, PortMapping, RateLimit, TransportProtocol};
+pub use cni_args::{CniArgs, MAX_ARGS_LEN};
+pub use command::Command;
+pub use environment::{AttachmentCall, CallEnvironment};
+pub use error::{CniError, ErrorCode};
+pub use field::MAX_INPUT_LEN;
+pub use gc::GcRequest;
+pub use identifier::{Attachment, ContainerId, MAX_IDENTIFIER_LEN, NetworkName};
+pub use ipam_conf::{DEFAULT_DATA_DIR, IpamConf};
+pub use mac_address::{MacAddress, MacAddressError};
+pub use net_conf::{ListenerCheck, Mode, NetConf, NodeAddresses};
+pub use range::{Range, RangeError};
+pub use range_set::{RangeSet, RangeSetError, RangeSets, RequestError};
+pub use result::{AttachResult, Dns, Interface, IpConfig};
+pub use route::Route;
+pub use status_conf::StatusConf;
+pub use store_conf::{LogConf, LogLevel, StoreConf};
+pub use version::{SpecVersion, version_report};

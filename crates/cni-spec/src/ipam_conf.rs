@@ -1,0 +1,130 @@
+//! The `ipam` section, in the syntax of `host-local`.
+
+use std::path::PathBuf;
+
+use crate::address::IpFamily;
+use crate::error::CniError;
+use crate::field::Field;
+use crate::range::Range;
+use crate::range_set::{RangeSet, RangeSets};
+use crate::route::{Route, read_net};
+use crate::version::SpecVersion;
+
+/// Where attachment records are kept unless `ipam.dataDir` says otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/run/hostgw/ipam";
+
+/// One pod has one address of each set.
+const MAX_RANGE_SETS: usize = 64;
+const MAX_RANGES: usize = 1024;
+pub(crate) const MAX_ROUTES: usize = 1024;
+
+/// Where a pod's addresses come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpamConf {
+    /// One address comes from each set.
+    pub range_sets: RangeSets,
+    /// `ipam.dataDir`: the folder of the attachment records.
+    pub data_dir: PathBuf,
+}
+
+impl IpamConf {
+    /// Reads `ipam`, the wished routes in it, and the `ipRanges` that a runtime may put before its ranges.
+    pub(crate) fn read(conf: &Field<'_, '_>, version: SpecVersion) -> Result<(Self, Vec<Route>), CniError> {
+        let Some(ipam) = conf.get("ipam")? else {
+            return Err(conf.missing(
+                "ipam",
+                r#"give the pods' ranges, as in {"ranges": [[{"subnet": "10.1.0.0/24"}]]}"#,
+            ));
+        };
+        if let Some(kind) = ipam.get("type")?
+            && !matches!(kind.text()?, "" | "host-local" | "hostgw")
+        {
+            return Err(kind.unsupported(
+                "this plugin allocates addresses itself; remove the key, or use the `bridge` or `ptp` type",
+            ));
+        }
+        let mut sets = Vec::new();
+        if let Some(runtime) = conf.get("runtimeConfig")? {
+            sets.extend(read_sets(&runtime, "ipRanges")?);
+        }
+        sets.extend(read_single(&ipam)?);
+        sets.extend(read_sets(&ipam, "ranges")?);
+        if sets.is_empty() {
+            return Err(ipam.refuse_key_because(
+                "ranges",
+                r#"holds no range: give one, as in [[{"subnet": "10.1.0.0/24"}]]"#,
+            ));
+        }
+        if sets.len() > MAX_RANGE_SETS
+            || sets.iter().map(|set| set.ranges().len()).sum::<usize>() > MAX_RANGES
+        {
+            return Err(ipam.refuse_key_because(
+                "ranges",
+                format!("too many ranges; give at most {MAX_RANGE_SETS} sets and {MAX_RANGES} ranges"),
+            ));
+        }
+        if version < SpecVersion::V0_3_0 {
+            refuse_several_of_a_family(&ipam, &sets, version)?;
+        }
+        let range_sets = RangeSets::new(sets).map_err(|error| ipam.refuse_key_because("ranges", error))?;
+        let routes = ipam.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?;
+        Ok((Self { range_sets, data_dir: data_dir(&ipam)? }, routes))
+    }
+}
+
+/// Reads `dataDir` alone, which DEL and GC need even when the ranges are wrong.
+pub(crate) fn data_dir(ipam: &Field<'_, '_>) -> Result<PathBuf, CniError> {
+    Ok(ipam.optional("dataDir", Field::absolute_path)?.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)))
+}
+
+/// The form that `host-local` had first: one range, its keys in `ipam` itself. It stands before `ranges`.
+fn read_single(ipam: &Field<'_, '_>) -> Result<Option<RangeSet>, CniError> {
+    for key in ["subnet", "rangeStart", "rangeEnd", "gateway"] {
+        if ipam.get(key)?.is_some() {
+            return Ok(Some(read_set(ipam, vec![read_range(ipam)?])?));
+        }
+    }
+    Ok(None)
+}
+
+fn read_sets(parent: &Field<'_, '_>, key: &'static str) -> Result<Vec<RangeSet>, CniError> {
+    parent.each(key, MAX_RANGE_SETS, |set| {
+        let ranges = set.list(MAX_RANGES)?.map(|range| read_range(&range)).collect::<Result<_, _>>()?;
+        read_set(&set, ranges)
+    })
+}
+
+fn read_set(field: &Field<'_, '_>, ranges: Vec<Range>) -> Result<RangeSet, CniError> {
+    RangeSet::new(ranges).map_err(|error| field.refuse_because(error))
+}
+
+fn read_range(field: &Field<'_, '_>) -> Result<Range, CniError> {
+    Range::new(
+        field.required("subnet", "give the subnet in CIDR notation, as in 10.1.0.0/24", read_net)?,
+        field.optional("rangeStart", Field::ip)?,
+        field.optional("rangeEnd", Field::ip)?,
+        field.optional("gateway", Field::ip)?,
+    )
+    .map_err(|error| field.refuse_key_because(error.key(), error))
+}
+
+/// Results of these versions carry one address a family.
+fn refuse_several_of_a_family(
+    ipam: &Field<'_, '_>,
+    sets: &[RangeSet],
+    version: SpecVersion,
+) -> Result<(), CniError> {
+    for family in IpFamily::BOTH {
+        let count = sets.iter().filter(|set| set.family() == family).count();
+        if count > 1 {
+            return Err(ipam.refuse_key_because(
+                "ranges",
+                format!(
+                    "{count} {family} sets, but `cniVersion` {version} carries one address a family; \
+                     raise `cniVersion` to 0.3.0 or later"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

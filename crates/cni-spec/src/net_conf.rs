@@ -1,0 +1,274 @@
+//! The configuration of `type: hostgw`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use link_name::LinkName;
+
+use crate::address::IpFamily;
+use crate::base_conf::{BaseConf, parse_conf};
+use crate::capability::Capabilities;
+use crate::cni_args::CniArgs;
+use crate::error::CniError;
+use crate::field::Field;
+use crate::ipam_conf::{IpamConf, MAX_ROUTES};
+use crate::mac_address::MacAddress;
+use crate::result::Dns;
+use crate::route::Route;
+use crate::store_conf::LogConf;
+
+const DEFAULT_BRIDGE: &str = "cni0";
+
+/// The least that IPv4 works with (RFC 791).
+const MIN_MTU: u64 = 68;
+/// The least that the kernel lets IPv6 run with (RFC 8200).
+const MIN_MTU_V6: u32 = 1280;
+const MAX_MTU: u64 = 65_535;
+
+/// Everything that ADD and CHECK are told. Keys that this plugin does not know are ignored, because runtimes
+/// add their own; those it knows are strict.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetConf {
+    /// The common part.
+    pub base: BaseConf,
+    /// `mode`.
+    pub mode: Mode,
+    /// `bridge`: the bridge that pods join in [`Mode::Bridge`].
+    pub bridge: LinkName,
+    /// `mtu`, in bytes; `None` takes the uplink's.
+    pub mtu: Option<u32>,
+    /// `ipam`.
+    pub ipam: IpamConf,
+    /// The pod's routes: those of `ipam` and those beside it, or else a default route for each family.
+    pub routes: Vec<Route>,
+    /// `dns`, passed on in the result.
+    pub dns: Dns,
+    /// `hairpin`: whether a pod reaches itself through its own host port.
+    pub hairpin: bool,
+    /// `logFile` and `logLevel`.
+    pub log: LogConf,
+    /// `nodeAddresses`, which the agent writes: the source of what the node itself sends to pods.
+    pub node_addresses: NodeAddresses,
+    /// `readyFile`: while it does not exist, STATUS says that the plugin is not available.
+    pub ready_file: Option<PathBuf>,
+    /// `hostPortListenerCheck`.
+    pub host_port_listener_check: ListenerCheck,
+    /// `runtimeConfig` and `args.cni`.
+    pub capabilities: Capabilities,
+}
+
+/// How pods hang on their node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Each pod on a link of its own, routed.
+    #[default]
+    Ptp,
+    /// All pods on one bridge.
+    Bridge,
+}
+
+/// What becomes of a host port on which a socket of the host listens already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerCheck {
+    /// ADD fails.
+    #[default]
+    Refuse,
+    /// ADD goes on and logs it.
+    Warn,
+    /// Nobody looks.
+    Off,
+}
+
+/// The node's internal address, by family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl NodeAddresses {
+    /// The address of a family.
+    #[must_use]
+    pub fn of(&self, family: IpFamily) -> Option<IpAddr> {
+        match family {
+            IpFamily::V4 => self.v4.map(IpAddr::V4),
+            IpFamily::V6 => self.v6.map(IpAddr::V6),
+        }
+    }
+}
+
+impl NetConf {
+    /// Reads what the runtime wrote to stdin.
+    pub fn parse(stdin: &[u8]) -> Result<Self, CniError> {
+        let (conf, prev_result) = parse_conf(stdin)?;
+        let conf = Field::conf(&conf);
+        let base = BaseConf::read(&conf, prev_result)?;
+        let modes = [("ptp", Mode::Ptp), ("bridge", Mode::Bridge)];
+        let mode = conf.optional("mode", |mode| mode.choice(&modes))?.unwrap_or_default();
+        let (ipam, mut routes) = IpamConf::read(&conf, base.cni_version)?;
+        if mode == Mode::Bridge {
+            check_fits_bridge(&conf, &ipam)?;
+        }
+        routes.extend(conf.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?);
+        check_routes(&conf, &routes, &ipam)?;
+        if routes.is_empty() {
+            let families = IpFamily::BOTH.into_iter().filter(|family| ipam.range_sets.has_family(*family));
+            routes = families.map(|family| Route::new(family.default_route(), None)).collect();
+        }
+        let capabilities = Capabilities::read(&conf)?;
+        check_host_ips(&conf, &capabilities, &ipam)?;
+        let checks =
+            [("refuse", ListenerCheck::Refuse), ("warn", ListenerCheck::Warn), ("off", ListenerCheck::Off)];
+        Ok(Self {
+            base,
+            mode,
+            bridge: read_bridge(&conf)?,
+            mtu: read_mtu(&conf, &ipam)?,
+            ipam,
+            routes,
+            dns: conf.optional("dns", |dns| Dns::read(&dns))?.unwrap_or_default(),
+            hairpin: conf.optional("hairpin", Field::boolean)?.unwrap_or(true),
+            log: LogConf::read(&conf)?,
+            node_addresses: read_node_addresses(&conf)?,
+            ready_file: conf.optional("readyFile", Field::absolute_path)?,
+            host_port_listener_check: conf
+                .optional("hostPortListenerCheck", |check| check.choice(&checks))?
+                .unwrap_or_default(),
+            capabilities,
+        })
+    }
+
+    /// Every address that was requested, by `CNI_ARGS` first, as `host-local` orders them.
+    #[must_use]
+    pub fn requested_ips(&self, args: &CniArgs) -> Vec<IpAddr> {
+        let mut ips: Vec<IpAddr> = args.ip.into_iter().collect();
+        ips.extend(self.capabilities.ips.iter().filter(|ip| args.ip != Some(**ip)));
+        ips
+    }
+
+    /// The interface address that was requested; the configuration goes before `CNI_ARGS`.
+    #[must_use]
+    pub fn requested_mac(&self, args: &CniArgs) -> Option<MacAddress> {
+        self.capabilities.mac.or(args.mac)
+    }
+}
+
+fn read_bridge(conf: &Field<'_, '_>) -> Result<LinkName, CniError> {
+    let given = conf.optional("bridge", |bridge| {
+        LinkName::new(bridge.text()?).map_err(|error| bridge.refuse_because(error))
+    })?;
+    match given {
+        Some(name) => Ok(name),
+        None => LinkName::new(DEFAULT_BRIDGE).map_err(|error| conf.refuse_key_because("bridge", error)),
+    }
+}
+
+fn read_mtu(conf: &Field<'_, '_>, ipam: &IpamConf) -> Result<Option<u32>, CniError> {
+    let Some(field) = conf.get("mtu")? else {
+        return Ok(None);
+    };
+    if field.number(0..=MAX_MTU) == Ok(0) {
+        return Ok(None);
+    }
+    let mtu = field.number_as(MIN_MTU..=MAX_MTU)?;
+    if mtu < MIN_MTU_V6 && ipam.range_sets.has_family(IpFamily::V6) {
+        return Err(
+            field.refuse(format!("IPv6 needs {MIN_MTU_V6} at least; raise it, or remove the IPv6 ranges"))
+        );
+    }
+    Ok(Some(mtu))
+}
+
+fn read_node_addresses(conf: &Field<'_, '_>) -> Result<NodeAddresses, CniError> {
+    let mut addresses = NodeAddresses::default();
+    conf.each("nodeAddresses", 2, |field| {
+        let address = field.ip()?;
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            return Err(field.refuse("give the node's internal address, which its peers reach"));
+        }
+        let before = match address {
+            IpAddr::V4(v4) => addresses.v4.replace(v4).is_some(),
+            IpAddr::V6(v6) => addresses.v6.replace(v6).is_some(),
+        };
+        if before {
+            return Err(field.refuse("give one address a family"));
+        }
+        Ok(())
+    })?;
+    Ok(addresses)
+}
+
+/// A route's next hop is looked for beside the pod's address of the same family.
+fn check_routes(conf: &Field<'_, '_>, routes: &[Route], ipam: &IpamConf) -> Result<(), CniError> {
+    let mut keys = Vec::with_capacity(routes.len());
+    for route in routes {
+        if !ipam.range_sets.has_family(route.family()) {
+            return Err(conf.refuse_key_because(
+                "routes",
+                format!(
+                    "{} is {}, but no range is; remove the route, or add a range",
+                    route.dst,
+                    route.family()
+                ),
+            ));
+        }
+        keys.push((route.dst, route.table, route.priority));
+    }
+    keys.sort_unstable();
+    match keys.windows(2).find(|pair| pair.first() == pair.get(1)) {
+        Some([(dst, ..), ..]) => Err(conf.refuse_key_because(
+            "routes",
+            format!("{dst} is routed twice in one table with one priority; remove one"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_host_ips(
+    conf: &Field<'_, '_>,
+    capabilities: &Capabilities,
+    ipam: &IpamConf,
+) -> Result<(), CniError> {
+    for mapping in &capabilities.port_mappings {
+        if let Some(host_ip) = mapping.host_ip
+            && !ipam.range_sets.has_family(IpFamily::of(host_ip))
+        {
+            return Err(conf.refuse_key_because(
+                "runtimeConfig",
+                format!(
+                    "host port {} {} of {host_ip} is {}, but no range is; use a hostIP of the pod's family",
+                    mapping.protocol,
+                    mapping.host_port,
+                    IpFamily::of(host_ip)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// On a bridge the gateway is a neighbour, and the ends of an IPv4 subnet mean everybody.
+fn check_fits_bridge(conf: &Field<'_, '_>, ipam: &IpamConf) -> Result<(), CniError> {
+    for range in ipam.range_sets.ranges() {
+        let subnet = range.subnet();
+        let reserved = |address: IpAddr| {
+            address == subnet.network() || subnet.addr().is_ipv4() && address == subnet.broadcast()
+        };
+        let fault = if !subnet.contains(&range.gateway()) {
+            format!("gateway {} is not in {subnet}; put it there", range.gateway())
+        } else if reserved(range.gateway()) {
+            format!(
+                "gateway {} is the network or broadcast address of {subnet}; give another",
+                range.gateway()
+            )
+        } else if let Some(end) = [range.start(), range.end()].into_iter().find(|end| reserved(*end)) {
+            format!("{end} is the network or broadcast address of {subnet}; narrow the range")
+        } else {
+            continue;
+        };
+        return Err(conf.refuse_key_because("ipam", format!("mode `bridge`: {fault}, or use mode `ptp`")));
+    }
+    Ok(())
+}
