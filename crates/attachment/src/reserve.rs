@@ -1,0 +1,215 @@
+//! Reservation: addresses and host ports for one attachment, all or nothing.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use crate::claim::{Claim, Owner};
+use crate::error::{IoError, ReserveError};
+use crate::folder::{Folder, PENDING, Renamed};
+use crate::host_port::HostPort;
+use crate::identity::{Attachment, NetworkName};
+use crate::locked::{Found, Locked, claim_name, owner, record_name};
+use crate::record::{Allocation, Record, STATE_ATTACHED, STATE_OFFSET, Wiring};
+use crate::request::Request;
+use crate::search::{Proposal, Search};
+
+/// After so many stale bits in one call, the hints are rebuilt rather than corrected one by one.
+const STALE_BITS: u32 = 16;
+
+/// A record in state `adding`, locked by this process: proof to others that its ADD lives. Dropping it without
+/// [`Reservation::mark_attached`] or [`Reservation::release`] leaves it to be reclaimed, as a crash would; so release
+/// it only once the links made for it are gone.
+#[must_use = "a reservation that is dropped stays on disk until it is reclaimed"]
+pub struct Reservation<'a> {
+    folder: &'a Folder,
+    file: OwnedFd,
+    record: Record,
+}
+
+/// Reserves for `request`; `wire` says how the pod is wired once its addresses are known, and is called again where a
+/// proposed address turns out to be taken.
+pub(crate) fn reserve<'a>(
+    folder: &'a Folder,
+    network: &NetworkName,
+    request: &Request<'_>,
+    now: u64,
+    mut wire: impl FnMut(&[Allocation]) -> Wiring,
+) -> Result<Reservation<'a>, ReserveError> {
+    let wishes = request.wishes()?;
+    let locked = Locked::new(folder)?;
+    clear_way(&locked, request)?;
+    let mut search = Search::new(folder, request.range_sets, wishes)?;
+    let mut stale_bits = 0;
+    loop {
+        // Made before the search: making it clears away what a killed process left, which may be what is searched for.
+        let file = draft(&locked)?;
+        let outcome = search.propose().and_then(|proposals| {
+            let addresses: Vec<Allocation> = proposals.iter().map(|p| p.allocation.clone()).collect();
+            let record = Record {
+                network: network.clone(),
+                attachment: request.attachment.clone(),
+                created: now,
+                wiring: wire(&addresses),
+                addresses,
+                host_ports: request.host_ports.to_vec(),
+            };
+            let taken = publish(&locked, &mut search, &file, &record, &proposals)?;
+            Ok((record, taken))
+        });
+        let taken = match outcome {
+            Ok((record, None)) => return Ok(Reservation { folder, file, record }),
+            Ok((_, Some(taken))) => taken,
+            Err(error) => {
+                // Where this fails as well, the next to take the lock finishes it.
+                let _undone = locked.finish_pending();
+                return Err(error);
+            }
+        };
+        locked.finish_pending()?;
+        match taken {
+            Taken::Found(proposal) => {
+                stale_bits += 1;
+                search.note_stale(&proposal, stale_bits > STALE_BITS)?;
+            }
+            Taken::Requested(address) => {
+                let error = |owner| ReserveError::AddressTaken { address, owner };
+                make_free(&locked, request, &Claim::Address(address), error)?;
+            }
+            Taken::HostPort(port, claim) => {
+                let error = |owner| ReserveError::HostPortTaken { port: port.clone(), owner };
+                make_free(&locked, request, &claim, error)?;
+            }
+        }
+    }
+}
+
+/// A claim that could not be made, by what had proposed it.
+enum Taken {
+    /// The search did: it will propose another.
+    Found(Proposal),
+    /// The request named the address.
+    Requested(IpAddr),
+    /// The request named the port.
+    HostPort(HostPort, Claim),
+}
+
+/// The file that becomes the record, locked before anyone else can know it.
+fn draft(locked: &Locked<'_>) -> Result<OwnedFd, IoError> {
+    let folder = locked.folder();
+    loop {
+        if let Some(fd) = folder.create(PENDING)? {
+            folder.lock_record(&fd, PENDING)?;
+            return Ok(fd);
+        }
+        locked.finish_pending()?;
+    }
+}
+
+/// Writes the record, makes its claims and names it; the first claim that is taken stops that.
+fn publish(
+    locked: &Locked<'_>,
+    search: &mut Search<'_>,
+    file: &OwnedFd,
+    record: &Record,
+    proposals: &[Proposal],
+) -> Result<Option<Taken>, ReserveError> {
+    let folder = locked.folder();
+    let render = |cause| ReserveError::Render { attachment: record.attachment.clone(), cause };
+    folder.write_at(file, &record.encode().map_err(render)?, 0, PENDING)?;
+    for proposal in proposals {
+        let address = proposal.allocation.address.addr();
+        if !folder.link(PENDING, &claim_name(&Claim::Address(address)))? {
+            let taken =
+                if proposal.requested { Taken::Requested(address) } else { Taken::Found(proposal.clone()) };
+            return Ok(Some(taken));
+        }
+    }
+    for port in &record.host_ports {
+        for claim in port.claims() {
+            if !folder.link(PENDING, &claim_name(&claim))? {
+                return Ok(Some(Taken::HostPort(port.clone(), claim)));
+            }
+        }
+    }
+    // Before the record gets its name, so that the hint of whatever has a name is right whenever we are killed.
+    search.note_taken(proposals);
+    match folder.rename(PENDING, &record_name(&record.attachment))? {
+        Renamed::Done => Ok(None),
+        // Somebody changed the folder without the lock.
+        Renamed::Exists | Renamed::Missing => Err(ReserveError::AttachmentExists {
+            attachment: record.attachment.clone(),
+            state: None,
+            in_progress: true,
+        }),
+    }
+}
+
+/// Removes what is left of an earlier life of the same attachment, or says that it lives.
+fn clear_way(locked: &Locked<'_>, request: &Request<'_>) -> Result<(), ReserveError> {
+    let attachment = request.attachment;
+    let exists = |state, in_progress| {
+        Err(ReserveError::AttachmentExists { attachment: attachment.clone(), state, in_progress })
+    };
+    match locked.hold(attachment)? {
+        Found::Nothing => Ok(()),
+        Found::InProgress => exists(None, true),
+        Found::Held(held) => {
+            let entry = held.content.as_ref().ok();
+            let record = entry.map(|entry| &entry.record);
+            if (request.link_is_gone)(attachment, record) {
+                Ok(locked.remove(attachment, held.file.inode, record)?)
+            } else {
+                exists(entry.map(|entry| entry.state), false)
+            }
+        }
+    }
+}
+
+/// Frees a claim that was asked for by name, where it belongs to nobody or to a pod that is gone.
+fn make_free(
+    locked: &Locked<'_>,
+    request: &Request<'_>,
+    claim: &Claim,
+    taken: impl Fn(Option<Attachment>) -> ReserveError,
+) -> Result<(), ReserveError> {
+    let owner = match owner(locked.folder(), claim)? {
+        None => return Ok(()),
+        Some(Owner::Nobody) => return Ok(locked.folder().unlink(&claim_name(claim))?),
+        Some(Owner::Unreadable) => return Err(taken(None)),
+        Some(Owner::Attachment(owner)) => owner,
+    };
+    if let Found::Held(held) = locked.hold(&owner)? {
+        let record = held.content.as_ref().ok().map(|entry| &entry.record);
+        if (request.link_is_gone)(&owner, record) {
+            return Ok(locked.remove(&owner, held.file.inode, record)?);
+        }
+    }
+    Err(taken(Some(owner)))
+}
+
+impl Reservation<'_> {
+    /// What was reserved.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Says that ADD succeeded, by overwriting one word in place, and lets go of the record. Fails where somebody
+    /// removed the record meanwhile: then its addresses are no longer this pod's.
+    pub fn mark_attached(&self) -> Result<(), IoError> {
+        let name = record_name(&self.record.attachment);
+        if self.folder.is_removed(&self.file, &name)? {
+            return Err(self.folder.missing("mark as attached", &name));
+        }
+        self.folder.write_at(&self.file, STATE_ATTACHED, STATE_OFFSET, &name)?;
+        // Closing would not do where a child process shares the descriptor.
+        self.folder.unlock_record(&self.file, &name)
+    }
+
+    /// Gives everything back. To be called last when an ADD is undone, after its links are gone.
+    pub fn release(self) -> Result<(), IoError> {
+        let name = record_name(&self.record.attachment);
+        let inode = self.folder.inode_of(&self.file, &name)?;
+        Locked::new(self.folder)?.remove(&self.record.attachment, inode, Some(&self.record))
+    }
+}
