@@ -3,4 +3,15 @@
 //!
 //! Never depends on the agent, an async runtime or a Kubernetes client: a plugin lives for two milliseconds.
 
+mod answer;
+mod bandwidth;
+mod call;
+mod failure;
+pub mod host_ports;
+mod hostgw;
+mod loopback;
+mod names;
+mod teardown;
 pub mod wiring;
+
+pub use call::run;

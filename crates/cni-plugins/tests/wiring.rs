@@ -5,9 +5,7 @@ mod support;
 
 use std::net::{IpAddr, SocketAddr};
 
-use cni_plugins::wiring::{
-    BridgePlan, LinkPlan, PodAddress, PodRoute, Wiring, attach, delete_link, plan_link,
-};
+use cni_plugins::wiring::{BridgePlan, LinkPlan, PodAddress, Wiring, attach, delete_link, plan_link};
 use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::{address, link, route};
@@ -33,8 +31,8 @@ fn pod_addresses(number: u8) -> Vec<PodAddress> {
 
 fn plan(number: u8, wiring: Wiring) -> LinkPlan {
     let routes = [
-        PodRoute::new("0.0.0.0/0".parse().unwrap(), Some(ip("10.244.1.1"))),
-        PodRoute::new("::/0".parse().unwrap(), Some(ip("fd00:10:244:1::1"))),
+        cni_spec::Route::new("0.0.0.0/0".parse().unwrap(), Some(ip("10.244.1.1"))),
+        cni_spec::Route::new("::/0".parse().unwrap(), Some(ip("fd00:10:244:1::1"))),
     ];
     let names = (LinkName::new(format!("hgw{number}")).unwrap(), LinkName::new("eth0").unwrap());
     plan_link(names, None, 1500, wiring, &pod_addresses(number), &routes)
@@ -54,9 +52,8 @@ fn bridge_plan() -> BridgePlan {
 
 fn add(number: u8, wiring: &Wiring, node: &NetNs, pod: &NetNs) -> cni_plugins::wiring::Wired {
     let mut socket = Socket::open(Protocol::Route).unwrap();
-    let bridge = bridge_plan();
-    let bridge = matches!(wiring, Wiring::Bridge { .. }).then_some(&bridge);
-    attach(&plan(number, wiring.clone()), bridge, node, pod, &mut socket).unwrap()
+    let bridge = matches!(wiring, Wiring::Bridge { .. }).then(|| bridge_plan().ensure(&mut socket).unwrap());
+    attach(&plan(number, wiring.clone()), bridge.as_ref(), node, pod, &mut socket).unwrap()
 }
 
 #[test]
@@ -148,11 +145,10 @@ fn an_interface_that_exists_already_is_named_and_nothing_is_left() {
 #[test]
 fn a_link_in_the_place_of_the_bridge_is_refused() {
     let node = enter_new_node();
-    let (one, two) = (new_pod(), new_pod());
-    add(5, &Wiring::Ptp, &node, &one);
+    add(5, &Wiring::Ptp, &node, &new_pod());
     let mut socket = Socket::open(Protocol::Route).unwrap();
     let mistaken = BridgePlan { name: LinkName::new("hgw5").unwrap(), ..bridge_plan() };
-    let error = attach(&plan(6, bridge()), Some(&mistaken), &node, &two, &mut socket).unwrap_err();
+    let error = mistaken.ensure(&mut socket).unwrap_err();
     assert!(error.to_string().contains("is a veth, not a bridge"), "{error}");
 }
 

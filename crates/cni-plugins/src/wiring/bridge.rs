@@ -24,6 +24,7 @@ pub struct BridgePlan {
 }
 
 impl BridgePlan {
+    /// The address that a new bridge gets.
     fn mac(&self) -> Mac {
         let first = self.gateways.first().map_or(IpAddr::from([0, 0, 0, 0]), IpNet::addr);
         mac_of(first, Side::Host)
@@ -39,7 +40,7 @@ impl BridgePlan {
     }
 
     /// Finds or makes the bridge, and gives it the gateway addresses that it lacks.
-    pub(super) fn ensure(&self, socket: &mut Socket) -> Result<Link, WiringError> {
+    pub fn ensure(&self, socket: &mut Socket) -> Result<Link, WiringError> {
         let bridge = match link::by_name(socket, self.name.as_str())? {
             Some(found) => found,
             None => self.create(socket)?,

@@ -10,30 +10,27 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 
 use super::readiness::{Awaited, lister};
-use super::{BridgePlan, LinkPlan, Step, Wiring, WiringError};
+use super::{LinkPlan, Step, Wiring, WiringError};
 
 /// What was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wired {
     /// Index of the node's end.
     pub host_index: u32,
     /// Index of the pod's end, in the pod's namespace.
     pub pod_index: u32,
-    /// The bridge, in bridge mode.
-    pub bridge: Option<Link>,
 }
 
 /// Makes the link. `host` is a socket of the node's namespace, in which the calling thread is, and is again when this
-/// returns; `bridge` is needed where the plan's wiring is one.
+/// returns; `bridge` is needed where the plan's wiring is one (see [`super::BridgePlan::ensure`]).
 pub fn attach(
     plan: &LinkPlan,
-    bridge: Option<&BridgePlan>,
+    bridge: Option<&Link>,
     node: &NetNs,
     pod: &NetNs,
     host: &mut Socket,
 ) -> Result<Wired, WiringError> {
-    let bridge = bridge.map(|bridge| bridge.ensure(host)).transpose()?;
-    let (host_index, pod_index) = create_pair(plan, bridge.as_ref(), pod, host)?;
+    let (host_index, pod_index) = create_pair(plan, bridge, pod, host)?;
 
     pod.enter()?;
     let prepared = prepare_pod(plan);
@@ -46,7 +43,7 @@ pub fn attach(
     if let Wiring::Bridge { hairpin: true, .. } = plan.wiring {
         link::set_hairpin(&mut host_batch, host_index, true);
     }
-    if let Some(bridge) = &bridge {
+    if let Some(bridge) = bridge {
         link::request(&mut host_batch, bridge.index);
     }
     host.execute_all(&mut host_batch)?;
@@ -54,7 +51,7 @@ pub fn attach(
 
     pod_awaited.wait(pod_index, lister(&mut inside))?;
     host_awaited.wait(host_index, lister(host))?;
-    Ok(Wired { host_index, pod_index, bridge })
+    Ok(Wired { host_index, pod_index })
 }
 
 /// Creates the pair and learns both indexes from one answer: a veth end names its peer's.
@@ -89,8 +86,11 @@ fn create_pair(
 
 /// `EEXIST` may mean either end: the answer to the look-up behind it tells which.
 fn explain_pair(plan: &LinkPlan, index: usize, error: KernelError, host_end: Option<&Link>) -> WiringError {
-    if index == 0 && error.is_present() && host_end.is_none() {
-        return WiringError::InterfaceExists(plan.pod_link.to_string());
+    if index == 0 && error.is_present() {
+        return match host_end {
+            None => WiringError::InterfaceExists(plan.pod_link.to_string()),
+            Some(_) => WiringError::HostLinkExists(plan.host_link.to_string()),
+        };
     }
     let attempted = format!("create veth pair {} and {} in the pod", plan.host_link, plan.pod_link);
     error.attempting(attempted).into()

@@ -4,6 +4,7 @@
 mod bridge;
 mod detach;
 mod execute;
+mod name;
 mod plan;
 mod readiness;
 mod steps;
@@ -11,7 +12,8 @@ mod steps;
 pub use bridge::BridgePlan;
 pub use detach::delete_link;
 pub use execute::{Wired, attach};
-pub use plan::{LinkPlan, PodAddress, PodRoute, Wiring, plan_link};
+pub use name::{HOST_LINK_PREFIX, host_link_name, shaping_link_name};
+pub use plan::{LinkPlan, POD_ROUTE_PROTOCOL, PodAddress, Wiring, host_route, plan_link};
 pub use steps::Step;
 
 use std::net::IpAddr;
@@ -28,6 +30,9 @@ pub enum WiringError {
          (an earlier attachment is removed by DEL)"
     )]
     InterfaceExists(String),
+    /// The node has a link of the name that is this attachment's.
+    #[error("link `{0}` exists already on the node")]
+    HostLinkExists(String),
     /// The link named as bridge is something else.
     #[error("link `{name}` is a {kind}, not a bridge: name another in `bridge`, or remove it")]
     NotABridge {

@@ -52,33 +52,6 @@ impl PodAddress {
     }
 }
 
-/// A route in the pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodRoute {
-    /// Where to.
-    pub destination: IpNet,
-    /// Through whom; none where the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// MTU of the route.
-    pub mtu: Option<u32>,
-    /// Announced TCP segment size.
-    pub advmss: Option<u32>,
-    /// Metric.
-    pub priority: Option<u32>,
-    /// Table.
-    pub table: Option<u32>,
-    /// Scope.
-    pub scope: Option<u8>,
-}
-
-impl PodRoute {
-    /// A plain route.
-    #[must_use]
-    pub fn new(destination: IpNet, gateway: Option<IpAddr>) -> Self {
-        Self { destination, gateway, mtu: None, advmss: None, priority: None, table: None, scope: None }
-    }
-}
-
 /// Everything that is to be made of links for one attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkPlan {
@@ -112,7 +85,7 @@ pub fn plan_link(
     mtu: u32,
     wiring: Wiring,
     addresses: &[PodAddress],
-    routes: &[PodRoute],
+    routes: &[cni_spec::Route],
 ) -> LinkPlan {
     let first = addresses.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.subnet.addr());
     let pod_mac = mac.unwrap_or_else(|| mac_of(first, Side::Pod));
@@ -134,7 +107,7 @@ pub fn plan_link(
     }
 }
 
-fn pod_steps(wiring: &Wiring, mac: Mac, addresses: &[PodAddress], routes: &[PodRoute]) -> Vec<Step> {
+fn pod_steps(wiring: &Wiring, mac: Mac, addresses: &[PodAddress], routes: &[cni_spec::Route]) -> Vec<Step> {
     let mut steps = vec![Step::NoAutomaticLinkLocal];
     steps.extend(addresses.iter().map(|address| Step::Address(address.held(wiring))));
     if addresses.iter().any(|address| address.gateway.is_ipv6()) {
@@ -153,8 +126,8 @@ fn pod_steps(wiring: &Wiring, mac: Mac, addresses: &[PodAddress], routes: &[PodR
     steps
 }
 
-fn pod_route(route: &PodRoute) -> Step {
-    let on_link = route.gateway.is_none() && route.destination.addr().is_ipv4();
+fn pod_route(route: &cni_spec::Route) -> Step {
+    let on_link = route.gw.is_none() && route.dst.addr().is_ipv4();
     Step::Route(Route {
         protocol: BOOT,
         scope: route.scope.unwrap_or(if on_link { SCOPE_LINK } else { 0 }),
@@ -162,8 +135,8 @@ fn pod_route(route: &PodRoute) -> Step {
         table: route.table.unwrap_or(TABLE_MAIN),
         mtu: route.mtu,
         advmss: route.advmss,
-        hops: vec![Hop { gateway: route.gateway, ..Hop::default() }],
-        ..Route::to(route.destination)
+        hops: vec![Hop { gateway: route.gw, ..Hop::default() }],
+        ..Route::to(route.dst)
     })
 }
 
@@ -239,8 +212,8 @@ mod tests {
             address("fd00:10:244:1::5/64", "fd00:10:244:1::1", "2001:db8::11"),
         ];
         let routes = [
-            PodRoute::new("0.0.0.0/0".parse().unwrap(), Some("10.244.1.1".parse().unwrap())),
-            PodRoute::new("::/0".parse().unwrap(), Some("fd00:10:244:1::1".parse().unwrap())),
+            cni_spec::Route::new("0.0.0.0/0".parse().unwrap(), Some("10.244.1.1".parse().unwrap())),
+            cni_spec::Route::new("::/0".parse().unwrap(), Some("fd00:10:244:1::1".parse().unwrap())),
         ];
         plan_link(names, None, 1500, wiring, &addresses, &routes)
     }

@@ -1,0 +1,181 @@
+//! One call: from the name that the program was called by, the environment and standard input, to the plugin's verb
+//! and an exit code.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+use cni_spec::{
+    BaseConf, CallEnvironment, CniError, ErrorCode, GcRequest, LogConf, MAX_INPUT_LEN, NetConf, SpecVersion,
+    StatusConf, StoreConf, version_report,
+};
+
+use crate::answer::Answer;
+use crate::failure::io_failed;
+use crate::{hostgw, loopback};
+
+/// A plugin, by the name of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plugin {
+    Hostgw,
+    Loopback,
+}
+
+impl Plugin {
+    /// The runtime executes a file that is named as the configuration's `type`.
+    fn named(program: &OsStr) -> Option<Self> {
+        match Path::new(program).file_name()?.to_str()? {
+            "hostgw" | "hostgw-cni" => Some(Self::Hostgw),
+            "loopback" => Some(Self::Loopback),
+            _ => None,
+        }
+    }
+}
+
+/// Serves one call; the runtime reads standard output and the exit code.
+pub fn run() -> ExitCode {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let Some(plugin) = Plugin::named(&program) else {
+        let msg = format!(
+            "this program was called as `{}`: give its file one of the names hostgw, hostgw-cni, loopback",
+            Path::new(&program).display()
+        );
+        return fail(&CniError::new(ErrorCode::InvalidEnvironment, msg), SpecVersion::NEWEST);
+    };
+    if std::env::var_os("CNI_COMMAND").is_none() {
+        return introduce();
+    }
+    let mut answer = Answer::new(String::new());
+    let mut version = SpecVersion::NEWEST;
+    match serve(plugin, &mut answer, &mut version) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            answer.error(&error.to_string());
+            fail(&error, version)
+        }
+    }
+}
+
+/// A person called, not a runtime.
+#[expect(clippy::print_stdout, reason = "this is what a person asked for")]
+fn introduce() -> ExitCode {
+    println!(
+        "hostgw-cni {}: CNI plugins hostgw and loopback, one by the name that this file is called by.\n\
+         CNI protocol versions supported: {}\n\n\
+         A container runtime calls it, with CNI_COMMAND and others in the environment and a configuration on standard \
+         input.\nTo try it by hand:\n\n  echo '{{\"cniVersion\":\"1.1.0\"}}' | CNI_COMMAND=VERSION hostgw-cni",
+        env!("CARGO_PKG_VERSION"),
+        SpecVersion::ALL.map(SpecVersion::as_str).join(", ")
+    );
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &CniError, version: SpecVersion) -> ExitCode {
+    // Nobody is left to tell where standard output is gone.
+    Answer::new(String::new()).give(&error.to_json(version)).ok();
+    ExitCode::FAILURE
+}
+
+fn serve(plugin: Plugin, answer: &mut Answer, version: &mut SpecVersion) -> Result<(), CniError> {
+    let environment = CallEnvironment::read(|name| {
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    });
+    let stdin = read_stdin()?;
+    // The answer to a bad environment is in the version that the configuration asks for, where it can be read.
+    let base = BaseConf::parse(&stdin);
+    if let Ok(base) = &base {
+        *version = base.cni_version;
+    }
+    let environment = environment?;
+    if environment == CallEnvironment::Version {
+        let report = version_report(&stdin);
+        return answer
+            .give(&report)
+            .map_err(|error| io_failed("write the versions to standard output", &error));
+    }
+    let base = base?;
+    environment.command().check_allowed_in(base.cni_version)?;
+    *answer = Answer::new(describe(&environment, &base));
+    match plugin {
+        Plugin::Hostgw => serve_hostgw(&environment, &stdin, answer),
+        Plugin::Loopback => serve_loopback(&environment, &base, answer),
+    }
+}
+
+fn serve_hostgw(environment: &CallEnvironment, stdin: &[u8], answer: &mut Answer) -> Result<(), CniError> {
+    match environment {
+        CallEnvironment::Add(call) => {
+            let conf = logged(NetConf::parse(stdin)?, |conf| &conf.log, answer);
+            hostgw::add(call, &conf, answer)?;
+            answer.inform("attached");
+        }
+        CallEnvironment::Check(call) => {
+            hostgw::check(call, &logged(NetConf::parse(stdin)?, |conf| &conf.log, answer))?;
+        }
+        CallEnvironment::Del(call) => {
+            hostgw::del(call, &logged(StoreConf::parse(stdin)?, |conf| &conf.log, answer))?;
+            answer.inform("detached");
+        }
+        CallEnvironment::Gc => {
+            hostgw::gc(&logged(GcRequest::parse(stdin)?, |request| &request.store.log, answer), answer)?;
+        }
+        CallEnvironment::Status => {
+            hostgw::status(&StatusConf::parse(stdin)?)?;
+        }
+        CallEnvironment::Version => {}
+    }
+    Ok(())
+}
+
+fn serve_loopback(
+    environment: &CallEnvironment,
+    base: &BaseConf,
+    answer: &mut Answer,
+) -> Result<(), CniError> {
+    match environment {
+        CallEnvironment::Add(call) => loopback::add(&call.netns, base, answer),
+        CallEnvironment::Check(call) => loopback::check(&call.netns),
+        CallEnvironment::Del(call) => loopback::del(call.netns.as_deref()),
+        CallEnvironment::Gc | CallEnvironment::Status | CallEnvironment::Version => Ok(()),
+    }
+}
+
+/// The configuration, whose log is from now on the answer's.
+fn logged<C>(conf: C, log: impl Fn(&C) -> &LogConf, answer: &mut Answer) -> C {
+    answer.log_to(log(&conf).clone());
+    conf
+}
+
+fn describe(environment: &CallEnvironment, base: &BaseConf) -> String {
+    let verb = environment.command();
+    match environment.attachment() {
+        Some(attachment) => format!("{verb} {} {attachment}", base.name),
+        None => format!("{verb} {}", base.name),
+    }
+}
+
+/// All of standard input, or an error where it is longer than any configuration may be.
+fn read_stdin() -> Result<Vec<u8>, CniError> {
+    let mut stdin = Vec::with_capacity(4096);
+    std::io::stdin()
+        .lock()
+        .take(MAX_INPUT_LEN as u64 + 1)
+        .read_to_end(&mut stdin)
+        .map_err(|error| io_failed("read the configuration from standard input", &error))?;
+    Ok(stdin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_picked_by_the_name_of_its_file_wherever_it_lies() {
+        assert_eq!(Plugin::named(OsStr::new("/opt/cni/bin/hostgw")), Some(Plugin::Hostgw));
+        assert_eq!(Plugin::named(OsStr::new("./hostgw-cni")), Some(Plugin::Hostgw));
+        assert_eq!(Plugin::named(OsStr::new("loopback")), Some(Plugin::Loopback));
+        assert_eq!(Plugin::named(OsStr::new("/opt/cni/bin/")), None);
+        assert_eq!(Plugin::named(OsStr::new("calico")), None);
+    }
+}

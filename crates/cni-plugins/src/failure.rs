@@ -1,0 +1,68 @@
+//! From what went wrong below to the specification's error codes.
+
+use attachment::{ReleaseError, ReserveError};
+use cni_spec::{CniError, ErrorCode};
+use kernel::KernelError;
+use rustix::io::Errno;
+
+use crate::wiring::WiringError;
+
+/// The kernel's refusal, with what may be done about the usual ones.
+pub(crate) fn kernel_refused(error: KernelError) -> CniError {
+    let remedy = match error.errno {
+        Errno::PERM | Errno::ACCESS => "the plugin needs CAP_NET_ADMIN and CAP_SYS_ADMIN on the node",
+        Errno::NOBUFS | Errno::NOMEM => "the node is short of memory",
+        Errno::OPNOTSUPP | Errno::AFNOSUPPORT => {
+            "this kernel lacks a feature that the configuration asks for"
+        }
+        _ => "",
+    };
+    let refused = CniError::new(ErrorCode::KernelRefused, error.to_string());
+    if remedy.is_empty() { refused } else { refused.with_details(remedy) }
+}
+
+/// Why a pod's link could not be made.
+pub(crate) fn wiring_failed(error: WiringError) -> CniError {
+    let code = match &error {
+        WiringError::InterfaceExists(_) | WiringError::HostLinkExists(_) => ErrorCode::InterfaceExists,
+        WiringError::NotABridge { .. } => ErrorCode::InvalidNetworkConfig,
+        WiringError::NotReady { .. } => ErrorCode::TryAgainLater,
+        WiringError::Kernel(_) => ErrorCode::KernelRefused,
+    };
+    match error {
+        WiringError::Kernel(error) => kernel_refused(error),
+        other => CniError::new(code, other.to_string()),
+    }
+}
+
+/// Why nothing could be reserved.
+pub(crate) fn reserve_failed(error: &ReserveError) -> CniError {
+    let code = match error {
+        ReserveError::Exhausted { .. } => ErrorCode::RangeExhausted,
+        ReserveError::AddressTaken { .. } => ErrorCode::AddressTaken,
+        ReserveError::HostPortTaken { .. } => ErrorCode::HostPortTaken,
+        ReserveError::AttachmentExists { in_progress: true, .. } => ErrorCode::TryAgainLater,
+        ReserveError::AttachmentExists { .. } => ErrorCode::AttachmentExists,
+        ReserveError::OutsideRanges { .. }
+        | ReserveError::SecondOfSet { .. }
+        | ReserveError::Excluded { .. }
+        | ReserveError::HostPortTwice { .. } => ErrorCode::InvalidNetworkConfig,
+        ReserveError::Render { .. } => ErrorCode::Internal,
+        ReserveError::Io(_) => ErrorCode::Io,
+    };
+    CniError::new(code, error.to_string())
+}
+
+/// Why an attachment could not be released.
+pub(crate) fn release_failed(error: &ReleaseError) -> CniError {
+    let code = match error {
+        ReleaseError::InProgress { .. } => ErrorCode::TryAgainLater,
+        ReleaseError::Io(_) => ErrorCode::Io,
+    };
+    CniError::new(code, error.to_string())
+}
+
+/// A failed read or write.
+pub(crate) fn io_failed(attempted: &str, error: &std::io::Error) -> CniError {
+    CniError::new(ErrorCode::Io, format!("failed to {attempted}: {error}"))
+}

@@ -1,0 +1,186 @@
+//! ADD: reserve, wire, answer; and undo all of it where any of it fails.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use attachment::{Attachment, Netns, NetworkName, Record, Request, Reservation, State, Store};
+use cni_spec::{AttachmentCall, CniError, ErrorCode, NetConf};
+use kernel::link;
+use kernel::netlink::{Protocol, Socket};
+use std::path::PathBuf;
+
+use super::facts::{Namespaces, NodeFacts};
+use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
+use crate::answer::Answer;
+use crate::failure::{io_failed, kernel_refused, release_failed, reserve_failed, wiring_failed};
+use crate::teardown::{Leftover, tear_down};
+use crate::wiring::{Wired, WiringError, attach, delete_link, host_link_name};
+use crate::{bandwidth, host_ports as ports, names};
+
+/// Attaches a pod, and answers with the result.
+pub(crate) fn add(
+    call: &AttachmentCall<PathBuf>,
+    conf: &NetConf,
+    answer: &mut Answer,
+) -> Result<(), CniError> {
+    let (network, attachment) = names::of(&conf.base, &call.attachment)?;
+    let namespaces = Namespaces::open(&call.netns, call.netns_override)?;
+    let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+    let facts = NodeFacts::gather(conf, &mut host)?;
+    let store = Store::open(&conf.ipam.data_dir, &network)
+        .map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))?;
+    clear_what_died(&store, &attachment, &mut host)?;
+
+    let wanted_ports = host_ports(conf);
+    ports::refuse_listened(&wanted_ports, conf.host_port_listener_check, answer)?;
+    let bridge = match bridge_plan(conf, facts.mtu) {
+        Some(plan) => Some(plan.ensure(&mut host).map_err(wiring_failed)?),
+        None => None,
+    };
+    let surroundings = Surroundings {
+        conf,
+        args: &call.args,
+        network: &network,
+        attachment: &attachment,
+        facts,
+        netns: Netns {
+            path: call.netns.to_string_lossy().into_owned(),
+            dev: namespaces.pod_id.device,
+            inode: namespaces.pod_id.inode,
+        },
+        boot_id: boot_id()?,
+        bridge_mac: bridge.as_ref().and_then(|bridge| bridge.mac),
+    };
+    let request = Request {
+        attachment: &attachment,
+        range_sets: &ranges(conf)?,
+        requested: &conf.requested_ips(&call.args),
+        host_ports: &wanted_ports,
+        link_is_gone: &|other, record| link_is_gone(&network, other, record),
+    };
+    let mut intent = None;
+    let reservation = store
+        .reserve(&request, now(), |allocations| {
+            surroundings.record(intent.insert(surroundings.intend(allocations)))
+        })
+        .map_err(|error| reserve_failed(&error))?;
+    let Some(intent) = intent else {
+        return Err(CniError::new(ErrorCode::Internal, "the reservation asked for no wiring"));
+    };
+
+    let made =
+        make(conf, &intent, reservation.record(), bridge.as_ref(), &namespaces, &mut host).and_then(|()| {
+            let json = intent.result.to_json(conf.base.cni_version)?;
+            answer.give(&json).map_err(|error| io_failed("write the result to standard output", &error))
+        });
+    match made {
+        Ok(()) => {
+            // The runtime has its answer: what fails now is only told, see docs/decisions/0006.
+            if let Err(error) = reservation.mark_attached() {
+                answer.warn(&error.to_string());
+            }
+            Ok(())
+        }
+        Err(error) => Err(undo(error, reservation, &mut host)),
+    }
+}
+
+/// Makes what the record says.
+fn make(
+    conf: &NetConf,
+    intent: &Intent,
+    record: &Record,
+    bridge: Option<&link::Link>,
+    namespaces: &Namespaces,
+    host: &mut Socket,
+) -> Result<(), CniError> {
+    let wired = wire(intent, bridge, namespaces, host)?;
+    ports::publish(record)?;
+    bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)
+}
+
+fn wire(
+    intent: &Intent,
+    bridge: Option<&link::Link>,
+    namespaces: &Namespaces,
+    host: &mut Socket,
+) -> Result<Wired, CniError> {
+    let attempt = |host: &mut Socket| attach(&intent.link, bridge, &namespaces.node, &namespaces.pod, host);
+    match attempt(host) {
+        // Named after this attachment, which has no living record: what an earlier life of it left.
+        Err(WiringError::HostLinkExists(name)) => {
+            if let Some(stale) = link::by_name(host, &name).map_err(kernel_refused)? {
+                delete_link(host, stale.index).map_err(kernel_refused)?;
+            }
+            attempt(host).map_err(wiring_failed)
+        }
+        other => other.map_err(wiring_failed),
+    }
+}
+
+/// An earlier ADD for this attachment that was killed, or whose pod is gone, is removed whole. One that succeeded and
+/// lives is an error (CNI spec, section 2, "ADD").
+fn clear_what_died(store: &Store, attachment: &Attachment, host: &mut Socket) -> Result<(), CniError> {
+    match store.lookup(attachment) {
+        Ok(None) => return Ok(()),
+        Ok(Some(entry))
+            if entry.state == State::Attached
+                && !link_is_gone(store.network(), attachment, Some(&entry.record)) =>
+        {
+            return Err(CniError::new(
+                ErrorCode::AttachmentExists,
+                format!(
+                    "attachment {attachment} of network `{}` exists already: run DEL for it first",
+                    store.network()
+                ),
+            ));
+        }
+        Ok(Some(_)) | Err(_) => {}
+    }
+    let Some(detachment) = store.detach(attachment).map_err(|error| release_failed(&error))? else {
+        return Ok(());
+    };
+    let record = detachment.entry().map(|entry| &entry.record);
+    tear_down(Leftover { network: store.network(), attachment, record }, host)?;
+    detachment.release().map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))
+}
+
+/// Takes back all that was made; what cannot be taken back keeps its record, so that DEL or the agent finds it.
+fn undo(cause: CniError, reservation: Reservation<'_>, host: &mut Socket) -> CniError {
+    let record = reservation.record();
+    let leftover =
+        Leftover { network: &record.network, attachment: &record.attachment, record: Some(record) };
+    let undone = match tear_down(leftover, host) {
+        Ok(()) => reservation.release().map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match undone {
+        Ok(()) => cause,
+        Err(error) => {
+            let details = format!("{} not all could be undone, DEL will: {error}", cause.details);
+            cause.with_details(details.trim_start())
+        }
+    }
+}
+
+/// A living link on the node proves that its pod lives: the pair dies with the pod's namespace.
+pub(super) fn link_is_gone(network: &NetworkName, attachment: &Attachment, record: Option<&Record>) -> bool {
+    let name = match record {
+        Some(record) => record.wiring.host_link.clone(),
+        None => host_link_name(network, attachment),
+    };
+    // Not knowing is no proof.
+    Socket::open(Protocol::Route)
+        .and_then(|mut socket| link::by_name(&mut socket, name.as_str()))
+        .is_ok_and(|found| found.is_none())
+}
+
+/// Which boot of the node this is (`random(4)`).
+fn boot_id() -> Result<String, CniError> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).map_err(|error| io_failed(&format!("read {path}"), &error))?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,27 @@
+//! DEL: removes what an attachment has, in whatever state it is; what is gone is well.
+
+use std::path::PathBuf;
+
+use attachment::Store;
+use cni_spec::{AttachmentCall, CniError, ErrorCode, StoreConf};
+use kernel::netlink::{Protocol, Socket};
+
+use crate::failure::{kernel_refused, release_failed};
+use crate::names;
+use crate::teardown::{Leftover, tear_down};
+
+/// Detaches a pod. The record tells what it has; without one the link is found by its name.
+pub(crate) fn del(call: &AttachmentCall<Option<PathBuf>>, conf: &StoreConf) -> Result<(), CniError> {
+    let (network, attachment) = names::of(&conf.base, &call.attachment)?;
+    let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+    let io = |error: attachment::IoError| CniError::new(ErrorCode::Io, error.to_string());
+    let store = Store::find(&conf.data_dir, &network).map_err(io)?;
+    let detachment = match &store {
+        Some(store) => store.detach(&attachment).map_err(|error| release_failed(&error))?,
+        None => None,
+    };
+    let record = detachment.as_ref().and_then(|detachment| detachment.entry()).map(|entry| &entry.record);
+    tear_down(Leftover { network: &network, attachment: &attachment, record }, &mut host)?;
+    // Last, so that nobody gets the addresses while something still carries them.
+    detachment.map_or(Ok(()), |detachment| detachment.release().map_err(io))
+}

@@ -1,0 +1,51 @@
+//! GC: removes the attachments of this network that the runtime does not know.
+
+use std::collections::HashSet;
+
+use attachment::{Attachment, Store};
+use cni_spec::{CniError, ErrorCode, GcRequest};
+use kernel::netlink::{Protocol, Socket};
+
+use crate::answer::Answer;
+use crate::failure::kernel_refused;
+use crate::names;
+use crate::teardown::{Leftover, tear_down};
+
+/// Keeps the valid attachments, removes all others, and repairs the store.
+pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniError> {
+    if request.disabled {
+        return Ok(());
+    }
+    let network = attachment::NetworkName::new(request.store.base.name.as_str())
+        .map_err(|error| CniError::new(ErrorCode::InvalidNetworkConfig, format!("`name`: {error}")))?;
+    let io = |error: attachment::IoError| CniError::new(ErrorCode::Io, error.to_string());
+    let Some(store) = Store::find(&request.store.data_dir, &network).map_err(io)? else { return Ok(()) };
+    let valid: HashSet<Attachment> =
+        request.valid.iter().map(names::attachment_of).collect::<Result<_, _>>()?;
+    let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+    let mut failed: Vec<String> = Vec::new();
+    let report = store
+        .reclaim_except(&valid, |attachment, record| {
+            match tear_down(Leftover { network: &network, attachment, record }, &mut host) {
+                Ok(()) => true,
+                Err(error) => {
+                    failed.push(error.to_string());
+                    false
+                }
+            }
+        })
+        .map_err(io)?;
+    for done in &report.done {
+        answer.inform(&done.to_string());
+    }
+    for bad in &report.bad_records {
+        answer.warn(&bad.to_string());
+    }
+    failed.extend(report.failed.iter().map(ToString::to_string));
+    match failed.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(CniError::new(ErrorCode::Io, format!("not all could be collected: {}", failed.join("; "))))
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! From configuration, addresses and facts to what is to be: the link plan, the record's wiring, the result (pure).
+
+use attachment::{
+    Allocation, Attachment, Bandwidth, HostPort, MacAddress, Mode, Netns, PodName, PodRoute, RenderedResult,
+};
+use cni_spec::{AttachResult, CniArgs, CniError, ErrorCode, IpFamily, NetConf, SpecVersion};
+use cni_spec::{Interface, IpConfig};
+use ipnet::IpNet;
+use kernel::link::Mac;
+use link_name::LinkName;
+
+use super::facts::NodeFacts;
+use crate::wiring::{BridgePlan, LinkPlan, PodAddress, Wiring, host_link_name, plan_link, shaping_link_name};
+
+/// What surrounds an attachment, known before its addresses are.
+pub(super) struct Surroundings<'a> {
+    pub(super) conf: &'a NetConf,
+    pub(super) args: &'a CniArgs,
+    pub(super) network: &'a attachment::NetworkName,
+    pub(super) attachment: &'a Attachment,
+    pub(super) facts: NodeFacts,
+    pub(super) netns: Netns,
+    pub(super) boot_id: String,
+    /// The bridge as it is, in bridge mode.
+    pub(super) bridge_mac: Option<Mac>,
+}
+
+/// All that one ADD is to bring about.
+pub(super) struct Intent {
+    pub(super) link: LinkPlan,
+    pub(super) result: AttachResult,
+}
+
+impl Surroundings<'_> {
+    /// How the node's end is connected.
+    fn wiring(&self) -> Wiring {
+        match self.conf.mode {
+            cni_spec::Mode::Ptp => Wiring::Ptp,
+            cni_spec::Mode::Bridge => {
+                Wiring::Bridge { bridge: self.conf.bridge.clone(), hairpin: self.conf.hairpin }
+            }
+        }
+    }
+
+    /// What follows from the addresses that were reserved.
+    pub(super) fn intend(&self, allocations: &[Allocation]) -> Intent {
+        let addresses: Vec<PodAddress> =
+            allocations.iter().filter_map(|given| self.pod_address(given)).collect();
+        let routes = self.routes(&addresses);
+        let names = (host_link_name(self.network, self.attachment), self.attachment.ifname().clone());
+        let mac = self.conf.requested_mac(self.args).map(|mac| mac.octets());
+        let link = plan_link(names, mac, self.facts.mtu, self.wiring(), &addresses, &routes);
+        let result = self.result(&link, &addresses, routes);
+        Intent { link, result }
+    }
+
+    fn pod_address(&self, allocation: &Allocation) -> Option<PodAddress> {
+        Some(PodAddress {
+            subnet: allocation.address,
+            gateway: allocation.gateway?,
+            node_address: self.facts.addresses.of(IpFamily::of(allocation.address.addr())),
+        })
+    }
+
+    /// The configured routes, through the gateway of their family where they name none.
+    fn routes(&self, addresses: &[PodAddress]) -> Vec<cni_spec::Route> {
+        let gateway = |family| {
+            addresses.iter().map(|address| address.gateway).find(|gateway| IpFamily::of(*gateway) == family)
+        };
+        let mut routes = self.conf.routes.clone();
+        for route in &mut routes {
+            route.gw = route.gw.or_else(|| gateway(route.family()));
+        }
+        routes
+    }
+
+    fn result(
+        &self,
+        link: &LinkPlan,
+        addresses: &[PodAddress],
+        routes: Vec<cni_spec::Route>,
+    ) -> AttachResult {
+        let interface = |name: &LinkName, mac: Option<Mac>, mtu, sandbox| Interface {
+            name: name.to_string(),
+            mac: mac.map(|mac| MacAddress(mac).to_string()),
+            mtu: Some(mtu),
+            sandbox,
+            ..Interface::default()
+        };
+        let mut interfaces = Vec::with_capacity(3);
+        if let Wiring::Bridge { bridge, .. } = &link.wiring {
+            interfaces.push(interface(bridge, self.bridge_mac, link.mtu, None));
+        }
+        interfaces.push(interface(&link.host_link, Some(link.host_mac), link.mtu, None));
+        let sandbox = Some(self.netns.path.clone());
+        interfaces.push(interface(&link.pod_link, Some(link.pod_mac), link.mtu, sandbox));
+        let pod = interfaces.len() - 1;
+        let ips = addresses.iter().map(|address| IpConfig {
+            interface: Some(pod),
+            address: address.held(&link.wiring),
+            gateway: Some(address.gateway),
+        });
+        AttachResult { ips: ips.collect(), interfaces, routes, dns: self.conf.dns.clone() }
+    }
+
+    /// What the record keeps of it.
+    pub(super) fn record(&self, intent: &Intent) -> attachment::Wiring {
+        let link = &intent.link;
+        let mac = |mac: Mac| Some(MacAddress(mac));
+        let shaped = &self.conf.capabilities.bandwidth;
+        let shaping_link = || shaping_link_name(self.network, self.attachment);
+        let bandwidth = (shaped.ingress.is_some() || shaped.egress.is_some())
+            .then(|| Bandwidth { ifb: shaped.egress.is_some().then(shaping_link) });
+        attachment::Wiring {
+            netns: self.netns.clone(),
+            boot_id: self.boot_id.clone(),
+            host_link: link.host_link.clone(),
+            mode: match &link.wiring {
+                Wiring::Ptp => Mode::Ptp,
+                Wiring::Bridge { bridge, .. } => Mode::Bridge(bridge.clone()),
+            },
+            pod_mac: mac(link.pod_mac),
+            host_mac: mac(link.host_mac),
+            mtu: link.mtu,
+            node_addresses: IpFamily::BOTH
+                .iter()
+                .filter_map(|family| self.facts.addresses.of(*family))
+                .collect(),
+            pod_routes: intent
+                .result
+                .routes
+                .iter()
+                .map(|route| PodRoute { dst: route.dst, gw: route.gw })
+                .collect(),
+            bandwidth,
+            pod: self.pod_name(),
+            result: intent
+                .result
+                .to_json(SpecVersion::NEWEST)
+                .ok()
+                .and_then(|json| RenderedResult::from_json(json).ok()),
+        }
+    }
+
+    fn pod_name(&self) -> Option<PodName> {
+        Some(PodName { namespace: self.args.pod_namespace.clone()?, name: self.args.pod_name.clone()? })
+    }
+}
+
+/// The bridge that `conf` wants, with the gateway of every range.
+pub(super) fn bridge_plan(conf: &NetConf, mtu: u32) -> Option<BridgePlan> {
+    if conf.mode != cni_spec::Mode::Bridge {
+        return None;
+    }
+    let mut gateways: Vec<IpNet> = Vec::new();
+    for range in conf.ipam.range_sets.ranges() {
+        let gateway = IpNet::new(range.gateway(), range.subnet().prefix_len())
+            .unwrap_or_else(|_| range.gateway().into());
+        if !gateways.contains(&gateway) {
+            gateways.push(gateway);
+        }
+    }
+    Some(BridgePlan { name: conf.bridge.clone(), gateways, mtu })
+}
+
+/// The ranges as the store wants them.
+pub(super) fn ranges(conf: &NetConf) -> Result<Vec<Vec<attachment::Range>>, CniError> {
+    let range = |range: &cni_spec::Range| {
+        Ok(attachment::Range {
+            addresses: attachment::AddressRange::new(range.start(), range.end()).map_err(|error| {
+                CniError::new(ErrorCode::InvalidNetworkConfig, format!("`ipam.ranges`: {error}"))
+            })?,
+            subnet: range.subnet(),
+            gateway: Some(range.gateway()),
+            excluded: Vec::new(),
+        })
+    };
+    conf.ipam.range_sets.as_slice().iter().map(|set| set.ranges().iter().map(range).collect()).collect()
+}
+
+/// The host ports as the store wants them.
+pub(super) fn host_ports(conf: &NetConf) -> Vec<HostPort> {
+    let port = |mapping: &cni_spec::PortMapping| {
+        Some(HostPort {
+            protocol: match mapping.protocol {
+                cni_spec::TransportProtocol::Tcp => attachment::Protocol::Tcp,
+                cni_spec::TransportProtocol::Udp => attachment::Protocol::Udp,
+                cni_spec::TransportProtocol::Sctp => attachment::Protocol::Sctp,
+            },
+            host_ip: mapping.host_ip,
+            host_port: mapping.host_port.try_into().ok()?,
+            container_port: mapping.container_port.try_into().ok()?,
+        })
+    };
+    conf.capabilities.port_mappings.iter().filter_map(port).collect()
+}

@@ -1,0 +1,65 @@
+//! Removing what one attachment has on the node: host ports, shaping, link. Everything is tried, whatever fails, and
+//! everything that fails is told.
+
+use attachment::{Attachment, NetworkName, Record};
+use cni_spec::{CniError, ErrorCode};
+use kernel::KernelError;
+use kernel::link;
+use kernel::netlink::Socket;
+use link_name::LinkName;
+
+use crate::host_ports;
+use crate::wiring::{delete_link, host_link_name, shaping_link_name};
+
+/// An attachment that is to go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leftover<'a> {
+    pub(crate) network: &'a NetworkName,
+    pub(crate) attachment: &'a Attachment,
+    /// None where it is lost or cannot be read: then the links are found by their names, and the host ports are left
+    /// for the agent, which removes those that no record has.
+    pub(crate) record: Option<&'a Record>,
+}
+
+/// Removes all of it. The addresses stay reserved; releasing them is the caller's, afterwards.
+pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(), CniError> {
+    let mut failed: Vec<String> = Vec::new();
+    if let Some(record) = leftover.record
+        && let Err(error) = host_ports::withdraw(record)
+    {
+        failed.push(error.to_string());
+    }
+    for name in links_of(leftover) {
+        if let Err(error) = delete_by_name(host, &name) {
+            failed.push(error.to_string());
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(CniError::new(
+        ErrorCode::KernelRefused,
+        format!("failed to remove all of attachment {}: {}", leftover.attachment, failed.join("; ")),
+    ))
+}
+
+/// The pair first: with it goes what the pod sends, and what redirects it.
+fn links_of(leftover: Leftover<'_>) -> Vec<LinkName> {
+    let Leftover { network, attachment, record } = leftover;
+    match record {
+        Some(record) => {
+            let shaping = record.wiring.bandwidth.as_ref().and_then(|bandwidth| bandwidth.ifb.clone());
+            std::iter::once(record.wiring.host_link.clone()).chain(shaping).collect()
+        }
+        None => vec![host_link_name(network, attachment), shaping_link_name(network, attachment)],
+    }
+}
+
+fn delete_by_name(host: &mut Socket, name: &LinkName) -> Result<(), KernelError> {
+    match link::by_name(host, name.as_str())? {
+        Some(found) => {
+            delete_link(host, found.index).map_err(|error| error.attempting(format!("delete link {name}")))
+        }
+        None => Ok(()),
+    }
+}

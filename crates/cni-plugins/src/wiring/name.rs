@@ -1,0 +1,65 @@
+//! The name of a pod's link on the node, which follows from the attachment: it can be found again by whoever knows the
+//! attachment, with or without a record.
+
+use attachment::{Attachment, NetworkName};
+use link_name::LinkName;
+
+/// Every pod link on a node begins so.
+pub const HOST_LINK_PREFIX: &str = "hgw";
+
+/// What stands for 48 bits of a hash.
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// `hgw` and 12 hexadecimal digits.
+#[must_use]
+pub fn host_link_name(network: &NetworkName, attachment: &Attachment) -> LinkName {
+    hashed(HOST_LINK_PREFIX, network, attachment)
+}
+
+/// The link on which what a pod sends is shaped: `hgi` and the same digits as its link.
+#[must_use]
+pub fn shaping_link_name(network: &NetworkName, attachment: &Attachment) -> LinkName {
+    hashed("hgi", network, attachment)
+}
+
+fn hashed(prefix: &str, network: &NetworkName, attachment: &Attachment) -> LinkName {
+    let text = [network.as_str(), "\0", attachment.container_id(), ":", attachment.ifname().as_str()];
+    let mut hash = text.iter().flat_map(|part| part.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    // FNV-1a's low bits alone tell little of the last bytes.
+    hash ^= hash >> 32;
+    let mut name = String::with_capacity(link_name::MAX_LEN);
+    name.push_str(prefix);
+    for nibble in 0..12 {
+        name.push(char::from(DIGITS[(hash >> (4 * nibble) & 0xf) as usize]));
+    }
+    // Always 15 letters and digits: what the type checks holds here.
+    LinkName::new(name).unwrap_or_else(|_| unreachable!("15 letters and digits are a link name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn name(network: &str, container: &str, ifname: &str) -> LinkName {
+        let attachment = Attachment::new(container, LinkName::new(ifname).unwrap()).unwrap();
+        host_link_name(&NetworkName::new(network).unwrap(), &attachment)
+    }
+
+    #[test]
+    fn a_name_depends_on_network_container_and_interface_and_on_nothing_else() {
+        assert_eq!(name("a", "c", "eth0"), name("a", "c", "eth0"));
+        let names =
+            [name("a", "c", "eth0"), name("b", "c", "eth0"), name("a", "d", "eth0"), name("a", "c", "eth1")];
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), 4);
+    }
+
+    #[test]
+    fn a_hundred_thousand_containers_have_names_of_their_own() {
+        let names: HashSet<_> =
+            (0..100_000).map(|number| name("net", &format!("{number:064x}"), "eth0")).collect();
+        assert_eq!(names.len(), 100_000);
+    }
+}
