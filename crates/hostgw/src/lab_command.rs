@@ -1,0 +1,242 @@
+//! `hostgw lab`: its options and what it prints; the work is the crate `lab`.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use lab::options::{Families, LabName, MAX_NODES, MAX_PODS, Mode};
+use lab::registry::Registry;
+use lab::report::{ProbeKind, Report};
+use lab::{LabError, Options};
+
+const EXAMPLES: &str = "\
+Examples:
+  hostgw lab                                three nodes, two pods each, both families
+  hostgw lab --mode bridge --family ipv6    pods on a bridge, IPv6 only
+  hostgw lab --nodes 5 -o json              one JSON document (`hostgw schema lab` describes it)
+  hostgw lab --keep --name mine             leave it running, then:
+  hostgw lab exec mine node2/pod1 -- ip address
+  hostgw lab down mine
+
+Exit codes: 0 every check held; 1 one failed; 2 usage; 4 no permission to make namespaces; 130 interrupted.";
+
+/// Build a small cluster on this machine in network namespaces, run the real agent and plugin in it, and prove with
+/// packets that pods reach each other.
+///
+/// Needs no root where user namespaces are allowed, and never touches the machine's own network.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Lab {
+    #[command(subcommand)]
+    command: Option<LabSubcommand>,
+    #[command(flatten)]
+    build: Build,
+}
+
+#[derive(Debug, Args)]
+struct Build {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_NODES)))]
+    nodes: u8,
+    /// How many pods on each node.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_PODS)))]
+    pods: u8,
+    /// How pods are attached.
+    #[arg(long, value_enum, default_value_t = ModeArg::Ptp)]
+    mode: ModeArg,
+    /// Which address families the cluster has.
+    #[arg(long, value_enum, default_value_t = FamilyArg::Dual)]
+    family: FamilyArg,
+    /// Leave the lab running after its probes.
+    #[arg(long)]
+    keep: bool,
+    /// The folder of `hostgw` and `hostgw-cni`; default: that of this program.
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// The lab's name; default: one that is made up.
+    #[arg(long)]
+    name: Option<LabName>,
+    /// Give up after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// Decides the order of the probes; default: one that is made up, and told.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Break what this kind of probe proves, to see it fail.
+    #[arg(long, value_name = "KIND", hide = true)]
+    fault: Option<ProbeKind>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LabSubcommand {
+    /// List kept labs.
+    List {
+        /// What to print.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Run a command in a place of a kept lab, and exit with its code.
+    #[command(after_help = "Examples:\n  hostgw lab exec mine node2 -- ip route\n  \
+        hostgw lab exec mine node2/pod1 -- ping -c1 10.244.1.2\n  hostgw lab exec mine lan -- tcpdump -ni lan0")]
+    Exec {
+        /// The lab.
+        name: String,
+        /// node2, node2/pod1, outside, or lan.
+        #[arg(value_name = "WHERE")]
+        place: String,
+        /// The command.
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+    /// End a kept lab.
+    Down {
+        /// The lab.
+        name: String,
+    },
+    #[command(name = lab::INNER_COMMAND, hide = true)]
+    Inner,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// A routed link for each pod.
+    Ptp,
+    /// Pods are ports of a bridge.
+    Bridge,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FamilyArg {
+    /// IPv4 and IPv6.
+    Dual,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One document.
+    Json,
+}
+
+/// Runs the command and gives the contract's exit code.
+pub(crate) fn run(lab: Lab) -> ExitCode {
+    let outcome = match lab.command {
+        None => build(lab.build),
+        Some(LabSubcommand::Inner) => return ExitCode::from(lab::inner()),
+        Some(LabSubcommand::List { output }) => list(output),
+        Some(LabSubcommand::Exec { name, place, command }) => {
+            Registry::of_this_user().find(&name).and_then(|entry| lab::exec(&entry, &place, &command))
+        }
+        Some(LabSubcommand::Down { name }) => Registry::of_this_user().down(&name).map(|()| 0),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("hostgw lab: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn build(wanted: Build) -> Result<u8, LabError> {
+    let made_up = made_up();
+    let name = match wanted.name {
+        Some(name) => name,
+        None => format!("lab-{:04x}", made_up & 0xffff).parse()?,
+    };
+    let options = Options {
+        nodes: wanted.nodes,
+        pods: wanted.pods,
+        mode: match wanted.mode {
+            ModeArg::Ptp => Mode::Ptp,
+            ModeArg::Bridge => Mode::Bridge,
+        },
+        family: match wanted.family {
+            FamilyArg::Dual => Families::Dual,
+            FamilyArg::Ipv4 => Families::Ipv4,
+            FamilyArg::Ipv6 => Families::Ipv6,
+        },
+        keep: wanted.keep,
+        bin_dir: bin_dir(wanted.bin_dir)?,
+        name,
+        timeout_s: wanted.timeout,
+        seed: wanted.seed.unwrap_or(made_up),
+        fault: wanted.fault,
+    };
+    let report = lab::launch(&options)?;
+    print(&render(&report, wanted.output)?)?;
+    Ok(u8::from(!report.ok))
+}
+
+/// A number that differs from run to run; JSON readers keep 53 bits of it.
+fn made_up() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) & 0xffff_ffff
+}
+
+fn bin_dir(given: Option<PathBuf>) -> Result<PathBuf, LabError> {
+    let failed = |attempted: &str| {
+        let attempted = attempted.to_owned();
+        move |source| LabError::Io { attempted, source }
+    };
+    let folder = match given {
+        Some(folder) => folder,
+        None => {
+            let own = std::env::current_exe().map_err(failed("find this program's folder (name it with --bin-dir)"))?;
+            own.parent().map(PathBuf::from).unwrap_or_default()
+        }
+    };
+    // The lab's first process may stand elsewhere.
+    std::path::absolute(&folder).map_err(failed("make --bin-dir absolute"))
+}
+
+fn render(report: &Report, output: Output) -> Result<String, LabError> {
+    match output {
+        Output::Text => Ok(format!("\n{}\n{}", lab::picture(report), lab::matrix(report))),
+        Output::Json => json(report),
+    }
+}
+
+fn json(document: &impl serde::Serialize) -> Result<String, LabError> {
+    match serde_json::to_string_pretty(document) {
+        Ok(text) => Ok(text + "\n"),
+        Err(error) => Err(LabError::Io { attempted: "render the report".to_owned(), source: error.into() }),
+    }
+}
+
+/// A reader that has seen enough is no failure.
+fn print(text: &str) -> Result<(), LabError> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(LabError::Io { attempted: "print the report".to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn list(output: Output) -> Result<u8, LabError> {
+    let labs = Registry::of_this_user().list()?;
+    let text = match output {
+        Output::Json => json(&serde_json::json!({"schemaVersion": 1, "labs": labs}))?,
+        Output::Text if labs.is_empty() => "no lab is kept: `hostgw lab --keep` leaves one running\n".to_owned(),
+        Output::Text => labs
+            .iter()
+            .map(|lab| {
+                let (nodes, pods) = (lab.nodes, lab.pods);
+                format!("{:<16} {nodes} nodes, {pods} pods each, {}, {}\n", lab.name.as_str(), lab.mode, lab.family)
+            })
+            .collect(),
+    };
+    print(&text)?;
+    Ok(0)
+}

@@ -1,0 +1,127 @@
+//! What must follow when a node or a pod goes: its routes are gone from the others, and nothing of it is left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use kernel::events::{Events, Group};
+use kernel::netlink::{Protocol, Socket};
+use kernel::route::{Family as RouteFamily, Filter, RouteKind};
+use kernel::{KernelError, link, route};
+
+use crate::LabError;
+use crate::foreign::OUR_PROTOCOLS;
+
+/// Where the plugin keeps addresses and host ports.
+const IPAM: &str = "/run/hostgw/ipam";
+/// Long after this, whatever is still there will stay.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The destinations of the agent's unicast routes; runs in the node.
+pub(crate) fn node_routes(node: &str) -> Result<BTreeSet<IpNet>, LabError> {
+    destinations(OUR_PROTOCOLS[0]).map_err(LabError::kernel(node))
+}
+
+fn destinations(protocol: u8) -> Result<BTreeSet<IpNet>, KernelError> {
+    let mut socket = Socket::open(Protocol::Route)?;
+    let mut destinations = BTreeSet::new();
+    for family in [RouteFamily::V4, RouteFamily::V6] {
+        let filter = Filter { protocol: Some(protocol), ..Filter::default() };
+        let routes = route::dump(&mut socket, family, filter)?;
+        let unicast = routes.into_iter().filter(|route| route.kind == RouteKind::Unicast);
+        destinations.extend(unicast.map(|route| route.destination));
+    }
+    Ok(destinations)
+}
+
+/// Waits until the agent's routes are exactly those to `wanted`; gives what differs at the end. Runs in the node.
+pub(crate) fn await_node_routes(node: &str, wanted: &BTreeSet<IpNet>) -> Result<Option<String>, LabError> {
+    await_condition(node, &[Group::Ipv4Routes, Group::Ipv6Routes], || {
+        let found = destinations(OUR_PROTOCOLS[0])?;
+        let stale: Vec<_> = found.difference(wanted).map(IpNet::to_string).collect();
+        let lost: Vec<_> = wanted.difference(&found).map(IpNet::to_string).collect();
+        Ok(match (stale.is_empty(), lost.is_empty()) {
+            (true, true) => None,
+            (false, _) => Some(format!("{node} still has routes to {}", stale.join(", "))),
+            (true, false) => Some(format!("{node} lost its routes to {}", lost.join(", "))),
+        })
+    })
+}
+
+/// The names of all links; runs in the node.
+pub(crate) fn links(node: &str) -> Result<BTreeSet<String>, LabError> {
+    link_names().map_err(LabError::kernel(node))
+}
+
+fn link_names() -> Result<BTreeSet<String>, KernelError> {
+    let mut socket = Socket::open(Protocol::Route)?;
+    Ok(link::dump(&mut socket)?.into_iter().map(|link| link.name).collect())
+}
+
+/// Waits until no link but `known`, no route of a pod, and no reservation is left; gives what is. Runs in the node.
+pub(crate) fn await_nothing_left(node: &str, known: &BTreeSet<String>) -> Result<Vec<String>, LabError> {
+    let groups = [Group::Links, Group::Ipv4Routes, Group::Ipv6Routes];
+    let mut left = Vec::new();
+    await_condition(node, &groups, || {
+        left.clear();
+        left.extend(link_names()?.difference(known).map(|name| format!("link {name}")));
+        left.extend(destinations(OUR_PROTOCOLS[1])?.iter().map(|to| format!("route to {to}")));
+        left.extend(reservations(Path::new(IPAM)).iter().map(|file| format!("file {}", file.display())));
+        Ok((!left.is_empty()).then(String::new))
+    })?;
+    Ok(left)
+}
+
+/// Files below folders that hold one file for each thing that is taken; what else the plugin keeps (locks, hints)
+/// says nothing about pods.
+fn reservations(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let networks: Vec<_> = entries(folder).collect();
+    networks.iter().flat_map(|network| ["records", "claims"].map(|kind| network.join(kind))).flat_map(|kind| entries(&kind).collect::<Vec<_>>()).collect()
+}
+
+/// Looks whenever something changed, until `complaint` has none or patience ends; gives the last complaint.
+fn await_condition(
+    node: &str,
+    groups: &[Group],
+    mut complaint: impl FnMut() -> Result<Option<String>, KernelError>,
+) -> Result<Option<String>, LabError> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut wait = || {
+        let mut events = Events::subscribe(Protocol::Route, groups, None)?;
+        loop {
+            let found = complaint()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if found.is_none() || left.is_zero() {
+                return Ok(found);
+            }
+            // Files change without an event.
+            events.wait(left.min(Duration::from_millis(100)))?;
+            while events.read(|_, _| {})? != kernel::events::Heard::Nothing {}
+        }
+    };
+    wait().map_err(LabError::kernel(node))
+}
+
+/// Whether a host port is closed again: nobody listens on the node, so it must say so at once, where a translation
+/// that was left behind would lead nowhere. Runs outside.
+pub(crate) fn host_port_left(node: IpAddr, port: u16) -> Result<Option<String>, LabError> {
+    let target = SocketAddr::new(node, port);
+    let ask = || {
+        let any: SocketAddr = if node.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+        let socket = UdpSocket::bind(any)?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.connect(target)?;
+        socket.send(b"still there?")?;
+        socket.recv(&mut [0; 16])
+    };
+    match ask() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Ok(Some(format!("host port {target} leads somewhere: {error}"))),
+        Ok(_) => Ok(Some(format!("host port {target} answers"))),
+    }
+}

@@ -1,0 +1,157 @@
+//! What others have configured on a node: planted before the agent comes, listed in full before and after.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use kernel::netlink::{Batch, Protocol, Socket};
+use kernel::route::{DEAD, Family as RouteFamily, Filter, Hop, LINKDOWN, Route};
+use kernel::{KernelError, address, link, neighbour, route};
+
+use crate::LabError;
+use crate::lan::{index_of, link_name};
+use crate::options::Family;
+use crate::policy_rule::{self, PolicyRule};
+use crate::report::ForeignObjects;
+use crate::ruleset;
+use crate::topology::{UPLINK, is_of};
+
+/// The foreign link.
+pub(crate) const LINK: &str = "foreign0";
+/// Protocols of our routes: the agent's and the pods' own.
+pub(crate) const OUR_PROTOCOLS: [u8; 2] = [104, 105];
+/// `RTPROT_STATIC` and `RTPROT_BIRD`.
+const STATIC: u8 = 4;
+const BIRD: u8 = 12;
+/// A routing table that nobody else uses.
+const TABLE: u32 = 200;
+
+/// What is planted in one family.
+struct Planted {
+    address: &'static str,
+    statics: &'static str,
+    /// Among the cluster's pod CIDRs, but no node's.
+    birds: &'static str,
+    neighbour: &'static str,
+}
+
+fn planted(family: Family) -> Planted {
+    match family {
+        Family::Ipv4 => Planted {
+            address: "203.0.113.5/24",
+            statics: "198.18.0.0/15",
+            birds: "10.244.200.0/24",
+            neighbour: "192.0.2.250",
+        },
+        Family::Ipv6 => Planted {
+            address: "2001:db8:f::5/64",
+            statics: "2001:db8:a::/48",
+            birds: "fd00:10:244:200::/64",
+            neighbour: "2001:db8:0:1::250",
+        },
+    }
+}
+
+/// The address of the foreign link, a wrong source for anything of ours.
+pub(crate) fn link_address(family: Family) -> Result<IpNet, LabError> {
+    parse(planted(family).address)
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, LabError> {
+    text.parse().map_err(|_| LabError::io(format!("read `{text}`"))(std::io::ErrorKind::InvalidData.into()))
+}
+
+/// Plants a link, addresses, routes of several protocols and tables, neighbours, policy rules and a ruleset; runs in
+/// the node. `routers` are on the LAN, one in each family.
+pub(crate) fn plant(node: &str, families: &[Family], routers: &[IpAddr]) -> Result<(), LabError> {
+    let name = link_name(LINK)?;
+    let mut socket = Socket::open(Protocol::Route).map_err(LabError::kernel(node))?;
+    let mut batch = Batch::new();
+    link::create_bridge(&mut batch, &name, [0x02, 0, 0, 0, 0xf0, 0x05], 1500);
+    socket.execute_all(&mut batch).map_err(LabError::kernel(node))?;
+    let uplink = index_of(&mut socket, UPLINK).map_err(LabError::kernel(node))?;
+    let foreign = index_of(&mut socket, LINK).map_err(LabError::kernel(node))?;
+    batch.clear();
+    for family in families {
+        let objects = planted(*family);
+        let router = routers.iter().copied().find(|router| is_of(*family, *router));
+        let address: IpNet = parse(objects.address)?;
+        address::add(&mut batch, foreign, address, if *family == Family::Ipv6 { address::NODAD } else { 0 });
+        let over = |index, gateway| vec![Hop { gateway, index: Some(index), ..Hop::default() }];
+        let (statics, birds) = (parse(objects.statics)?, parse(objects.birds)?);
+        let routes = [
+            Route { protocol: STATIC, hops: over(uplink, router), ..Route::to(statics) },
+            Route { protocol: BIRD, metric: 32, hops: over(uplink, router), ..Route::to(birds) },
+            Route { table: TABLE, metric: 7, hops: over(foreign, None), ..Route::to(statics) },
+        ];
+        routes.iter().for_each(|route| route::add(&mut batch, route));
+        neighbour::set_permanent(&mut batch, uplink, parse(objects.neighbour)?, [0x02, 0, 0, 0, 0xf0, 0x06]);
+        let rule = PolicyRule { priority: 30_000, from: Some(address.trunc()), table: TABLE, ..PolicyRule::default() };
+        policy_rule::add(&mut batch, &rule);
+    }
+    socket.execute_all(&mut batch).map_err(LabError::kernel(node))?;
+    ruleset::plant_foreign_table().map_err(LabError::kernel(node))
+}
+
+/// Everything on the node that is not ours, one object a line; runs in the node.
+pub(crate) fn snapshot(node: &str) -> Result<BTreeSet<String>, LabError> {
+    lines().map_err(LabError::kernel(node))
+}
+
+fn lines() -> Result<BTreeSet<String>, KernelError> {
+    let mut socket = Socket::open(Protocol::Route)?;
+    let mut lines = BTreeSet::new();
+    for link in link::dump(&mut socket)? {
+        lines.insert(format!(
+            "link {} {}: {:?} {:?} mtu {} up {} master {:?}",
+            link.index, link.name, link.kind, link.mac, link.mtu, link.is_up(), link.master
+        ));
+    }
+    for address in address::dump(&mut socket)? {
+        let flags = address.flags & !address::TENTATIVE;
+        lines.insert(format!("address {} link {} flags {flags:#x} scope {}", address.ip, address.index, address.scope));
+    }
+    for family in [RouteFamily::V4, RouteFamily::V6] {
+        for mut route in route::dump(&mut socket, family, Filter::default())? {
+            if OUR_PROTOCOLS.contains(&route.protocol) {
+                continue;
+            }
+            // Carrier comes and goes without anybody's doing.
+            route.hops.iter_mut().for_each(|hop| hop.flags &= !(DEAD | LINKDOWN));
+            lines.insert(format!("route {route:?}"));
+        }
+    }
+    for neighbour in neighbour::dump(&mut socket, false)? {
+        if neighbour.state == neighbour::PERMANENT {
+            lines.insert(format!("neighbour {neighbour:?}"));
+        }
+    }
+    lines.extend(policy_rule::dump(&mut socket)?.iter().map(|rule| format!("policy rule {}", hexadecimal(rule))));
+    lines.extend(ruleset::dump_foreign()?.iter().map(|object| format!("ruleset object {}", hexadecimal(object))));
+    Ok(lines)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether all that was there before is there still, unchanged. What came in between is not judged: the kernel itself
+/// adds routes when forwarding goes on.
+pub(crate) fn compare(node: &str, before: &BTreeSet<String>, after: &BTreeSet<String>) -> ForeignObjects {
+    let changed: Vec<_> = before.difference(after).cloned().collect();
+    ForeignObjects { node: node.to_owned(), ok: changed.is_empty(), compared: before.len(), changed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_or_changed_object_is_named_and_a_new_one_is_not_judged() {
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<BTreeSet<_>>();
+        let before = lines(&["route a", "route b metric 1"]);
+        let found = compare("node1", &before, &lines(&["route a", "route b metric 2", "route c"]));
+        assert_eq!((found.ok, found.compared, found.changed), (false, 2, vec!["route b metric 1".to_owned()]));
+        assert!(compare("node1", &before, &before).ok);
+    }
+}

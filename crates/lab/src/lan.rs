@@ -1,0 +1,99 @@
+//! The virtual LAN: a bridge in the lab's own network namespace, and for each place a veth whose other end is the
+//! place's uplink.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use ipnet::IpNet;
+use kernel::link::{Veth, VethEnd};
+use kernel::netlink::{Batch, Protocol, Socket};
+use kernel::route::{Family, Hop, Route};
+use kernel::sysctl::Sysctls;
+use kernel::{KernelError, address, link, route};
+use link_name::LinkName;
+
+use crate::LabError;
+use crate::place::Place;
+use crate::topology::{LAN_MTU, UPLINK};
+
+/// The bridge.
+const BRIDGE: &str = "lan0";
+
+/// Makes the bridge in the calling thread's network namespace; gives its index.
+pub(crate) fn create_bridge() -> Result<u32, LabError> {
+    let name = link_name(BRIDGE)?;
+    let bridge = || {
+        let mut socket = Socket::open(Protocol::Route)?;
+        let mut batch = Batch::new();
+        // Locally administered; any fixed address would do.
+        link::create_bridge(&mut batch, &name, [0x02, 0, 0, 0, 0, 1], LAN_MTU);
+        loopback_up(&mut socket, &mut batch)?;
+        socket.execute_all(&mut batch)?;
+        index_of(&mut socket, BRIDGE)
+    };
+    bridge().map_err(LabError::kernel("the LAN"))
+}
+
+/// Plugs a place in: called where the bridge is.
+pub(crate) fn plug_in(place: &Place, bridge: u32) -> Result<(), LabError> {
+    let (port, uplink, netns) = (link_name(place.name())?, link_name(UPLINK)?, place.netns());
+    let veth = Veth {
+        host: VethEnd { name: &port, mac: None, netns: None },
+        peer: VethEnd { name: &uplink, mac: None, netns: Some(netns.as_fd()) },
+        mtu: LAN_MTU,
+        master: Some(bridge),
+        up: true,
+    };
+    let plug = || {
+        let mut batch = Batch::new();
+        link::create_veth(&mut batch, &veth);
+        Socket::open(Protocol::Route)?.execute_all(&mut batch)
+    };
+    plug().map_err(LabError::kernel("the LAN"))
+}
+
+/// Gives the uplink its addresses, and default routes over `routers`; runs in the place.
+pub(crate) fn configure_uplink(place: &str, addresses: &[IpNet], routers: &[IpAddr]) -> Result<(), LabError> {
+    let configure = || {
+        // Nobody else is on this LAN: waiting a second for duplicates would only delay the link-local address.
+        Sysctls::default().write(&format!("net/ipv6/conf/{UPLINK}/accept_dad"), "0")?;
+        let mut socket = Socket::open(Protocol::Route)?;
+        let mut batch = Batch::new();
+        loopback_up(&mut socket, &mut batch)?;
+        let uplink = index_of(&mut socket, UPLINK)?;
+        link::set_up(&mut batch, uplink);
+        for ip in addresses {
+            let flags = if ip.addr().is_ipv6() { address::NODAD } else { 0 };
+            address::add(&mut batch, uplink, *ip, flags);
+        }
+        for router in routers {
+            let hop = Hop { gateway: Some(*router), index: Some(uplink), ..Hop::default() };
+            route::add(&mut batch, &Route { hops: vec![hop], ..Route::to(default_destination(*router)) });
+        }
+        // Asking finishes the pending carrier change, which would hold up the first packet.
+        link::request(&mut batch, uplink);
+        socket.execute_all(&mut batch)
+    };
+    configure().map_err(LabError::kernel(place))
+}
+
+fn default_destination(router: IpAddr) -> IpNet {
+    route::default_destination(if router.is_ipv4() { Family::V4 } else { Family::V6 })
+}
+
+fn loopback_up(socket: &mut Socket, batch: &mut Batch) -> Result<(), KernelError> {
+    link::set_up(batch, index_of(socket, "lo")?);
+    Ok(())
+}
+
+/// The index of a link that must be there.
+pub(crate) fn index_of(socket: &mut Socket, name: &str) -> Result<u32, KernelError> {
+    let missing = || KernelError::new(format!("find link {name}"), rustix::io::Errno::NODEV);
+    link::by_name(socket, name)?.map(|link| link.index).ok_or_else(missing)
+}
+
+/// A name that the lab made up itself.
+pub(crate) fn link_name(name: &str) -> Result<LinkName, LabError> {
+    let invalid = |error: link_name::LinkNameError| std::io::Error::other(error);
+    LinkName::new(name).map_err(invalid).map_err(LabError::io(format!("name a link {name}")))
+}

@@ -1,0 +1,182 @@
+//! A node: its root folder, its place on the LAN, and the agent that runs there.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::conflist::Conflist;
+use crate::place::Place;
+use crate::topology::NodePlan;
+use crate::{LabError, binaries, root_folder};
+
+/// The agent's log, in the node's root folder.
+const LOG: &str = "var/log/hostgw-agent.log";
+/// What the agent writes last, in the node's root folder.
+const CONFLIST: &str = "etc/cni/net.d/10-hostgw.conflist";
+/// How much of a log is shown.
+const LOG_LINES: usize = 30;
+
+/// A node that was built.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// What it is to be.
+    pub(crate) plan: NodePlan,
+    /// Where it is.
+    pub(crate) place: Place,
+    root: PathBuf,
+    agent: Option<Child>,
+    started: Instant,
+}
+
+/// Where a place's root folder is, seen from the lab's.
+pub(crate) fn root_of(name: &str) -> PathBuf {
+    Path::new("/lab/roots").join(name)
+}
+
+impl Node {
+    /// Builds the node, not yet plugged in, its agent not yet running.
+    pub(crate) fn create(plan: &NodePlan) -> Result<Self, LabError> {
+        let root = root_of(&plan.name);
+        root_folder::furnish_node(&root)?;
+        write(&root.join("etc/hostname"), &format!("{}\n", plan.name))?;
+        binaries::install(&root)?;
+        let place = Place::create(&plan.name, root.clone())?;
+        Ok(Self { plan: plan.clone(), place, root, agent: None, started: Instant::now() })
+    }
+
+    /// Writes the agent's configuration.
+    pub(crate) fn configure(&self, config: &str) -> Result<(), LabError> {
+        write(&self.root.join("etc/hostgw/config.yaml"), config)
+    }
+
+    /// Replaces the list of nodes, at once and whole, as a careful administrator does.
+    pub(crate) fn set_nodes(&self, nodes: &str) -> Result<(), LabError> {
+        let half_written = self.root.join("etc/hostgw/.nodes.yaml");
+        let path = self.root.join("etc/hostgw/nodes.yaml");
+        write(&half_written, nodes)?;
+        fs::rename(&half_written, &path).map_err(LabError::io(format!("replace {}", path.display())))
+    }
+
+    /// Starts the agent as in production: every path is the default one.
+    pub(crate) fn start_agent(&mut self) -> Result<(), LabError> {
+        let name = self.plan.name.clone();
+        let start = move || {
+            let log = Path::new("/").join(LOG);
+            let log = File::create(&log).map_err(LabError::io(format!("create {}", log.display())))?;
+            Command::new("/opt/hostgw/hostgw")
+                .args(["agent", "--source", "file:/etc/hostgw/nodes.yaml", "--node-name", &name])
+                .args(["--config", "/etc/hostgw/config.yaml"])
+                .env_clear()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .map_err(LabError::io(format!("start the agent on {name}")))
+        };
+        self.started = Instant::now();
+        self.agent = Some(self.place.run(start)?);
+        Ok(())
+    }
+
+    /// Waits until the agent announced the node by its CNI configuration, as a runtime does; gives that, and how long
+    /// it took since the agent's start.
+    pub(crate) fn wait_until_ready(&mut self, deadline: Instant) -> Result<(Conflist, Duration), LabError> {
+        let path = self.root.join(CONFLIST);
+        let folder = path.parent().unwrap_or(&path);
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .and_then(|watch| {
+                use inotify::WatchFlags as Watch;
+                inotify::add_watch(&watch, folder, Watch::CLOSE_WRITE | Watch::MOVED_TO | Watch::CREATE)?;
+                Ok(watch)
+            })
+            .map_err(LabError::call(format!("watch {}", folder.display())))?;
+        let agent = self.agent.as_ref().and_then(|agent| Pid::from_raw(i32::try_from(agent.id()).ok()?));
+        let agent = agent.ok_or_else(|| self.ended("no process"))?;
+        let agent = pidfd_open(agent, PidfdFlags::empty()).map_err(LabError::call("watch the agent"))?;
+        loop {
+            if path.exists() {
+                let took = self.started.elapsed();
+                let bytes = fs::read(&path).map_err(LabError::io(format!("read {}", path.display())))?;
+                let file = Path::new("/").join(CONFLIST);
+                let list = Conflist::parse(&bytes).map_err(|reason| LabError::Conflist { file, reason })?;
+                return Ok((list, took));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(LabError::Deadline {
+                    place: self.plan.name.clone(),
+                    waited_for: format!("/{CONFLIST}"),
+                    after: self.started.elapsed(),
+                    log: self.log_end(),
+                });
+            }
+            let mut fds = [PollFd::new(&watch, PollFlags::IN), PollFd::new(&agent, PollFlags::IN)];
+            let timeout = Timespec::try_from(left).ok();
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(LabError::call(format!("wait for {}", path.display()))(errno)),
+            }
+            if !fds[1].revents().is_empty() && !path.exists() {
+                let status = self.agent.as_mut().and_then(|agent| agent.wait().ok());
+                return Err(self.ended(&status.map_or_else(|| "no status".to_owned(), describe)));
+            }
+            let mut drained = [0; 4096];
+            while rustix::io::read(&watch, &mut drained).is_ok() {}
+        }
+    }
+
+    fn ended(&self, status: &str) -> LabError {
+        LabError::AgentEnded {
+            node: self.plan.name.clone(),
+            status: status.to_owned(),
+            waited_for: Path::new("/").join(CONFLIST),
+            log: self.log_end(),
+        }
+    }
+
+    /// Holds the agent, as a debugger would: it neither repairs nor ends.
+    pub(crate) fn hold_agent(&self) -> Result<(), LabError> {
+        self.signal(Signal::STOP)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), LabError> {
+        let pid = self.agent.as_ref().and_then(|agent| Pid::from_raw(i32::try_from(agent.id()).ok()?));
+        let Some(pid) = pid else { return Ok(()) };
+        kill_process(pid, signal).map_err(LabError::call(format!("signal the agent on {}", self.plan.name)))
+    }
+
+    /// Whether the agent still runs; if not, how it ended.
+    pub(crate) fn agent_status(&mut self) -> Result<(), String> {
+        match self.agent.as_mut().map(Child::try_wait) {
+            Some(Ok(None)) => Ok(()),
+            Some(Ok(Some(status))) => Err(format!("the agent ended with {}", describe(status))),
+            Some(Err(error)) => Err(format!("the agent cannot be watched: {error}")),
+            None => Err("no agent was started".to_owned()),
+        }
+    }
+
+    /// The last lines of the agent's log.
+    pub(crate) fn log_end(&self) -> String {
+        let log = fs::read(self.root.join(LOG)).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+}
+
+fn describe(status: std::process::ExitStatus) -> String {
+    match status.signal() {
+        Some(signal) => format!("signal {signal}"),
+        None => status.to_string(),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), LabError> {
+    fs::write(path, text).map_err(LabError::io(format!("write {}", path.display())))
+}

@@ -1,0 +1,83 @@
+//! The files that tell an agent what it needs: the list of Node objects, and its configuration. Rendering only.
+
+use std::fmt::Write;
+
+use crate::topology::{NodePlan, Topology};
+
+/// The Node objects as `kubectl get nodes -o yaml` prints them, as far as a pod network reads them.
+#[must_use]
+pub(crate) fn nodes_yaml(nodes: &[NodePlan]) -> String {
+    let mut yaml = String::from("apiVersion: v1\nkind: List\nitems:");
+    if nodes.is_empty() {
+        yaml.push_str(" []");
+    }
+    yaml.push('\n');
+    for node in nodes {
+        // Writing to a String cannot fail.
+        let _ = write_node(&mut yaml, node);
+    }
+    yaml
+}
+
+fn write_node(yaml: &mut String, node: &NodePlan) -> std::fmt::Result {
+    let number = node.number;
+    writeln!(yaml, "- apiVersion: v1\n  kind: Node\n  metadata:\n    name: {}", node.name)?;
+    writeln!(yaml, "    uid: 00000000-0000-4000-8000-0000000000{number:02}")?;
+    writeln!(yaml, "    creationTimestamp: \"2024-01-01T00:{:02}:{:02}Z\"", number / 60, number % 60)?;
+    writeln!(yaml, "  spec:")?;
+    if let Some(first) = node.pod_cidrs.first() {
+        writeln!(yaml, "    podCIDR: \"{first}\"\n    podCIDRs:")?;
+    }
+    for cidr in &node.pod_cidrs {
+        writeln!(yaml, "    - \"{cidr}\"")?;
+    }
+    writeln!(yaml, "  status:\n    addresses:")?;
+    for internal in &node.internal {
+        writeln!(yaml, "    - type: InternalIP\n      address: \"{}\"", internal.addr())?;
+    }
+    writeln!(yaml, "    - type: Hostname\n      address: {}", node.name)
+}
+
+/// An agent's configuration. `masquerade_all` leaves out the CIDRs that are never masqueraded: a planted fault.
+#[must_use]
+pub(crate) fn config_yaml(topology: &Topology, masquerade_all: bool) -> String {
+    let mut yaml = format!("mode: {}\n", topology.mode);
+    if topology.mode == crate::options::Mode::Bridge {
+        yaml.push_str("bridge: cni0\n");
+    }
+    if !masquerade_all {
+        yaml.push_str("masquerade:\n  neverMasquerade:\n");
+        for cidr in topology.never_masquerade() {
+            let _ = writeln!(yaml, "  - \"{cidr}\"");
+        }
+    }
+    yaml
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{Families, Mode};
+    use crate::topology::tests::options;
+
+    #[test]
+    fn a_dual_stack_node_is_rendered_whole() {
+        insta::assert_snapshot!(nodes_yaml(&Topology::new(&options(1, 1, Families::Dual)).nodes), @"");
+    }
+
+    #[test]
+    fn the_configuration_names_mode_and_exempt_cidrs() {
+        let mut wanted = options(1, 1, Families::Dual);
+        wanted.mode = Mode::Bridge;
+        insta::assert_snapshot!(config_yaml(&Topology::new(&wanted), false), @"");
+    }
+
+    #[test]
+    fn any_number_of_nodes_is_valid_yaml() {
+        for count in [0, 1, 64] {
+            let nodes = Topology::new(&options(count, 1, Families::Dual)).nodes;
+            let parsed: serde_json::Value = serde_saphyr::from_str(&nodes_yaml(&nodes)).unwrap();
+            assert_eq!(parsed["items"].as_array().unwrap().len(), usize::from(count));
+        }
+    }
+}

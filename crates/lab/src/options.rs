@@ -1,0 +1,191 @@
+//! What a lab is asked to be; checked once, before anything is built.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::LabError;
+use crate::report::ProbeKind;
+
+/// How pods are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A routed link for each pod.
+    Ptp,
+    /// Pods are ports of a bridge on their node.
+    Bridge,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ptp => "ptp",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
+/// Which families the cluster has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Families {
+    /// Both.
+    Dual,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+impl Families {
+    /// The families one by one, IPv4 first.
+    #[must_use]
+    pub fn each(self) -> &'static [Family] {
+        match self {
+            Self::Dual => &[Family::Ipv4, Family::Ipv6],
+            Self::Ipv4 => &[Family::Ipv4],
+            Self::Ipv6 => &[Family::Ipv6],
+        }
+    }
+}
+
+impl fmt::Display for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dual => "dual",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
+/// A lab's name: it becomes a file name, and is typed by people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LabName(String);
+
+impl LabName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LabName {
+    type Err = LabError;
+
+    fn from_str(name: &str) -> Result<Self, LabError> {
+        let fits = (1..=32).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !name.starts_with('-');
+        if fits {
+            Ok(Self(name.to_owned()))
+        } else {
+            let value = format!("`{}`", name.chars().take(64).flat_map(char::escape_default).collect::<String>());
+            let remedy = "use 1 to 32 letters, digits and dashes, not beginning with a dash".to_owned();
+            Err(LabError::Option { option: "the lab's name", value, remedy })
+        }
+    }
+}
+
+impl TryFrom<String> for LabName {
+    type Error = LabError;
+
+    fn try_from(name: String) -> Result<Self, LabError> {
+        name.parse()
+    }
+}
+
+impl From<LabName> for String {
+    fn from(name: LabName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for LabName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The lab that is wanted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// How many nodes, 1 to [`MAX_NODES`].
+    pub nodes: u8,
+    /// How many pods on each node, 1 to [`MAX_PODS`].
+    pub pods: u8,
+    /// How pods are attached.
+    pub mode: Mode,
+    /// Which address families the cluster has.
+    pub family: Families,
+    /// Whether the lab stays after its probes.
+    pub keep: bool,
+    /// Where `hostgw` and `hostgw-cni` are.
+    pub bin_dir: PathBuf,
+    /// What the lab is called.
+    pub name: LabName,
+    /// Seconds after which everything is given up.
+    pub timeout_s: u64,
+    /// Decides the order of the probes, so that a failure that depends on it can be had again.
+    pub seed: u64,
+    /// Breaks the thing that this kind of probe proves, to show that the probe notices.
+    pub fault: Option<ProbeKind>,
+}
+
+/// Node addresses are 192.0.2.11 and up, and a `/24` of pods is numbered by its node.
+pub const MAX_NODES: u8 = 64;
+/// Each pod costs two namespaces' worth of memory and a thread that answers its probes.
+pub const MAX_PODS: u8 = 32;
+
+impl Options {
+    /// Refuses what cannot be built.
+    pub fn check(&self) -> Result<(), LabError> {
+        let within = |option, value: u64, most: u64| {
+            if (1..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(LabError::Option { option, value: value.to_string(), remedy: format!("give 1 to {most}") })
+            }
+        };
+        within("--nodes", self.nodes.into(), MAX_NODES.into())?;
+        within("--pods", self.pods.into(), MAX_PODS.into())?;
+        within("--timeout", self.timeout_s, 3600)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_no_file_name_is_refused() {
+        for name in ["", "../x", "a b", "-x", &"x".repeat(33), "ä"] {
+            assert!(name.parse::<LabName>().is_err(), "{name:?}");
+        }
+        assert!("lab-7".parse::<LabName>().is_ok());
+    }
+}

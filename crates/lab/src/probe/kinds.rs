@@ -1,0 +1,230 @@
+//! Which probes a cluster calls for: every kind of the contract, in each family that it has. Values only.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Probe;
+use crate::options::{Family, Mode};
+use crate::report::{ProbeKind, Transport};
+use crate::topology::{ECHO_PORT, NodePlan, Topology, address_of, is_of};
+
+/// The addresses that pods were given, node by node: each pod's name, addresses, and host port.
+pub(crate) type Inhabitants = Vec<Vec<(String, Vec<IpAddr>, Option<u16>)>>;
+
+/// A pod in one family.
+#[derive(Clone, Debug)]
+struct Pod<'a> {
+    name: &'a str,
+    ip: IpAddr,
+    host_port: Option<u16>,
+}
+
+/// A node in one family.
+#[derive(Clone, Debug)]
+struct Node<'a> {
+    plan: &'a NodePlan,
+    ip: IpAddr,
+    pods: Vec<Pod<'a>>,
+}
+
+/// Every probe.
+pub(crate) fn matrix(topology: &Topology, pods: &Inhabitants) -> Vec<Probe> {
+    topology.families.each().iter().flat_map(|family| of_family(topology, pods, *family)).collect()
+}
+
+fn of_family(topology: &Topology, inhabitants: &Inhabitants, family: Family) -> Vec<Probe> {
+    let nodes: Vec<_> = topology
+        .nodes
+        .iter()
+        .zip(inhabitants)
+        .filter_map(|(plan, pods)| {
+            let pods = pods.iter().filter_map(|(name, ips, host_port)| {
+                let ip = ips.iter().copied().find(|ip| is_of(family, *ip))?;
+                Some(Pod { name, ip, host_port: *host_port })
+            });
+            Some(Node { plan, ip: address_of(&plan.internal, family)?, pods: pods.collect() })
+        })
+        .collect();
+    let mut probes = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        // Each node is the remote one of another, however few there are.
+        let next = nodes.get((at + 1) % nodes.len()).filter(|next| next.plan != node.plan);
+        among_pods(&mut probes, family, node, &nodes);
+        between_pods_and_nodes(&mut probes, topology.mode, family, node, next);
+        host_ports(&mut probes, topology, family, node);
+        egress_and_mtu(&mut probes, topology, family, node, next);
+    }
+    probes
+}
+
+/// One datagram from a place to a place that answers under its own address.
+fn datagram(kind: ProbeKind, family: Family, from: (&str, IpAddr), to: (&str, IpAddr)) -> Probe {
+    Probe {
+        from: from.0.to_owned(),
+        to: to.0.to_owned(),
+        family,
+        kind,
+        transport: Transport::Udp,
+        target: SocketAddr::new(to.1, ECHO_PORT),
+        responder: to.0.to_owned(),
+        sources: vec![from.1],
+    }
+}
+
+/// Every pair on the node, and every pod to the pod of its number on every other node.
+fn among_pods(probes: &mut Vec<Probe>, family: Family, node: &Node<'_>, nodes: &[Node<'_>]) {
+    for (number, from) in node.pods.iter().enumerate() {
+        for to in node.pods.iter().filter(|to| to.ip != from.ip) {
+            probes.push(datagram(ProbeKind::PodPodSame, family, (from.name, from.ip), (to.name, to.ip)));
+        }
+        for to in nodes.iter().filter(|other| other.plan != node.plan).filter_map(|other| other.pods.get(number)) {
+            probes.push(datagram(ProbeKind::PodPodRemote, family, (from.name, from.ip), (to.name, to.ip)));
+        }
+    }
+}
+
+fn between_pods_and_nodes(
+    probes: &mut Vec<Probe>,
+    mode: Mode,
+    family: Family,
+    node: &Node<'_>,
+    next: Option<&Node<'_>>,
+) {
+    for pod in &node.pods {
+        for other in [Some(node), next].into_iter().flatten() {
+            let to = (other.plan.name.as_str(), other.ip);
+            probes.push(datagram(ProbeKind::PodNode, family, (pod.name, pod.ip), to));
+            let mut back = datagram(ProbeKind::NodePod, family, (&other.plan.name, other.ip), (pod.name, pod.ip));
+            if mode == Mode::Bridge && other.plan == node.plan {
+                // A bridge has an address of the pods' subnet, and the kernel prefers it towards that.
+                back.sources.extend(gateway(node.plan, family));
+            }
+            probes.push(back);
+        }
+    }
+}
+
+/// The first address of a node's pod CIDR.
+fn gateway(node: &NodePlan, family: Family) -> Option<IpAddr> {
+    let cidr = node.pod_cidrs.iter().find(|cidr| is_of(family, cidr.addr()))?;
+    cidr.hosts().find(|host| *host != cidr.network())
+}
+
+fn host_ports(probes: &mut Vec<Probe>, topology: &Topology, family: Family, node: &Node<'_>) {
+    let Some(outside) = address_of(&topology.outside.lan, family) else { return };
+    for (pod, port) in node.pods.iter().filter_map(|pod| Some((pod, pod.host_port?))) {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let mut to_host_port = |kind, from: &str, source| {
+                probes.push(Probe {
+                    from: from.to_owned(),
+                    to: format!("{}:{port}", node.plan.name),
+                    family,
+                    kind,
+                    transport,
+                    target: SocketAddr::new(node.ip, port),
+                    responder: pod.name.to_owned(),
+                    sources: vec![source],
+                });
+            };
+            to_host_port(ProbeKind::HostportOutside, "outside", outside);
+            to_host_port(ProbeKind::HostportNode, &node.plan.name, node.ip);
+            to_host_port(ProbeKind::HostportHairpin, pod.name, node.ip);
+        }
+    }
+}
+
+fn egress_and_mtu(
+    probes: &mut Vec<Probe>,
+    topology: &Topology,
+    family: Family,
+    node: &Node<'_>,
+    next: Option<&Node<'_>>,
+) {
+    let outside = address_of(&topology.outside.lan, family);
+    for pod in &node.pods {
+        if let Some(outside) = outside {
+            let masqueraded = (pod.name, node.ip);
+            probes.push(datagram(ProbeKind::EgressMasq, family, masqueraded, ("outside", outside)));
+        }
+        if let Some(unmasqueraded) = address_of(&topology.outside.unmasqueraded, family) {
+            let own = (pod.name, pod.ip);
+            probes.push(datagram(ProbeKind::EgressNomasq, family, own, ("outside", unmasqueraded)));
+        }
+    }
+    let Some(first) = node.pods.first() else { return };
+    let remote = next.and_then(|next| next.pods.first()).map(|pod| ((first.name, first.ip), (pod.name, pod.ip)));
+    // A cluster of one node has no farther place than the outside.
+    let alone = outside.map(|outside| ((first.name, node.ip), ("outside", outside)));
+    if let Some((from, to)) = remote.or(alone) {
+        probes.push(datagram(ProbeKind::Mtu, family, from, to));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Families;
+    use crate::topology::HOST_PORT;
+    use crate::topology::tests::options;
+
+    fn probes(nodes: u8, pods: u8, families: Families) -> Vec<Probe> {
+        let topology = Topology::new(&options(nodes, pods, families));
+        let inhabitants = topology.nodes.iter().map(|node| {
+            let pods = node.pod_names().into_iter().enumerate().map(|(number, name)| {
+                let ips = node.pod_cidrs.iter().filter_map(|cidr| cidr.hosts().nth(number + 2)).collect();
+                (name, ips, (number == 0).then_some(HOST_PORT))
+            });
+            pods.collect()
+        });
+        matrix(&topology, &inhabitants.collect())
+    }
+
+    #[test]
+    fn every_kind_of_the_contract_is_probed_in_every_family() {
+        for families in [Families::Dual, Families::Ipv4, Families::Ipv6] {
+            let probes = probes(3, 2, families);
+            for kind in ProbeKind::ALL {
+                for family in families.each() {
+                    assert!(probes.iter().any(|probe| probe.kind == kind && probe.family == *family), "{kind:?}");
+                }
+            }
+            assert!(probes.iter().all(|probe| families.each().contains(&probe.family)));
+        }
+    }
+
+    #[test]
+    fn every_node_and_pod_takes_part_in_every_kind_that_concerns_it() {
+        let probes = probes(4, 3, Families::Dual);
+        let from = |kind, place: &str| probes.iter().filter(|probe| probe.kind == kind && probe.from == place).count();
+        for node in 1..=4 {
+            for pod in 1..=3 {
+                let pod = format!("node{node}/pod{pod}");
+                assert_eq!(from(ProbeKind::PodPodSame, &pod), 2 * 2);
+                assert_eq!(from(ProbeKind::PodPodRemote, &pod), 3 * 2);
+                assert_eq!(from(ProbeKind::PodNode, &pod), 2 * 2);
+                assert_eq!(from(ProbeKind::EgressMasq, &pod), 2);
+            }
+        }
+        assert_eq!(from(ProbeKind::HostportOutside, "outside"), 4 * 2 * 2);
+    }
+
+    #[test]
+    fn what_is_masqueraded_must_be_seen_with_the_nodes_address_and_all_else_with_the_pods() {
+        for probe in probes(2, 1, Families::Ipv4) {
+            let wanted = match (probe.kind, probe.from.as_str()) {
+                (ProbeKind::HostportOutside, _) => "192.0.2.2",
+                (ProbeKind::EgressMasq | ProbeKind::HostportHairpin, "node1/pod1") | (_, "node1") => "192.0.2.11",
+                (ProbeKind::EgressMasq | ProbeKind::HostportHairpin, _) | (_, "node2") => "192.0.2.12",
+                (_, "node1/pod1") => "10.244.1.3",
+                _ => "10.244.2.3",
+            };
+            assert_eq!(probe.sources, [wanted.parse::<IpAddr>().unwrap()], "{probe:?}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_of_one_pod_is_still_probed_as_far_as_it_goes() {
+        let kinds: std::collections::BTreeSet<_> = probes(1, 1, Families::Dual).iter().map(|probe| probe.kind).collect();
+        let absent: Vec<_> = ProbeKind::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect();
+        assert_eq!(absent, [ProbeKind::PodPodSame, ProbeKind::PodPodRemote]);
+    }
+}

@@ -1,0 +1,406 @@
+//! What a lab found, as the one JSON document of the contract; `schema/lab.json` describes it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::options::{Families, Family, Mode};
+
+/// The JSON Schema of [`Report`].
+pub const SCHEMA: &str = include_str!("../schema/lab.json");
+/// Version of the document; it grows with every change that a reader of an older one could stumble over.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a probe proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeKind {
+    /// A pod reaches a pod on its own node.
+    PodPodSame,
+    /// A pod reaches a pod on another node, and is seen with its own address.
+    PodPodRemote,
+    /// A pod reaches nodes, its own and another, and is seen with its own address.
+    PodNode,
+    /// A node reaches pods, its own and another's, and is seen with its internal address.
+    NodePod,
+    /// A host port answers a host that is not of the cluster, which is seen with its own address.
+    HostportOutside,
+    /// A host port answers its own node.
+    HostportNode,
+    /// A host port answers the very pod that owns it.
+    HostportHairpin,
+    /// A pod that leaves the cluster is seen with its node's address.
+    EgressMasq,
+    /// A pod keeps its address towards CIDRs that are never masqueraded.
+    EgressNomasq,
+    /// A datagram of exactly the pod's MTU passes unfragmented; one byte more is refused at once.
+    Mtu,
+}
+
+impl ProbeKind {
+    /// Every kind, in the order of the contract.
+    pub const ALL: [Self; 10] = [
+        Self::PodPodSame,
+        Self::PodPodRemote,
+        Self::PodNode,
+        Self::NodePod,
+        Self::HostportOutside,
+        Self::HostportNode,
+        Self::HostportHairpin,
+        Self::EgressMasq,
+        Self::EgressNomasq,
+        Self::Mtu,
+    ];
+
+    /// As it is written in the contract.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PodPodSame => "pod-pod-same",
+            Self::PodPodRemote => "pod-pod-remote",
+            Self::PodNode => "pod-node",
+            Self::NodePod => "node-pod",
+            Self::HostportOutside => "hostport-outside",
+            Self::HostportNode => "hostport-node",
+            Self::HostportHairpin => "hostport-hairpin",
+            Self::EgressMasq => "egress-masq",
+            Self::EgressNomasq => "egress-nomasq",
+            Self::Mtu => "mtu",
+        }
+    }
+}
+
+impl std::str::FromStr for ProbeKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
+            format!("no probe is of kind `{name}`: kinds are {}", names.join(", "))
+        })
+    }
+}
+
+/// How a probe travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Exactly one datagram, never repeated.
+    Udp,
+    /// One connection.
+    Tcp,
+}
+
+/// The whole document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    #[serde(rename = "schemaVersion")]
+    pub schema_version: u32,
+    /// Whether everything that was checked held.
+    pub ok: bool,
+    /// The lab's name.
+    pub name: String,
+    /// Whether the lab still runs.
+    pub kept: bool,
+    /// How pods were attached.
+    pub mode: Mode,
+    /// Which families the cluster had.
+    pub family: Families,
+    /// Decided the order of the probes.
+    pub seed: u64,
+    /// The fault that was planted, if one was.
+    pub fault: Option<ProbeKind>,
+    /// The programs that were run.
+    pub binaries: Binaries,
+    /// The host beyond the cluster.
+    pub outside: OutsideReport,
+    /// Each node.
+    pub nodes: Vec<NodeReport>,
+    /// Each probe.
+    pub probes: Vec<ProbeReport>,
+    /// How fast planted damage was repaired; this lab plants none that lasts.
+    pub repairs: Vec<Repair>,
+    /// What followed the removal of the last node; absent where no other node could tell, or the lab was kept.
+    pub removed_node: Option<RemovedNode>,
+    /// Whether what others had configured on the nodes is as before.
+    pub foreign_objects: Vec<ForeignObjects>,
+    /// What pods left behind on their nodes; absent where the lab was kept.
+    pub teardown: Vec<Teardown>,
+    /// How long each step took.
+    pub steps: Vec<Step>,
+}
+
+/// The programs that were run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Binaries {
+    /// `hostgw`.
+    pub agent: Binary,
+    /// `hostgw-cni`.
+    pub plugin: Binary,
+}
+
+/// A program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Binary {
+    /// Where it was.
+    pub path: PathBuf,
+    /// What was executed, in hexadecimal.
+    pub sha256: String,
+}
+
+/// The host beyond the cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutsideReport {
+    /// Towards these pods are masqueraded.
+    pub ips: Vec<IpAddr>,
+    /// Towards these they are not.
+    pub unmasqueraded_ips: Vec<IpAddr>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub internal_ips: Vec<IpAddr>,
+    /// Its pods' addresses.
+    pub pod_cidrs: Vec<IpNet>,
+    /// From the start of its agent to the appearance of the CNI configuration, in milliseconds.
+    pub ready_ms: u64,
+    /// Its pods.
+    pub pods: Vec<PodReport>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodReport {
+    /// `node1/pod1`.
+    pub name: String,
+    /// Its addresses, as the plugin gave them.
+    pub ips: Vec<IpAddr>,
+    /// Its host port, UDP and TCP, if it has one.
+    pub host_port: Option<u16>,
+    /// Time of all plugins' ADD, in microseconds, as the runtime waited for it.
+    pub add_us: u64,
+}
+
+/// A probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// Where it started.
+    pub from: String,
+    /// Where it went.
+    pub to: String,
+    /// In which family.
+    pub family: Family,
+    /// What it proves.
+    pub kind: ProbeKind,
+    /// How it travelled.
+    pub transport: Transport,
+    /// Whether the right place answered, and saw the right source address.
+    pub ok: bool,
+    /// From the datagram's departure to its answer, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// The source address that the answering place saw.
+    pub seen_source: Option<IpAddr>,
+    /// What was wrong.
+    pub error: Option<String>,
+}
+
+/// Damage and its repair.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Repair {
+    /// What was broken.
+    pub fault: String,
+    /// When a probe first noticed, in milliseconds after the damage.
+    pub observed_broken_ms: u64,
+    /// When it was whole again, in milliseconds after the damage.
+    pub restored_ms: u64,
+}
+
+/// What followed the removal of the last node from every list of nodes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RemovedNode {
+    /// The node.
+    pub name: String,
+    /// Whether every other node lost its routes and kept all others, and the removed node itself lost nothing.
+    pub ok: bool,
+    /// When the last of its routes was gone from the others, in milliseconds after the removal.
+    pub routes_absent_ms: Option<u64>,
+    /// What was wrong.
+    pub errors: Vec<String>,
+}
+
+/// What others had configured on a node before the agent came.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForeignObjects {
+    /// The node.
+    pub node: String,
+    /// Whether all of it is as it was.
+    pub ok: bool,
+    /// How many objects were compared.
+    pub compared: usize,
+    /// What is gone or changed.
+    pub changed: Vec<String>,
+}
+
+/// What was left once a node's pods were gone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Teardown {
+    /// The node.
+    pub node: String,
+    /// Whether nothing was.
+    pub ok: bool,
+    /// Links, routes and files that the pods left.
+    pub left: Vec<String>,
+}
+
+/// A step of the lab.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Which.
+    pub step: String,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+}
+
+impl Report {
+    /// Whether all that was checked held. A lab that proved nothing is no success.
+    #[must_use]
+    pub fn verdict(&self) -> bool {
+        !self.probes.is_empty()
+            && self.probes.iter().all(|probe| probe.ok)
+            && self.removed_node.as_ref().is_none_or(|removed| removed.ok)
+            && self.foreign_objects.iter().all(|node| node.ok)
+            && self.teardown.iter().all(|node| node.ok)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A small report with one failure.
+    pub(crate) fn example() -> Report {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let pod = |name: &str, v4: &str, v6: &str, host_port| PodReport {
+            name: name.to_owned(),
+            ips: vec![ip(v4), ip(v6)],
+            host_port,
+            add_us: 1800,
+        };
+        let node = |number: u8, pods| NodeReport {
+            name: format!("node{number}"),
+            internal_ips: vec![ip(&format!("192.0.2.1{number}")), ip(&format!("2001:db8:0:1::1{number}"))],
+            pod_cidrs: [format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")]
+                .map(|cidr| cidr.parse().unwrap())
+                .to_vec(),
+            ready_ms: 12,
+            pods,
+        };
+        let probe = |family, rtt_us: Option<u64>, error: Option<&str>| ProbeReport {
+            from: "node1/pod1".to_owned(),
+            to: "node2/pod1".to_owned(),
+            family,
+            kind: ProbeKind::PodPodRemote,
+            transport: Transport::Udp,
+            ok: error.is_none(),
+            rtt_us,
+            seen_source: rtt_us.map(|_| ip("10.244.1.2")),
+            error: error.map(str::to_owned),
+        };
+        let binary = |name: &str| Binary { path: name.into(), sha256: "0a".repeat(32) };
+        Report {
+            schema_version: SCHEMA_VERSION,
+            ok: false,
+            name: "lab-1".to_owned(),
+            kept: false,
+            mode: Mode::Ptp,
+            family: Families::Dual,
+            seed: 7,
+            fault: None,
+            binaries: Binaries { agent: binary("hostgw"), plugin: binary("hostgw-cni") },
+            outside: OutsideReport {
+                ips: vec![ip("192.0.2.2"), ip("2001:db8:0:1::2")],
+                unmasqueraded_ips: vec![ip("198.51.100.2"), ip("2001:db8:0:2::2")],
+            },
+            nodes: vec![
+                node(
+                    1,
+                    vec![
+                        pod("node1/pod1", "10.244.1.2", "fd00:10:244:1::2", Some(18080)),
+                        pod("node1/pod2", "10.244.1.3", "fd00:10:244:1::3", None),
+                    ],
+                ),
+                node(2, vec![pod("node2/pod1", "10.244.2.2", "fd00:10:244:2::2", Some(18080))]),
+            ],
+            probes: vec![
+                probe(Family::Ipv4, Some(85), None),
+                probe(Family::Ipv6, None, Some("no answer within 2000 ms to the one datagram")),
+            ],
+            repairs: Vec::new(),
+            removed_node: Some(RemovedNode {
+                name: "node2".to_owned(),
+                ok: true,
+                routes_absent_ms: Some(9),
+                errors: Vec::new(),
+            }),
+            foreign_objects: vec![ForeignObjects { node: "node1".to_owned(), ok: true, compared: 40, changed: vec![] }],
+            teardown: vec![Teardown { node: "node1".to_owned(), ok: true, left: Vec::new() }],
+            steps: vec![Step { step: "nodes".to_owned(), ms: 40 }],
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_fields_of_the_contract() {
+        insta::assert_json_snapshot!(example());
+    }
+
+    #[test]
+    fn a_report_survives_the_way_from_the_first_process_to_the_launcher() {
+        let text = serde_json::to_string(&example()).unwrap();
+        let read: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn a_lab_without_a_probe_proved_nothing() {
+        let mut report = example();
+        report.probes.retain(|probe| probe.ok);
+        assert!(report.verdict());
+        report.probes.clear();
+        assert!(!report.verdict());
+    }
+
+    #[test]
+    fn every_field_of_the_document_is_in_its_schema() {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+        check(&serde_json::to_value(example()).unwrap(), &schema, &schema, "");
+    }
+
+    /// Follows a value through its schema: every field is described, every required one is there.
+    fn check(value: &serde_json::Value, schema: &serde_json::Value, root: &serde_json::Value, at: &str) {
+        let schema = schema["$ref"].as_str().map_or(schema, |to| root.pointer(&to[1..]).unwrap());
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, field) in fields {
+                    let described = &schema["properties"][name];
+                    assert!(described.is_object(), "{at}/{name} is not in the schema");
+                    check(field, described, root, &format!("{at}/{name}"));
+                }
+                for name in schema["required"].as_array().unwrap() {
+                    assert!(fields.contains_key(name.as_str().unwrap()), "{at} lacks {name}");
+                }
+            }
+            serde_json::Value::Array(items) => {
+                items.iter().for_each(|item| check(item, &schema["items"], root, at));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The lab's course: build, announce, attach, probe, remove a node, take down, compare. Each step is reported.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::cluster::Cluster;
+use crate::node::Node;
+use crate::nodes_file::nodes_yaml;
+use crate::progress::Progress;
+use crate::report::{
+    Binaries, NodeReport, OutsideReport, PodReport, ProbeReport, RemovedNode, Report, SCHEMA_VERSION, Teardown,
+};
+use crate::topology::{HOST_PORT, NodePlan, Topology};
+use crate::{LabError, Options, aftermath, binaries, fault, foreign, probe};
+
+/// Builds and proves a lab; the cluster that is given back lives until it is dropped.
+pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Report, Cluster), LabError> {
+    let deadline = Instant::now() + Duration::from_secs(options.timeout_s);
+    let mut progress = Progress::new();
+    let binaries = progress.step("programs", || programs.copy(), |_| (true, "copied and hashed".to_owned()))?;
+    let describe = |cluster: &Cluster| (true, format!("{} and outside on one LAN", count(cluster.nodes.len(), "node")));
+    let mut cluster = progress.step("nodes", || Cluster::build(options), describe)?;
+    let before = progress.step("foreign", || cluster.plant_foreign(), |before| {
+        let objects = before.iter().map(BTreeSet::len).sum();
+        (true, format!("{} planted and listed", count(objects, "object")))
+    })?;
+    let ready = progress.step("agents", || cluster.start_agents(options.fault, deadline), |ready| {
+        (true, format!("{} announced", count(ready.len(), "node")))
+    })?;
+    let links = cluster.on_each_node(|node| {
+        let name = node.plan.name.clone();
+        node.place.run(move || aftermath::links(&name))
+    })?;
+    progress.step("pods", || cluster.attach_pods(), |()| (true, "attached by the plugin".to_owned()))?;
+    progress.step("servers", || cluster.start_servers(), |()| (true, "answer everywhere".to_owned()))?;
+    if let Some(kind) = options.fault {
+        let planted = || fault::plant(kind, &cluster.nodes, &cluster.pods);
+        progress.step("fault", planted, |()| (true, format!("planted against {}", kind.name())))?;
+    }
+    let probes = progress.step("probes", || Ok::<_, LabError>(send_probes(&cluster, options)), |probes| {
+        let passed = probes.iter().filter(|probe| probe.ok).count();
+        (passed == probes.len(), format!("{passed} of {} passed", probes.len()))
+    })?;
+    let mut report = report(options, &cluster, binaries, &ready, probes);
+    if options.fault.is_none() && !options.keep {
+        take_down(&mut cluster, &mut progress, &mut report, &links)?;
+    }
+    report.foreign_objects = progress.step("foreign", || compare_foreign(&cluster, &before), |found| {
+        let changed: usize = found.iter().map(|node| node.changed.len()).sum();
+        (changed == 0, format!("{} changed", count(changed, "object")))
+    })?;
+    report.steps = progress.steps();
+    report.ok = report.verdict();
+    if !report.ok && options.fault.is_none() {
+        show_logs(&mut cluster);
+    }
+    Ok((report, cluster))
+}
+
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+fn send_probes(cluster: &Cluster, options: &Options) -> Vec<ProbeReport> {
+    let probes = probe::matrix(&cluster.topology, &cluster.inhabitants());
+    probe::send_all(probes, options.seed, &|place| cluster.netns_of(place))
+}
+
+fn take_down(
+    cluster: &mut Cluster,
+    progress: &mut Progress,
+    report: &mut Report,
+    links: &[BTreeSet<String>],
+) -> Result<(), LabError> {
+    if cluster.nodes.len() > 1 {
+        let removed = progress.step("removal", || remove_last_node(cluster), |removed| {
+            (removed.ok, format!("of {}: {}", removed.name, if removed.ok { "its routes are gone" } else { "wrong" }))
+        })?;
+        report.removed_node = Some(removed);
+    }
+    report.teardown = progress.step("teardown", || tear_down(cluster, links), |nodes| {
+        let left = nodes.iter().map(|node| node.left.len()).sum();
+        (left == 0, format!("{} left", count(left, "thing")))
+    })?;
+    Ok(())
+}
+
+/// Takes the last node out of every list of nodes. The others must lose its routes and no other; itself, whose list
+/// does not name it any more, must lose nothing.
+fn remove_last_node(cluster: &Cluster) -> Result<RemovedNode, LabError> {
+    let Some((last, others)) = cluster.topology.nodes.split_last() else {
+        return Err(LabError::Inner { message: "there is no node to remove".to_owned(), exit: 1 });
+    };
+    let kept = cluster.on_each_node(|node| {
+        let name = node.plan.name.clone();
+        node.place.run(move || aftermath::node_routes(&name))
+    })?;
+    let list = nodes_yaml(others);
+    let start = Instant::now();
+    cluster.nodes.iter().try_for_each(|node| node.set_nodes(&list))?;
+    let wanted = |node: &Node| -> BTreeSet<IpNet> {
+        let own = kept.get(usize::from(node.plan.number) - 1).cloned().unwrap_or_default();
+        let gone = |cidr: &IpNet| node.plan != *last && last.pod_cidrs.contains(cidr);
+        own.into_iter().filter(|cidr| !gone(cidr)).collect()
+    };
+    let mut errors = Vec::new();
+    let check = |node: &Node| {
+        let (name, wanted) = (node.plan.name.clone(), wanted(node));
+        node.place.run(move || aftermath::await_node_routes(&name, &wanted))
+    };
+    errors.extend(cluster.on_each_node(|node| if node.plan == *last { Ok(None) } else { check(node) })?);
+    let absent = start.elapsed();
+    // Only now: the removed node had as long as the others to do something wrong.
+    errors.extend(cluster.nodes.last().map(check).transpose()?);
+    let errors: Vec<_> = errors.into_iter().flatten().collect();
+    let routes_absent_ms = errors.is_empty().then(|| milliseconds(absent));
+    Ok(RemovedNode { name: last.name.clone(), ok: errors.is_empty(), routes_absent_ms, errors })
+}
+
+/// Deletes every pod, and looks for what it left.
+fn tear_down(cluster: &mut Cluster, links: &[BTreeSet<String>]) -> Result<Vec<Teardown>, LabError> {
+    cluster.delete_pods()?;
+    let outside = cluster.outside.clone();
+    cluster.on_each_node(|node| {
+        let mut known = links.get(usize::from(node.plan.number) - 1).cloned().unwrap_or_default();
+        // A bridge is the node's: it stays for the next pod.
+        known.insert("cni0".to_owned());
+        let name = node.plan.name.clone();
+        let mut left = node.place.run(move || aftermath::await_nothing_left(&name, &known))?;
+        for internal in node.plan.internal.clone() {
+            left.extend(outside.run(move || aftermath::host_port_left(internal.addr(), HOST_PORT))?);
+        }
+        Ok(Teardown { node: node.plan.name.clone(), ok: left.is_empty(), left })
+    })
+}
+
+fn compare_foreign(
+    cluster: &Cluster,
+    before: &[BTreeSet<String>],
+) -> Result<Vec<crate::report::ForeignObjects>, LabError> {
+    cluster.on_each_node(|node| {
+        let before = before.get(usize::from(node.plan.number) - 1).cloned().unwrap_or_default();
+        let name = node.plan.name.clone();
+        node.place.run(move || Ok(foreign::compare(&name, &before, &foreign::snapshot(&name)?)))
+    })
+}
+
+fn show_logs(cluster: &mut Cluster) {
+    for node in &mut cluster.nodes {
+        let status = node.agent_status().err().unwrap_or_else(|| "the agent runs".to_owned());
+        eprintln!("\n{}: {status}; its log ends:\n{}", node.plan.name, node.log_end());
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn report(
+    options: &Options,
+    cluster: &Cluster,
+    binaries: Binaries,
+    ready: &[Duration],
+    probes: Vec<ProbeReport>,
+) -> Report {
+    let Topology { nodes, outside, .. } = &cluster.topology;
+    let node_report = |(at, plan): (usize, &NodePlan)| NodeReport {
+        name: plan.name.clone(),
+        internal_ips: plan.internal.iter().map(IpNet::addr).collect(),
+        pod_cidrs: plan.pod_cidrs.clone(),
+        ready_ms: ready.get(at).copied().map_or(0, milliseconds),
+        pods: cluster.pods.get(at).into_iter().flatten().map(|pod| PodReport {
+            name: pod.name.clone(),
+            ips: pod.ips.clone(),
+            host_port: pod.host_port,
+            add_us: pod.add_us,
+        }).collect(),
+    };
+    Report {
+        schema_version: SCHEMA_VERSION,
+        ok: false,
+        name: options.name.to_string(),
+        kept: options.keep,
+        mode: options.mode,
+        family: options.family,
+        seed: options.seed,
+        fault: options.fault,
+        binaries,
+        outside: OutsideReport {
+            ips: outside.lan.iter().map(IpNet::addr).collect(),
+            unmasqueraded_ips: outside.unmasqueraded.iter().map(IpNet::addr).collect(),
+        },
+        nodes: nodes.iter().enumerate().map(node_report).collect(),
+        probes,
+        repairs: Vec::new(),
+        removed_node: None,
+        foreign_objects: Vec::new(),
+        teardown: Vec::new(),
+        steps: Vec::new(),
+    }
+}
