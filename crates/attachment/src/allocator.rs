@@ -36,7 +36,7 @@ pub(crate) fn search_order(ranges: &[Standing]) -> Vec<Stretch> {
         return Vec::new();
     };
     let Standing { indexes, cursor, .. } = ranges[last_used];
-    let cursor = if cursor < indexes { cursor } else { 0 };
+    let cursor = cursor.min(indexes);
     let others = (last_used + 1..ranges.len()).chain(0..last_used);
     std::iter::once(Stretch { range: last_used, from: cursor, until: indexes })
         .chain(others.map(|range| Stretch { range, from: 0, until: ranges[range].indexes }))
@@ -143,8 +143,12 @@ mod tests {
             Standing { indexes: 9, cursor: 3, turn: 7 },
             Standing { indexes: 2, cursor: 0, turn: 0 },
         ];
-        let order: Vec<_> = search_order(&set).iter().map(|s| (s.range, s.from, s.until)).collect();
-        assert_eq!(order, [(1, 3, 9), (2, 0, 2), (0, 0, 4), (1, 0, 3)]);
+        let order = |set: &[Standing]| -> Vec<_> {
+            search_order(set).iter().map(|stretch| (stretch.range, stretch.from, stretch.until)).collect()
+        };
+        assert_eq!(order(&set), [(1, 3, 9), (2, 0, 2), (0, 0, 4), (1, 0, 3)]);
+        let used_to_its_end = [Standing { cursor: 9, ..set[1] }, set[2]];
+        assert_eq!(order(&used_to_its_end), [(1, 0, 2), (0, 0, 9)]);
     }
 
     proptest! {

@@ -141,14 +141,8 @@ impl Hint {
     }
 
     fn read_page(&mut self, folder: &Folder, number: u64) -> Result<(), IoError> {
-        let mut length = 0;
-        while length < PAGE {
-            let at = number * PAGE as u64 + length as u64;
-            match folder.read_at(&self.fd, &mut self.page[length..], at, &self.name)? {
-                0 => break,
-                read => length += read,
-            }
-        }
+        // A regular file gives less than was asked for at its end only; beyond it, all is free.
+        let length = folder.read_at(&self.fd, &mut self.page[..], number * PAGE as u64, &self.name)?;
         self.page[length..].fill(0);
         self.page_number = number;
         Ok(())

@@ -34,7 +34,7 @@ pub struct HostPort {
     pub protocol: Protocol,
     /// The node's address that listens. `None`: every address of both families; an unspecified one (`0.0.0.0`, `::`):
     /// every address of that family.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "hostIP", skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
     /// The node's port.
     pub host_port: NonZeroU16,

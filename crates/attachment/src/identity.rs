@@ -17,8 +17,9 @@ pub struct NetworkName(String);
 
 /// One interface of one container: what a CNI runtime adds and deletes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", try_from = "AttachmentParts")]
+#[serde(try_from = "AttachmentParts")]
 pub struct Attachment {
+    #[serde(rename = "containerID")]
     container_id: String,
     ifname: LinkName,
 }
@@ -168,8 +169,8 @@ impl FromStr for Attachment {
 
 /// What a document holds before it is checked.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct AttachmentParts {
+    #[serde(rename = "containerID")]
     container_id: String,
     ifname: LinkName,
 }

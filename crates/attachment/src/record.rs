@@ -302,7 +302,7 @@ mod tests {
         for (bytes, state) in [(adding, "adding"), (attached, "attached")] {
             let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             assert_eq!((&document["schemaVersion"], &document["state"]), (&1.into(), &state.into()));
-            assert_eq!(document["attachment"]["containerId"], "0123abcd");
+            assert_eq!(document["attachment"]["containerID"], "0123abcd");
             assert_eq!(document["wiring"]["mode"]["bridge"], "cni0");
             assert_eq!(document["wiring"]["result"]["cniVersion"], "1.1.0");
         }
