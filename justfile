@@ -1,0 +1,21 @@
+# Everything here is a short name for a command that also works without just.
+
+# What users run: both programs, static.
+build:
+    cargo build --release
+
+# The whole test command of the README; `just test unit netns` runs only those tiers.
+test *TIERS:
+    tests/run {{TIERS}}
+
+# A small cluster in network namespaces, proven with packets.
+lab *ARGS: build
+    target/release/hostgw lab {{ARGS}}
+
+# What is checked without running anything.
+lint:
+    tests/run lint
+
+# Every fuzz target for so many seconds.
+fuzz SECONDS="30":
+    fuzz/run {{SECONDS}}
