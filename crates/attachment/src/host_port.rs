@@ -43,8 +43,8 @@ pub struct HostPort {
 }
 
 impl HostPort {
-    /// The names that this mapping occupies. One address is another claim than all addresses: the data path prefers
-    /// the more exact, as sockets do not, so the scheduler is who keeps the two apart.
+    /// The names that this mapping occupies. One address of the node and all its addresses are different claims, so
+    /// that a port can be served differently on one of them.
     pub fn claims(&self) -> impl Iterator<Item = Claim> + use<> {
         let (protocol, port) = (self.protocol, self.host_port.get());
         let (first, second) = match self.host_ip {

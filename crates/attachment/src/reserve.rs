@@ -38,12 +38,13 @@ pub(crate) fn reserve<'a>(
     let wishes = request.wishes()?;
     let locked = Locked::new(folder)?;
     clear_way(&locked, request)?;
-    let mut search = Search::new(folder, request.range_sets, wishes)?;
     let mut stale_bits = 0;
     loop {
-        // Made before the search: making it clears away what a killed process left, which may be what is searched for.
         let file = draft(&locked)?;
-        let outcome = search.propose().and_then(|proposals| {
+        // The hints are read only now: making the draft, and every failed attempt, may have freed what they say is taken.
+        let attempt = Search::new(folder, request.range_sets, &wishes).map_err(ReserveError::from);
+        let attempt = attempt.and_then(|mut search| {
+            let proposals = search.propose()?;
             let addresses: Vec<Allocation> = proposals.iter().map(|p| p.allocation.clone()).collect();
             let record = Record {
                 network: network.clone(),
@@ -54,11 +55,11 @@ pub(crate) fn reserve<'a>(
                 host_ports: request.host_ports.to_vec(),
             };
             let taken = publish(&locked, &mut search, &file, &record, &proposals)?;
-            Ok((record, taken))
+            Ok((search, record, taken))
         });
-        let taken = match outcome {
-            Ok((record, None)) => return Ok(Reservation { folder, file, record }),
-            Ok((_, Some(taken))) => taken,
+        let (mut search, taken) = match attempt {
+            Ok((_, record, None)) => return Ok(Reservation { folder, file, record }),
+            Ok((search, _, Some(taken))) => (search, taken),
             Err(error) => {
                 // Where this fails as well, the next to take the lock finishes it.
                 let _undone = locked.finish_pending();

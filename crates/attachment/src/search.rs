@@ -43,14 +43,14 @@ impl<'r> Search<'r> {
     pub(crate) fn new(
         folder: &'r Folder,
         range_sets: &'r [Vec<Range>],
-        wishes: Vec<Wish<'r>>,
+        wishes: &[Wish<'r>],
     ) -> Result<Self, IoError> {
         let searched = |range: &'r Range| {
             let hint = Hint::open(folder, range.addresses)?;
             Ok(SearchedRange { range, excluded: range.excluded_indexes(), hint })
         };
         let mut sets = Vec::with_capacity(range_sets.len());
-        for (ranges, wish) in range_sets.iter().zip(wishes) {
+        for (ranges, &wish) in range_sets.iter().zip(wishes) {
             let ranges: Result<Vec<_>, IoError> = match wish {
                 Wish::Any => ranges.iter().map(searched).collect(),
                 Wish::Exactly(_, range) => searched(range).map(|range| vec![range]),
