@@ -12,6 +12,7 @@ pub mod link;
 pub mod neighbour;
 pub mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod route;
 pub mod sysctl;
 

@@ -87,6 +87,12 @@ pub struct Message<'batch> {
 }
 
 impl Message<'_> {
+    /// Bytes written so far, for those who must begin another message before a nest outgrows its length.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.batch.bytes.len() - self.start
+    }
+
     fn pad(&mut self) {
         let length = self.batch.bytes.len();
         self.batch.bytes.resize(aligned(length), 0);

@@ -50,6 +50,15 @@ pub struct Failure {
     pub error: KernelError,
 }
 
+/// Messages that are sent at once, and the one of which an acknowledgement is asked.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    first: usize,
+    /// One behind the last.
+    end: usize,
+    acknowledged: usize,
+}
+
 /// A socket, bound to the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Socket {
@@ -97,13 +106,15 @@ impl Socket {
             while end < batch.len() && batch.end_of(end) - start <= SEND_MAX {
                 end += 1;
             }
-            self.send_chunk(batch, first, end, &mut failures, &mut object)?;
+            let chunk = Chunk { first, end, acknowledged: end - 1 };
+            self.send_chunk(batch, chunk, &mut failures, &mut object)?;
             first = end;
         }
         Ok(failures)
     }
 
-    /// Sends the whole batch in one `sendmsg`, as an nftables transaction must be: all of it holds, or none.
+    /// Sends the whole batch in one `sendmsg`, as an nftables transaction must be: all of it holds, or none. Its first
+    /// and last messages are `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
     pub fn execute_transaction(&mut self, batch: &mut Batch) -> Result<Vec<Failure>, KernelError> {
         if batch.bytes.len() > SEND_MAX {
             let size = libc::c_int::try_from(batch.bytes.len().saturating_mul(2)).unwrap_or(libc::c_int::MAX);
@@ -112,8 +123,10 @@ impl Socket {
             }
         }
         let mut failures = Vec::new();
-        if !batch.is_empty() {
-            self.send_chunk(batch, 0, batch.len(), &mut failures, &mut |_, _| {})?;
+        if let Some(end @ 3..) = Some(batch.len()) {
+            // Before Linux 6.10 the end of a transaction is not acknowledged, so the last message before it is.
+            let chunk = Chunk { first: 0, end, acknowledged: end - 2 };
+            self.send_chunk(batch, chunk, &mut failures, &mut |_, _| {})?;
         }
         Ok(failures)
     }
@@ -121,8 +134,7 @@ impl Socket {
     fn send_chunk(
         &mut self,
         batch: &mut Batch,
-        first: usize,
-        end: usize,
+        Chunk { first, end, acknowledged }: Chunk,
         failures: &mut Vec<Failure>,
         object: &mut impl FnMut(u16, &[u8]),
     ) -> Result<(), KernelError> {
@@ -140,14 +152,22 @@ impl Socket {
             batch.bytes[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
             self.sequence = sequence;
         }
-        let last = self.sequence;
         // One acknowledgement a chunk: refusals come anyway, and it comes behind them.
-        let flags = batch.messages[end - 1].start + 6;
+        let last = acknowledged - first;
+        let flags = batch.messages[acknowledged].start + 6;
         batch.bytes[flags] |= ACK.to_ne_bytes()[usize::from(cfg!(target_endian = "big"))];
         let attempted = batch.messages[first].attempted;
         self.send(&batch.bytes[batch.messages[first].start..batch.end_of(end - 1)], attempted)?;
         loop {
-            let received = self.receive(attempted)?;
+            let received = match self.receive(attempted) {
+                // A transaction refused as a whole is refused at its first message, and nothing else is said.
+                Err(error)
+                    if error.errno == Errno::AGAIN && acknowledged + 1 < end && !failures.is_empty() =>
+                {
+                    return Ok(());
+                }
+                received => received?,
+            };
             for (sequence, _, reply) in Replies::new(&self.buffer[..received]) {
                 let offset = sequence.wrapping_sub(base) as usize;
                 if offset >= end - first {
@@ -160,11 +180,11 @@ impl Socket {
                         let attempted = batch.messages[index].attempted.to_owned();
                         failures
                             .push(Failure { index, error: KernelError { attempted, errno, kernel_says } });
-                        if sequence == last {
+                        if offset == last {
                             return Ok(());
                         }
                     }
-                    Reply::Acknowledged | Reply::Done if sequence == last => return Ok(()),
+                    Reply::Acknowledged | Reply::Done if offset == last => return Ok(()),
                     Reply::Acknowledged | Reply::Done => {}
                     Reply::Overrun => return Err(KernelError::new(attempted, Errno::NOBUFS)),
                 }
