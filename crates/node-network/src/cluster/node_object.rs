@@ -1,0 +1,385 @@
+//! Kubernetes Node objects, reduced to what a network needs, and read so that one bad field costs only itself.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{ClusterNode, ClusterSnapshot, Freshness, NodeName, NodeProblem, SourceKind, unix_seconds};
+use crate::family::{Family, PerFamily};
+
+/// Names the addresses to use instead of `status.addresses`: a comma-separated list, at most one a family.
+pub const INTERNAL_IP_ANNOTATION: &str = "hostgw.io/internal-ip";
+
+/// Nodes beyond this are refused: plain routes are not the tool for a cluster of that size.
+pub const MAX_NODES: usize = 20_000;
+
+/// A UID is 36 bytes; anything longer is not one.
+const MAX_UID: usize = 128;
+
+/// One document of a nodes file: a Node, a `NodeList`, or a List of Nodes.
+#[derive(Debug, Default, Deserialize)]
+pub struct NodeDocument {
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    items: Option<Vec<NodeObject>>,
+    #[serde(default)]
+    metadata: Lenient<Metadata>,
+    #[serde(default)]
+    spec: Lenient<Spec>,
+    #[serde(default)]
+    status: Lenient<Status>,
+}
+
+/// Why a document holds no nodes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// Some other object.
+    #[error(
+        "kind is `{0}`: give a Node, a NodeList or a List of Nodes (`kubectl get nodes -o yaml` prints one)"
+    )]
+    OtherKind(String),
+    /// Nothing says what it is.
+    #[error(
+        "kind is missing: give a Node, a NodeList or a List of Nodes (`kubectl get nodes -o yaml` prints one)"
+    )]
+    NoKind,
+    /// A list without items.
+    #[error("{0} has no `items`: the file may be half-written")]
+    NoItems(String),
+}
+
+impl NodeDocument {
+    /// The Node objects in this document.
+    pub fn into_objects(self) -> Result<Vec<NodeObject>, DocumentError> {
+        let Self { kind, items, metadata, spec, status } = self;
+        match kind.as_deref() {
+            Some("Node") => Ok(vec![NodeObject { kind: Lenient::default(), metadata, spec, status }]),
+            Some(list @ ("List" | "NodeList")) => {
+                items.ok_or_else(|| DocumentError::NoItems(list.to_owned()))
+            }
+            Some(other) => {
+                Err(DocumentError::OtherKind(other.chars().take(64).flat_map(char::escape_default).collect()))
+            }
+            None => Err(DocumentError::NoKind),
+        }
+    }
+}
+
+/// A Node object, of which only these fields are kept in memory.
+#[derive(Debug, Default, Deserialize)]
+pub struct NodeObject {
+    #[serde(default)]
+    kind: Lenient<String>,
+    #[serde(default)]
+    metadata: Lenient<Metadata>,
+    #[serde(default)]
+    spec: Lenient<Spec>,
+    #[serde(default)]
+    status: Lenient<Status>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default)]
+    name: Lenient<String>,
+    #[serde(default)]
+    uid: Lenient<String>,
+    #[serde(default)]
+    creation_timestamp: Lenient<String>,
+    #[serde(default)]
+    deletion_timestamp: Lenient<String>,
+    #[serde(default)]
+    annotations: Lenient<Annotations>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Annotations {
+    #[serde(default, rename = "hostgw.io/internal-ip")]
+    internal_ip: Lenient<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Spec {
+    #[serde(default, rename = "podCIDR")]
+    pod_cidr: Lenient<String>,
+    #[serde(default, rename = "podCIDRs")]
+    pod_cidrs: Lenient<Vec<Lenient<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    addresses: Lenient<Vec<Lenient<NodeAddress>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct NodeAddress {
+    #[serde(default, rename = "type")]
+    kind: Lenient<String>,
+    #[serde(default)]
+    address: Lenient<String>,
+}
+
+/// A value, nothing, or something of another type; the last must not cost the whole list.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Lenient<T> {
+    Present(T),
+    Absent(()),
+    WrongType(IgnoredAny),
+}
+
+impl<T> Default for Lenient<T> {
+    fn default() -> Self {
+        Self::Absent(())
+    }
+}
+
+/// The cluster that these objects describe. A fault costs only the part that it names, and is named in
+/// [`ClusterSnapshot::problems`].
+#[must_use]
+pub fn snapshot_from_objects(
+    source: SourceKind,
+    freshness: Freshness,
+    objects: impl IntoIterator<Item = NodeObject>,
+) -> ClusterSnapshot {
+    let mut nodes = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (position, object) in objects.into_iter().enumerate() {
+        if nodes.len() >= MAX_NODES {
+            problems.push(NodeProblem::new(
+                &format!("items[{position}]"),
+                "items",
+                &MAX_NODES.to_string(),
+                "nodes were read and there are more",
+                "split the cluster: the rest is ignored",
+            ));
+            break;
+        }
+        let mut reader = Reader { node: format!("items[{position}]"), problems: &mut problems };
+        let Some(node) = reader.node(object) else { continue };
+        if nodes.contains_key(&node.name) {
+            problems.push(NodeProblem::new(
+                node.name.as_str(),
+                format!("items[{position}].metadata.name"),
+                node.name.as_str(),
+                "is the name of an earlier node too",
+                "remove one of the two: the first is used",
+            ));
+            continue;
+        }
+        nodes.insert(node.name.clone(), node);
+    }
+    ClusterSnapshot { source, freshness, nodes, problems }
+}
+
+/// Reads one object, and notes what is wrong with it.
+struct Reader<'a> {
+    node: String,
+    problems: &'a mut Vec<NodeProblem>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, field: impl Into<String>, value: &str, reason: impl Into<String>, remedy: &str) {
+        self.problems.push(NodeProblem::new(&self.node, field, value, reason, remedy));
+    }
+
+    fn present<T>(&mut self, field: &str, value: Lenient<T>) -> Option<T> {
+        match value {
+            Lenient::Present(value) => Some(value),
+            Lenient::Absent(()) => None,
+            Lenient::WrongType(_) => {
+                self.problem(
+                    field,
+                    "?",
+                    "is of the wrong type",
+                    "write it as `kubectl get nodes -o yaml` does",
+                );
+                None
+            }
+        }
+    }
+
+    fn node(&mut self, object: NodeObject) -> Option<ClusterNode> {
+        let metadata = self.present("metadata", object.metadata).unwrap_or_default();
+        let name = self.present("metadata.name", metadata.name).unwrap_or_default();
+        let name = match NodeName::new(name.as_str()) {
+            Ok(name) => name,
+            Err(error) => {
+                self.problem(
+                    "metadata.name",
+                    &name,
+                    error.to_string(),
+                    "the node is ignored until it is put right",
+                );
+                return None;
+            }
+        };
+        name.as_str().clone_into(&mut self.node);
+        if let Some(kind) = self.present("kind", object.kind)
+            && kind != "Node"
+        {
+            self.problem("kind", &kind, "is not Node", "remove the object from the list");
+            return None;
+        }
+        let uid = self.uid(metadata.uid);
+        let created = self.created(metadata.creation_timestamp);
+        let terminating = self.present("metadata.deletionTimestamp", metadata.deletion_timestamp).is_some();
+        let annotations = self.present("metadata.annotations", metadata.annotations).unwrap_or_default();
+        let spec = self.present("spec", object.spec).unwrap_or_default();
+        let status = self.present("status", object.status).unwrap_or_default();
+        let (internal_ips, further_internal_ips) = self.internal_ips(annotations, status);
+        let pod_cidrs = self.pod_cidrs(spec);
+        Some(ClusterNode { name, uid, created, terminating, internal_ips, further_internal_ips, pod_cidrs })
+    }
+
+    fn uid(&mut self, uid: Lenient<String>) -> String {
+        let uid = self.present("metadata.uid", uid).unwrap_or_default();
+        if uid.len() > MAX_UID {
+            self.problem(
+                "metadata.uid",
+                &uid,
+                format!("is longer than {MAX_UID} bytes"),
+                "give the UID as the API does",
+            );
+            return String::new();
+        }
+        uid
+    }
+
+    fn created(&mut self, created: Lenient<String>) -> Option<i64> {
+        let text = self.present("metadata.creationTimestamp", created)?;
+        let seconds = unix_seconds(&text);
+        if seconds.is_none() {
+            let remedy = "write it as 2024-05-01T12:00:00Z";
+            self.problem("metadata.creationTimestamp", &text, "is no RFC 3339 timestamp", remedy);
+        }
+        seconds
+    }
+
+    /// The next hops, one a family, and the node's other addresses.
+    fn internal_ips(&mut self, annotations: Annotations, status: Status) -> (PerFamily<IpAddr>, Vec<IpAddr>) {
+        let annotation_field = format!("metadata.annotations[{INTERNAL_IP_ANNOTATION}]");
+        let annotation = self.present(&annotation_field, annotations.internal_ip);
+        let mut chosen = PerFamily::default();
+        for text in annotation.iter().flat_map(|list| list.split(',')).map(str::trim) {
+            let Some(address) = self.address(&annotation_field, text) else { continue };
+            if chosen.get(Family::of(address)).is_some() {
+                let reason = format!("is a second {} address", Family::of(address));
+                self.problem(annotation_field.as_str(), text, reason, "name at most one a family");
+                continue;
+            }
+            chosen.insert(Family::of(address), address);
+        }
+        let mut further = Vec::new();
+        let addresses = self.present("status.addresses", status.addresses).unwrap_or_default();
+        for (index, entry) in addresses.into_iter().enumerate() {
+            let field = format!("status.addresses[{index}]");
+            let Some(entry) = self.present(&field, entry) else { continue };
+            if self.present(&field, entry.kind).as_deref() != Some("InternalIP") {
+                continue;
+            }
+            let Some(text) = self.present(&field, entry.address) else { continue };
+            let Some(address) = self.address(&field, &text) else { continue };
+            match chosen.get(Family::of(address)) {
+                None => {
+                    chosen.insert(Family::of(address), address);
+                }
+                Some(taken) if *taken != address => further.push(address),
+                Some(_) => {}
+            }
+        }
+        (chosen, further)
+    }
+
+    fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
+        let remedy = "give a unicast address that the node holds";
+        let Ok(address) = text.parse::<IpAddr>() else {
+            self.problem(field, text, "is no IP address", remedy);
+            return None;
+        };
+        if let Some(reason) = unusable(address) {
+            self.problem(field, text, reason, remedy);
+            return None;
+        }
+        Some(address)
+    }
+
+    fn pod_cidrs(&mut self, spec: Spec) -> PerFamily<IpNet> {
+        let list = self.present("spec.podCIDRs", spec.pod_cidrs).unwrap_or_default();
+        let single = self.present("spec.podCIDR", spec.pod_cidr);
+        let mut texts = Vec::with_capacity(list.len().max(1));
+        for (index, text) in list.into_iter().enumerate() {
+            let field = format!("spec.podCIDRs[{index}]");
+            if let Some(text) = self.present(&field, text) {
+                texts.push((field, text));
+            }
+        }
+        // The API server keeps podCIDR equal to podCIDRs[0]; a person's file may hold only the former.
+        if texts.is_empty() {
+            texts
+                .extend(single.filter(|text| !text.is_empty()).map(|text| ("spec.podCIDR".to_owned(), text)));
+        }
+        let mut cidrs = PerFamily::default();
+        for (field, text) in texts {
+            let Some(cidr) = self.pod_cidr(&field, &text) else { continue };
+            let family = Family::of_net(&cidr);
+            if cidrs.get(family).is_some() {
+                let reason = format!("is a second {family} CIDR");
+                self.problem(field, &text, reason, "a node has at most one a family: the first is used");
+                continue;
+            }
+            cidrs.insert(family, cidr);
+        }
+        cidrs
+    }
+
+    fn pod_cidr(&mut self, field: &str, text: &str) -> Option<IpNet> {
+        let Ok(cidr) = text.parse::<IpNet>() else {
+            self.problem(field, text, "is no CIDR", "write it as 10.244.1.0/24 or fd00:10:244:1::/64");
+            return None;
+        };
+        if cidr != cidr.trunc() {
+            self.problem(field, text, "has host bits set", &format!("write {}", cidr.trunc()));
+            return None;
+        }
+        let remedy = "give the node a pod CIDR of private or global unicast addresses";
+        if cidr.prefix_len() == 0 {
+            self.problem(field, text, "holds every address there is", remedy);
+            return None;
+        }
+        if let Some(reason) = unusable(cidr.addr()) {
+            self.problem(field, text, reason, remedy);
+            return None;
+        }
+        Some(cidr)
+    }
+}
+
+/// Why neither a node nor a pod can have this address.
+fn unusable(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        return Some("is unspecified");
+    }
+    if address.is_loopback() {
+        return Some("is a loopback address");
+    }
+    if address.is_multicast() {
+        return Some("is multicast");
+    }
+    match address {
+        IpAddr::V4(v4) if v4.is_link_local() => Some("is link-local"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("is link-local"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("is an IPv4 address mapped into IPv6"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

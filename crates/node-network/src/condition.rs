@@ -1,0 +1,305 @@
+//! What an operator should know: each condition names its subject, the reason and the remedy.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::cluster::{NodeName, NodeProblem};
+use crate::family::Family;
+use crate::next_hop::NextHopProblem;
+use crate::observed::RouteKey;
+
+/// How much a condition matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing is broken.
+    Notice,
+    /// Something may break, or is not as the source says.
+    Warning,
+    /// Some pods cannot be reached, or cannot start.
+    Error,
+}
+
+/// Something that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Condition {
+    /// A Node object holds something unusable.
+    #[error("{0}")]
+    BadNodeObject(NodeProblem),
+    /// The source does not list this node.
+    #[error(
+        "node `{node}` is not among the {nodes} nodes of the source: check --node-name; nothing is deleted until it is listed"
+    )]
+    ThisNodeMissing {
+        /// This node.
+        node: NodeName,
+        /// How many there are.
+        nodes: usize,
+    },
+    /// The source is silent, and what it last said is used.
+    #[error(
+        "the source has not been read yet; peers are those of {age_seconds} s ago, and nothing is deleted"
+    )]
+    CachedSource {
+        /// Age of the cache.
+        age_seconds: u64,
+    },
+    /// This node has no pod CIDR.
+    #[error(
+        "node `{node}` has no pod CIDR: set spec.podCIDRs, or run kube-controller-manager with --allocate-node-cidrs"
+    )]
+    NoPodCidr {
+        /// This node.
+        node: NodeName,
+    },
+    /// A pod CIDR of a family in which the node has no address.
+    #[error(
+        "node `{node}` has an {family} pod CIDR and no {family} InternalIP: give the node an {family} address, or the annotation hostgw.io/internal-ip"
+    )]
+    NoInternalIp {
+        /// The node.
+        node: NodeName,
+        /// The family.
+        family: Family,
+    },
+    /// The Node object names an address that this node does not hold.
+    #[error(
+        "this node's InternalIP {address} is on none of its links: correct the kubelet's --node-ip, or add the address"
+    )]
+    InternalIpNotLocal {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Two nodes claim the same pod addresses; this one lost.
+    #[error(
+        "pod CIDR {pod_cidr} of node `{node}` overlaps {other_cidr} of node `{other}`, which was there first: delete and re-create node `{node}` to get another"
+    )]
+    OverlappingPodCidr {
+        /// The loser.
+        node: NodeName,
+        /// Its CIDR.
+        pod_cidr: IpNet,
+        /// The winner.
+        other: NodeName,
+        /// The winner's CIDR.
+        other_cidr: IpNet,
+    },
+    /// A peer claims addresses of this node's own pods.
+    #[error(
+        "pod CIDR {pod_cidr} of node `{node}` overlaps this node's own {own_cidr} and is not routed: give one of the two another"
+    )]
+    OverlapsOwnPodCidr {
+        /// The peer.
+        node: NodeName,
+        /// Its CIDR.
+        pod_cidr: IpNet,
+        /// Ours.
+        own_cidr: IpNet,
+    },
+    /// Routing the CIDR would cut off a node.
+    #[error(
+        "pod CIDR {pod_cidr} of node `{node}` holds address {address} of node `{holder}` and is not routed: choose pod CIDRs apart from the nodes' network"
+    )]
+    PodCidrHoldsNodeAddress {
+        /// The peer.
+        node: NodeName,
+        /// Its CIDR.
+        pod_cidr: IpNet,
+        /// The address.
+        address: IpAddr,
+        /// The node that holds it.
+        holder: NodeName,
+    },
+    /// Routing the CIDR would fight with a connected network.
+    #[error(
+        "pod CIDR {pod_cidr} of node `{node}` covers {prefix} on link `{link}` of this node and is not routed: change one of the two"
+    )]
+    PodCidrCoversLink {
+        /// The peer.
+        node: NodeName,
+        /// Its CIDR.
+        pod_cidr: IpNet,
+        /// The connected prefix.
+        prefix: IpNet,
+        /// Its link.
+        link: String,
+    },
+    /// The CIDR takes addresses from a connected network.
+    #[error(
+        "pod CIDR {pod_cidr} of node `{node}` lies inside {prefix} on link `{link}`: hosts of that network with such addresses cannot be reached from here"
+    )]
+    PodCidrInsideLink {
+        /// The peer.
+        node: NodeName,
+        /// Its CIDR.
+        pod_cidr: IpNet,
+        /// The connected prefix.
+        prefix: IpNet,
+        /// Its link.
+        link: String,
+    },
+    /// A peer's address is ours too.
+    #[error(
+        "address {address} of node `{node}` is held by link `{link}` of this node: give the node an address of its own (annotation hostgw.io/internal-ip)"
+    )]
+    PeerAddressIsLocal {
+        /// The peer.
+        node: NodeName,
+        /// The address.
+        address: IpAddr,
+        /// Our link.
+        link: String,
+    },
+    /// Two nodes with one address; this one lost.
+    #[error(
+        "address {address} of node `{node}` is that of node `{other}` too: give it an address of its own (annotation hostgw.io/internal-ip)"
+    )]
+    DuplicateInternalIp {
+        /// The loser.
+        node: NodeName,
+        /// The address.
+        address: IpAddr,
+        /// The winner.
+        other: NodeName,
+    },
+    /// There is no usable way to a peer.
+    #[error("no route to pod CIDR {pod_cidr} of node `{node}` via {address}{}: {problem}", if *.held { " can be confirmed; the last one is kept" } else { "" })]
+    NoNextHop {
+        /// The peer.
+        node: NodeName,
+        /// Its CIDR.
+        pod_cidr: IpNet,
+        /// Its address.
+        address: IpAddr,
+        /// Why.
+        problem: NextHopProblem,
+        /// The installed route stays.
+        held: bool,
+    },
+    /// The next hop lies behind a WireGuard link.
+    #[error("the way to node `{node}` is WireGuard link `{link}`: its AllowedIPs must name {pod_cidr}")]
+    WireguardNextHop {
+        /// The peer.
+        node: NodeName,
+        /// Its CIDR.
+        pod_cidr: IpNet,
+        /// The link.
+        link: String,
+    },
+    /// Somebody else's route sits where ours belongs.
+    #[error(
+        "a route of protocol {protocol} holds {key}, where ours belongs, and is left alone: remove it, or set routes.metric"
+    )]
+    RouteClash {
+        /// Where.
+        key: RouteKey,
+        /// Whose.
+        protocol: u8,
+    },
+    /// Somebody added a leg to our route.
+    #[error(
+        "route {key} is a multipath set with a leg that is not ours, and is left alone: remove the other legs"
+    )]
+    MultipathClash {
+        /// Where.
+        key: RouteKey,
+    },
+    /// Somebody else's route wins over ours.
+    #[error(
+        "a route of protocol {protocol} to {key} wins over ours to {pod_cidr}: remove it, or set routes.metric below its metric"
+    )]
+    RouteShadowed {
+        /// The peer's CIDR.
+        pod_cidr: IpNet,
+        /// The winner.
+        key: RouteKey,
+        /// Whose.
+        protocol: u8,
+    },
+    /// The kernel does not use our route although it is installed.
+    #[error(
+        "packets to {pod_cidr} do not take our route: a look-up of {probed} finds {winner}; check `ip rule`, VPNs and VRFs"
+    )]
+    RouteNotEffective {
+        /// The peer's CIDR.
+        pod_cidr: IpNet,
+        /// The address looked up.
+        probed: IpAddr,
+        /// What it found.
+        winner: String,
+    },
+    /// A sysctl cannot be read, and so cannot be set.
+    #[error(
+        "sysctl {sysctl} cannot be read: pods of that family cannot be forwarded; enable the family or mount the host's /proc/sys/net"
+    )]
+    SysctlUnreadable {
+        /// Its path.
+        sysctl: String,
+    },
+    /// Somebody's chain drops pods' packets.
+    #[error(
+        "chain `{chain}` of table `{table}` ({family}) drops by policy what is forwarded, and is not ours to change: accept packets from and to {prefixes} there"
+    )]
+    ForeignChainDrops {
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The family.
+        family: Family,
+        /// The pods.
+        prefixes: String,
+    },
+    /// Another node holds this node's CIDR by right, so the node is not announced.
+    #[error(
+        "this node is not announced to the runtime because its pod CIDR belongs to another node: delete and re-create the Node object to get another"
+    )]
+    NotAnnounced,
+}
+
+impl Condition {
+    /// How much it matters.
+    #[must_use]
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::PodCidrInsideLink { .. } | Self::WireguardNextHop { .. } => Severity::Notice,
+            Self::BadNodeObject(_)
+            | Self::CachedSource { .. }
+            | Self::InternalIpNotLocal { .. }
+            | Self::MultipathClash { .. }
+            | Self::NoNextHop { held: true, .. } => Severity::Warning,
+            _ => Severity::Error,
+        }
+    }
+
+    /// A stable name for programs, as in `hostgw status -o json` and the metrics.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::BadNodeObject(_) => "bad-node-object",
+            Self::ThisNodeMissing { .. } => "this-node-missing",
+            Self::CachedSource { .. } => "cached-source",
+            Self::NoPodCidr { .. } => "no-pod-cidr",
+            Self::NoInternalIp { .. } => "no-internal-ip",
+            Self::InternalIpNotLocal { .. } => "internal-ip-not-local",
+            Self::OverlappingPodCidr { .. } => "overlapping-pod-cidr",
+            Self::OverlapsOwnPodCidr { .. } => "overlaps-own-pod-cidr",
+            Self::PodCidrHoldsNodeAddress { .. } => "pod-cidr-holds-node-address",
+            Self::PodCidrCoversLink { .. } => "pod-cidr-covers-link",
+            Self::PodCidrInsideLink { .. } => "pod-cidr-inside-link",
+            Self::PeerAddressIsLocal { .. } => "peer-address-is-local",
+            Self::DuplicateInternalIp { .. } => "duplicate-internal-ip",
+            Self::NoNextHop { .. } => "no-next-hop",
+            Self::WireguardNextHop { .. } => "wireguard-next-hop",
+            Self::RouteClash { .. } => "route-clash",
+            Self::MultipathClash { .. } => "multipath-clash",
+            Self::RouteShadowed { .. } => "route-shadowed",
+            Self::RouteNotEffective { .. } => "route-not-effective",
+            Self::SysctlUnreadable { .. } => "sysctl-unreadable",
+            Self::ForeignChainDrops { .. } => "foreign-chain-drops",
+            Self::NotAnnounced => "not-announced",
+        }
+    }
+}

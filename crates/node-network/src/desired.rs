@@ -1,0 +1,164 @@
+//! What this node's network must be, decided from the cluster and the settings.
+
+mod cni_conflist;
+mod forwarding;
+mod masquerade;
+mod nft_table;
+mod precedence;
+mod routes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+pub use cni_conflist::Conflist;
+pub use forwarding::{Direction, ForwardAccept, Sysctl, WantedSysctl};
+pub use nft_table::{BaseChain, ChainKind, Hook, Match, NftTable, Rule, SetName, TABLE_NAME, Verdict};
+pub use routes::{DesiredRoute, GUARD_METRIC};
+
+use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
+use crate::condition::Condition;
+use crate::family::{Family, PerFamily, host_prefix};
+use crate::observed::HostFacts;
+use crate::settings::Settings;
+
+/// Everything that the decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct DesiredInputs<'a> {
+    /// The node on which this runs.
+    pub this_node: &'a NodeName,
+    /// The cluster.
+    pub snapshot: &'a ClusterSnapshot,
+    /// What the operator chose; validated.
+    pub settings: &'a Settings,
+    /// What this node holds that bears on the choice ([`crate::ObservedNode::host_facts`]).
+    pub host: &'a HostFacts,
+    /// Addresses of the pods attached to this node, from their records.
+    pub attached: &'a BTreeSet<IpAddr>,
+    /// Paths that the plugin is told.
+    pub paths: &'a PluginPaths,
+}
+
+/// Paths that the plugin is told, absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginPaths {
+    /// Folder of the attachment records.
+    pub data_dir: String,
+    /// The file without which STATUS fails.
+    pub ready_file: String,
+}
+
+impl Default for PluginPaths {
+    fn default() -> Self {
+        Self { data_dir: "/run/hostgw/ipam".to_owned(), ready_file: "/run/hostgw/ready".to_owned() }
+    }
+}
+
+/// What this node's network must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredNode {
+    /// One route a destination.
+    pub routes: BTreeMap<IpNet, DesiredRoute>,
+    /// Peers' CIDRs that get no route; the conditions say why.
+    pub refused: Vec<(NodeName, IpNet)>,
+    /// Orphans of ours may be deleted: the source was read whole and lists this node.
+    pub may_delete: bool,
+    /// This node's internal addresses, one a family.
+    pub internal_ips: PerFamily<IpAddr>,
+    /// What depends on this node's own Node object; `None` while that is not known for certain, and then nothing of
+    /// it is touched.
+    pub own: Option<OwnNetwork>,
+    /// What an operator should know.
+    pub conditions: Vec<Condition>,
+}
+
+/// What depends on this node's own Node object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnNetwork {
+    /// The pod CIDR of each family.
+    pub pod_cidrs: PerFamily<IpNet>,
+    /// Prefixes of pods on this node: its CIDRs, and living pods outside of them.
+    pub pod_prefixes: Vec<IpNet>,
+    /// Sysctls, in the order in which they must be set.
+    pub sysctls: Vec<WantedSysctl>,
+    /// The table `inet hostgw`.
+    pub nft: NftTable,
+    /// What iptables' FORWARD chains must accept where they drop by policy.
+    pub forward_accepts: BTreeSet<ForwardAccept>,
+    /// The CNI configuration; none without a pod CIDR.
+    pub conflist: Option<Conflist>,
+    /// The node may be announced for the first time. An announced node is never withdrawn.
+    pub announce: bool,
+}
+
+/// Decides what this node's network must be.
+#[must_use]
+pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
+    let DesiredInputs { this_node, snapshot, host, .. } = *inputs;
+    let mut conditions: Vec<_> = snapshot.problems.iter().cloned().map(Condition::BadNodeObject).collect();
+    let this = snapshot.nodes.get(this_node);
+    if this.is_none() {
+        conditions.push(Condition::ThisNodeMissing { node: this_node.clone(), nodes: snapshot.nodes.len() });
+    }
+    if let Freshness::Cached { age_seconds } = snapshot.freshness {
+        conditions.push(Condition::CachedSource { age_seconds });
+    }
+    let synced = snapshot.freshness == Freshness::Synced;
+    let choice = routes::desired_routes(this_node, snapshot, host);
+    conditions.extend(choice.conditions);
+    let own =
+        this.filter(|_| synced).map(|this| own_network(inputs, this, &choice.lost_own, &mut conditions));
+    DesiredNode {
+        routes: choice.routes,
+        refused: choice.refused,
+        may_delete: synced && this.is_some(),
+        internal_ips: this.map(|this| this.internal_ips.clone()).unwrap_or_default(),
+        own,
+        conditions,
+    }
+}
+
+fn own_network(
+    inputs: &DesiredInputs<'_>,
+    this: &ClusterNode,
+    lost: &[IpNet],
+    conditions: &mut Vec<Condition>,
+) -> OwnNetwork {
+    let DesiredInputs { snapshot, settings, host, attached, paths, .. } = *inputs;
+    if this.pod_cidrs.is_empty() {
+        conditions.push(Condition::NoPodCidr { node: this.name.clone() });
+    }
+    for (family, _) in this.pod_cidrs.iter() {
+        match this.internal_ips.get(family) {
+            None => conditions.push(Condition::NoInternalIp { node: this.name.clone(), family }),
+            Some(ip) if !host.local_addresses.contains_key(ip) => {
+                conditions.push(Condition::InternalIpNotLocal { address: *ip });
+            }
+            Some(_) => {}
+        }
+    }
+    let own_cidrs: Vec<IpNet> = this.pod_cidrs.values().copied().collect();
+    let strays = attached.iter().filter(|address| !own_cidrs.iter().any(|cidr| cidr.contains(*address)));
+    let pod_prefixes =
+        IpNet::aggregate(&own_cidrs.iter().copied().chain(strays.copied().map(host_prefix)).collect());
+    let nft = masquerade::nft_table(this, snapshot, settings, host, &pod_prefixes);
+    let conflist = (!this.pod_cidrs.is_empty()).then(|| Conflist::new(this, settings, paths));
+    OwnNetwork {
+        pod_cidrs: this.pod_cidrs.clone(),
+        sysctls: forwarding::sysctls(&pod_prefixes, settings),
+        forward_accepts: forwarding::forward_accepts(&pod_prefixes, settings),
+        nft,
+        conflist,
+        announce: lost.is_empty(),
+        pod_prefixes,
+    }
+}
+
+impl OwnNetwork {
+    /// Whether this node has pods of a family.
+    #[must_use]
+    pub fn has_pods_of(&self, family: Family) -> bool {
+        self.pod_prefixes.iter().any(|prefix| Family::of_net(prefix) == family)
+    }
+}

@@ -1,0 +1,103 @@
+//! Forwarding: the sysctls that turn it on, and what others' FORWARD chains must let through.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ipnet::IpNet;
+use link_name::LinkName;
+
+use crate::family::Family;
+use crate::settings::Settings;
+
+/// A sysctl that we may write. The order of the variants is the order in which they are written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sysctl {
+    /// `net.ipv6.conf.LINK.accept_ra`: 2 keeps a link learning from router advertisements although it forwards.
+    AcceptRa(LinkName),
+    /// `net.ipv4.ip_forward`. Global, because a packet's outgoing link is not known beforehand; writing it also
+    /// resets other per-link sysctls to a router's defaults (RFC 1812), so it is written only when it is 0.
+    Ipv4Forward,
+    /// `net.ipv6.conf.all.forwarding`.
+    Ipv6Forwarding,
+}
+
+impl Sysctl {
+    /// Path below `/proc/sys`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self {
+            Self::AcceptRa(link) => format!("net/ipv6/conf/{link}/accept_ra"),
+            Self::Ipv4Forward => "net/ipv4/ip_forward".to_owned(),
+            Self::Ipv6Forwarding => "net/ipv6/conf/all/forwarding".to_owned(),
+        }
+    }
+
+    /// The sysctl that turns forwarding on in a family.
+    #[must_use]
+    pub const fn forwarding(family: Family) -> Self {
+        match family {
+            Family::Ipv4 => Self::Ipv4Forward,
+            Family::Ipv6 => Self::Ipv6Forwarding,
+        }
+    }
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+/// A sysctl and the value that it must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedSysctl {
+    /// Which.
+    pub sysctl: Sysctl,
+    /// Its value.
+    pub value: &'static str,
+}
+
+/// Which address of a packet is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// Packets from the prefix.
+    From,
+    /// Packets to the prefix.
+    To,
+}
+
+/// "Accept what comes from, or goes to, these pods", in a chain of somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForwardAccept {
+    /// The pods.
+    pub prefix: IpNet,
+    /// From or to them.
+    pub direction: Direction,
+}
+
+impl fmt::Display for ForwardAccept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::From => "from",
+            Direction::To => "to",
+        };
+        write!(f, "accept {direction} {}", self.prefix)
+    }
+}
+
+/// Forwarding for each family of which this node has pods.
+pub(super) fn sysctls(pod_prefixes: &[IpNet], settings: &Settings) -> Vec<WantedSysctl> {
+    let has_pods = |family: &Family| pod_prefixes.iter().any(|prefix| Family::of_net(prefix) == *family);
+    let families = Family::BOTH.into_iter().filter(|family| settings.forwarding.enabled && has_pods(family));
+    families.map(|family| WantedSysctl { sysctl: Sysctl::forwarding(family), value: "1" }).collect()
+}
+
+pub(super) fn forward_accepts(pod_prefixes: &[IpNet], settings: &Settings) -> BTreeSet<ForwardAccept> {
+    let both = |prefix: &IpNet| {
+        [Direction::From, Direction::To].map(|direction| ForwardAccept { prefix: *prefix, direction })
+    };
+    if !settings.forwarding.foreign_rules {
+        return BTreeSet::new();
+    }
+    pod_prefixes.iter().flat_map(both).collect()
+}

@@ -1,0 +1,168 @@
+//! The contents of the table `inet hostgw`: masquerading, anti-spoofing, and restricted forwarding.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::nft_table::{BaseChain, ChainKind, Hook, Match, NftTable, Rule, SetName, Verdict};
+use crate::POD_LINK_PREFIX;
+use crate::cluster::{ClusterNode, ClusterSnapshot};
+use crate::family::{Family, host_prefix};
+use crate::observed::HostFacts;
+use crate::settings::Settings;
+
+/// `NF_IP_PRI_RAW`: before connection tracking, so that a spoofed packet costs no entry there.
+const RAW: i32 = -300;
+/// `NF_IP_PRI_FILTER`.
+const FILTER: i32 = 0;
+/// `NF_IP_PRI_NAT_SRC`.
+const SRCNAT: i32 = 100;
+
+/// ICMPv6 router advertisement (RFC 4861).
+const ROUTER_ADVERTISEMENT: u8 = 134;
+
+/// The table for a node whose pods have addresses in `pod_prefixes`.
+pub(super) fn nft_table(
+    this: &ClusterNode,
+    snapshot: &ClusterSnapshot,
+    settings: &Settings,
+    host: &HostFacts,
+    pod_prefixes: &[IpNet],
+) -> NftTable {
+    let mut sets = BTreeMap::new();
+    for family in Family::BOTH {
+        let of_family = |prefixes: Vec<IpNet>| {
+            IpNet::aggregate(
+                &prefixes.into_iter().filter(|prefix| Family::of_net(prefix) == family).collect(),
+            )
+        };
+        let cluster: Vec<IpNet> =
+            cluster_pods(snapshot, settings).chain(pod_prefixes.iter().copied()).collect();
+        sets.insert(SetName::PodCidrs(family), of_family(pod_prefixes.to_vec()));
+        if settings.masquerade.enabled {
+            let never = never_masquerade(snapshot, settings).chain(cluster.iter().copied()).collect();
+            sets.insert(SetName::NeverMasquerade(family), of_family(never));
+        }
+        if settings.forwarding.restrict_to_pods {
+            sets.insert(SetName::ClusterPods(family), of_family(cluster));
+        }
+    }
+    let mut chains = Vec::new();
+    if settings.forwarding.restrict_to_pods {
+        chains.push(forward_chain());
+    }
+    if settings.masquerade.enabled {
+        chains.push(postrouting_chain(this, host));
+    }
+    if settings.anti_spoof {
+        chains.push(prerouting_chain(settings));
+    }
+    NftTable { sets, chains }
+}
+
+fn cluster_pods(snapshot: &ClusterSnapshot, settings: &Settings) -> impl Iterator<Item = IpNet> {
+    let of_nodes = snapshot.nodes.values().flat_map(|node| node.pod_cidrs.values().copied());
+    settings.masquerade.cluster_cidrs.iter().copied().chain(of_nodes)
+}
+
+fn never_masquerade(snapshot: &ClusterSnapshot, settings: &Settings) -> impl Iterator<Item = IpNet> {
+    let nodes = snapshot.nodes.values().flat_map(ClusterNode::all_internal_ips).map(host_prefix);
+    let multicast_and_link_local = [
+        net(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+        net(IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+        net(IpAddr::V4(Ipv4Addr::BROADCAST), 32),
+        net(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+        LINK_LOCAL_V6,
+    ];
+    nodes.chain(multicast_and_link_local).chain(settings.masquerade.never_masquerade.iter().copied())
+}
+
+const LINK_LOCAL_V6: IpNet = net(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+const UNSPECIFIED_V6: IpNet = net(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 128);
+
+/// Two rules a family. Where the outgoing link holds the node's internal address, that address is named: IPv6
+/// masquerade may choose a temporary one, and a link may hold several.
+fn postrouting_chain(this: &ClusterNode, host: &HostFacts) -> BaseChain {
+    let mut rules = Vec::new();
+    for family in Family::BOTH {
+        let leaves_the_cluster = [
+            Match::SaddrInSet(SetName::PodCidrs(family)),
+            Match::DaddrNotInSet(SetName::NeverMasquerade(family)),
+        ];
+        let internal =
+            this.internal_ips.get(family).and_then(|ip| Some((*ip, host.local_addresses.get(ip)?)));
+        if let Some((address, link)) = internal {
+            let mut matches = leaves_the_cluster.to_vec();
+            matches.push(Match::Oifname(link.clone()));
+            rules.push(Rule {
+                name: "masquerade as the internal address",
+                matches,
+                verdict: Verdict::Snat(address),
+            });
+        }
+        let matches = leaves_the_cluster.to_vec();
+        rules.push(Rule { name: "masquerade elsewhere", matches, verdict: Verdict::Masquerade });
+    }
+    BaseChain { name: "postrouting", kind: ChainKind::Nat, hook: Hook::Postrouting, priority: SRCNAT, rules }
+}
+
+/// From pods: no router advertisements, and no source address that does not lead back to the pod. Link-local and
+/// unspecified sources are neighbour discovery.
+fn prerouting_chain(settings: &Settings) -> BaseChain {
+    let bridge = settings.pod_bridge().map(|name| Match::Iifname(name.to_owned()));
+    let pod_links = std::iter::once(Match::IifnamePrefix(POD_LINK_PREFIX)).chain(bridge);
+    let rule = |name, pod_link: &Match, matched, verdict| Rule {
+        name,
+        matches: vec![pod_link.clone(), matched],
+        verdict,
+    };
+    let rules = pod_links.flat_map(|link| {
+        let advertisement = Match::Icmpv6Type(ROUTER_ADVERTISEMENT);
+        [
+            rule("no router advertisements from pods", &link, advertisement, Verdict::Drop),
+            rule("link-local is neighbour discovery", &link, Match::SaddrIn(LINK_LOCAL_V6), Verdict::Accept),
+            rule(
+                "unspecified is neighbour discovery",
+                &link,
+                Match::SaddrIn(UNSPECIFIED_V6),
+                Verdict::Accept,
+            ),
+            rule("no foreign source from pods", &link, Match::SourceNotBehindIif, Verdict::Drop),
+        ]
+    });
+    BaseChain {
+        name: "prerouting",
+        kind: ChainKind::Filter,
+        hook: Hook::Prerouting,
+        priority: RAW,
+        rules: rules.collect(),
+    }
+}
+
+/// The node is a router for pods only.
+fn forward_chain() -> BaseChain {
+    let mut rules = vec![Rule {
+        name: "answers follow their flow",
+        matches: vec![Match::Established],
+        verdict: Verdict::Accept,
+    }];
+    for family in Family::BOTH {
+        let set = SetName::ClusterPods(family);
+        for matched in [Match::SaddrInSet(set), Match::DaddrInSet(set)] {
+            rules.push(Rule { name: "pods are forwarded", matches: vec![matched], verdict: Verdict::Accept });
+        }
+    }
+    rules.push(Rule { name: "nothing else is forwarded", matches: Vec::new(), verdict: Verdict::Drop });
+    BaseChain { name: "forward", kind: ChainKind::Filter, hook: Hook::Forward, priority: FILTER, rules }
+}
+
+const fn net(address: IpAddr, prefix_len: u8) -> IpNet {
+    match address {
+        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new_assert(v4, prefix_len)),
+        IpAddr::V6(v6) => IpNet::V6(Ipv6Net::new_assert(v6, prefix_len)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

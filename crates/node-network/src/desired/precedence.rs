@@ -1,0 +1,45 @@
+//! Which of two nodes keeps a pod CIDR or an address that both claim.
+
+use std::cmp::Ordering;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::cluster::{ClusterNode, SourceKind};
+use crate::observed::HostFacts;
+
+/// A node's claim to one pod CIDR.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim<'a> {
+    pub(super) node: &'a ClusterNode,
+    pub(super) cidr: IpNet,
+    pub(super) next_hop: Option<IpAddr>,
+    /// The node on which this runs. It holds a CIDR once it was announced with it; the guard alone proves nothing,
+    /// because the loser has one too.
+    pub(super) is_this_node: bool,
+}
+
+impl Claim<'_> {
+    /// The kernel already gives the CIDR to this node.
+    fn holds(&self, host: &HostFacts) -> bool {
+        if self.is_this_node {
+            return host.announced && host.guards.contains(&self.cidr);
+        }
+        let hops = host.holders.get(&self.cidr);
+        hops.is_some_and(|hops| self.next_hop.is_some_and(|hop| hops.contains(&hop)))
+    }
+}
+
+/// `Less` means that `a` wins. The winner is the one that is not terminating; then, of the API, the oldest by
+/// `creationTimestamp`, then by UID; of a file, in which those may be anything, the present holder. Names decide
+/// last, so that the order is total.
+pub(super) fn precedence(a: &Claim<'_>, b: &Claim<'_>, source: SourceKind, host: &HostFacts) -> Ordering {
+    // No creation time sorts last: `false` < `true`.
+    let age = |claim: &Claim<'_>| (claim.node.created.is_none(), claim.node.created);
+    let by_source = || match source {
+        SourceKind::Kubernetes => age(a).cmp(&age(b)).then_with(|| a.node.uid.cmp(&b.node.uid)),
+        SourceKind::File => b.holds(host).cmp(&a.holds(host)),
+    };
+    let by_name = || a.node.name.cmp(&b.node.name).then_with(|| a.cidr.cmp(&b.cidr));
+    a.node.terminating.cmp(&b.node.terminating).then_with(by_source).then_with(by_name)
+}

@@ -1,0 +1,255 @@
+//! Every other node's pod CIDRs, reached through that node, and the guard of this node's own.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::precedence::{Claim, precedence};
+use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
+use crate::condition::Condition;
+use crate::family::{Family, overlaps};
+use crate::observed::HostFacts;
+
+/// Metric of the guard. It must lose against whatever else holds the same prefix, such as the connected route of a
+/// pod bridge (metric 0 in IPv4, 256 in IPv6), and so is larger than the metrics that anybody gives to a real route.
+pub const GUARD_METRIC: u32 = 104_000;
+
+/// What one destination must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DesiredRoute {
+    /// A peer's pods.
+    Peer {
+        /// The peer.
+        node: NodeName,
+        /// Its internal address of the same family.
+        next_hop: IpAddr,
+    },
+    /// A peer's pods, while the peer's address is not known: what is installed stays.
+    Hold {
+        /// The peer.
+        node: NodeName,
+    },
+    /// This node's own pods: an address without a pod must not follow the default route and come back.
+    Guard,
+}
+
+pub(super) struct RouteChoice {
+    pub(super) routes: BTreeMap<IpNet, DesiredRoute>,
+    /// Peers' CIDRs that get no route; the conditions say why.
+    pub(super) refused: Vec<(NodeName, IpNet)>,
+    /// This node's CIDRs that another node holds by right.
+    pub(super) lost_own: Vec<IpNet>,
+    pub(super) conditions: Vec<Condition>,
+}
+
+pub(super) fn desired_routes(
+    this_node: &NodeName,
+    snapshot: &ClusterSnapshot,
+    host: &HostFacts,
+) -> RouteChoice {
+    let mut claims = claims(this_node, snapshot);
+    claims.sort_by(|a, b| precedence(a, b, snapshot.source, host));
+    let lost_own: Vec<Loss<'_>> =
+        settle(&claims).1.into_iter().filter(|loss| loss.claim.is_this_node).collect();
+    let mut choice = RouteChoice {
+        routes: BTreeMap::new(),
+        refused: Vec::new(),
+        lost_own: lost_own.iter().map(|loss| loss.claim.cidr).collect(),
+        conditions: lost_own.iter().map(Loss::condition).collect(),
+    };
+    // What another node holds by right and this node was never announced with holds no pods of this node.
+    let is_own =
+        |claim: &&Claim<'_>| claim.is_this_node && (host.announced || !choice.lost_own.contains(&claim.cidr));
+    let mut own: Vec<IpNet> = claims.iter().filter(is_own).map(|claim| claim.cidr).collect();
+    if snapshot.freshness == Freshness::Synced && snapshot.nodes.contains_key(this_node) {
+        choice.routes.extend(own.iter().map(|cidr| (*cidr, DesiredRoute::Guard)));
+    } else {
+        // Neither a list without this node nor a cache can take away what the guards say was this node's.
+        own.extend(&host.guards);
+    }
+    choice.peers(&claims, &own, snapshot, host);
+    choice
+}
+
+impl RouteChoice {
+    fn peers(&mut self, claims: &[Claim<'_>], own: &[IpNet], snapshot: &ClusterSnapshot, host: &HostFacts) {
+        let mut peers = Vec::new();
+        for claim in claims.iter().filter(|claim| !claim.is_this_node) {
+            // Own pods come first, whoever is right: the kernel must never send them to another node.
+            match own.iter().find(|own| overlaps(own, &claim.cidr)) {
+                None => peers.push(*claim),
+                Some(own_cidr) => self.refuse(
+                    claim,
+                    Condition::OverlapsOwnPodCidr {
+                        node: claim.node.name.clone(),
+                        pod_cidr: claim.cidr,
+                        own_cidr: *own_cidr,
+                    },
+                ),
+            }
+        }
+        let (winners, losses) = settle(&peers);
+        for loss in losses {
+            self.refuse(&loss.claim, loss.condition());
+        }
+        let addresses = |node: &'_ ClusterNode| node.internal_ips.values().copied().collect::<Vec<_>>();
+        let node_addresses: BTreeMap<IpAddr, &NodeName> = snapshot
+            .nodes
+            .values()
+            .flat_map(|node| addresses(node).into_iter().map(|address| (address, &node.name)))
+            .collect();
+        let mut hop_holders: BTreeMap<IpAddr, &NodeName> = BTreeMap::new();
+        for claim in &winners {
+            let node = claim.node.name.clone();
+            match peer_route(claim, host, &node_addresses, &hop_holders) {
+                Ok(next_hop) => {
+                    hop_holders.insert(next_hop, &claim.node.name);
+                    self.routes.insert(claim.cidr, DesiredRoute::Peer { node, next_hop });
+                    self.conditions.extend(partly_on_link(claim, host));
+                }
+                Err(condition @ Condition::NoInternalIp { .. }) => {
+                    self.routes.insert(claim.cidr, DesiredRoute::Hold { node });
+                    self.conditions.push(condition);
+                }
+                Err(condition) => self.refuse(claim, condition),
+            }
+        }
+    }
+
+    fn refuse(&mut self, claim: &Claim<'_>, condition: Condition) {
+        self.refused.push((claim.node.name.clone(), claim.cidr));
+        self.conditions.push(condition);
+    }
+}
+
+/// A claim that does not stand, and the one that it lost against.
+struct Loss<'a> {
+    claim: Claim<'a>,
+    against: &'a NodeName,
+    against_cidr: IpNet,
+}
+
+impl Loss<'_> {
+    fn condition(&self) -> Condition {
+        Condition::OverlappingPodCidr {
+            node: self.claim.node.name.clone(),
+            pod_cidr: self.claim.cidr,
+            other: self.against.clone(),
+            other_cidr: self.against_cidr,
+        }
+    }
+}
+
+/// The claims that stand and those that do not, of claims in order of precedence.
+fn settle<'a>(claims: &[Claim<'a>]) -> (Vec<Claim<'a>>, Vec<Loss<'a>>) {
+    let (mut winners, mut losses) = (Vec::with_capacity(claims.len()), Vec::new());
+    let mut accepted: BTreeMap<IpNet, &NodeName> = BTreeMap::new();
+    for claim in claims {
+        match overlapping(&accepted, &claim.cidr) {
+            Some((against_cidr, against)) => losses.push(Loss { claim: *claim, against, against_cidr }),
+            None => {
+                accepted.insert(claim.cidr, &claim.node.name);
+                winners.push(*claim);
+            }
+        }
+    }
+    (winners, losses)
+}
+
+fn claims<'a>(this_node: &NodeName, snapshot: &'a ClusterSnapshot) -> Vec<Claim<'a>> {
+    let of_node = |node: &'a ClusterNode| {
+        let is_this_node = node.name == *this_node;
+        node.pod_cidrs.iter().map(move |(family, cidr)| Claim {
+            node,
+            cidr: *cidr,
+            next_hop: node.internal_ips.get(family).copied(),
+            is_this_node,
+        })
+    };
+    snapshot.nodes.values().flat_map(of_node).collect()
+}
+
+/// The next hop of a peer's CIDR, or why it gets no route.
+fn peer_route(
+    claim: &Claim<'_>,
+    host: &HostFacts,
+    node_addresses: &BTreeMap<IpAddr, &NodeName>,
+    hop_holders: &BTreeMap<IpAddr, &NodeName>,
+) -> Result<IpAddr, Condition> {
+    let (node, pod_cidr) = (&claim.node.name, claim.cidr);
+    let Some(next_hop) = claim.next_hop else {
+        return Err(Condition::NoInternalIp { node: node.clone(), family: Family::of_net(&pod_cidr) });
+    };
+    if let Some(link) = host.local_addresses.get(&next_hop) {
+        return Err(Condition::PeerAddressIsLocal {
+            node: node.clone(),
+            address: next_hop,
+            link: link.clone(),
+        });
+    }
+    if let Some(other) = hop_holders.get(&next_hop).filter(|other| **other != node) {
+        return Err(Condition::DuplicateInternalIp {
+            node: node.clone(),
+            address: next_hop,
+            other: (*other).clone(),
+        });
+    }
+    if let Some((address, holder)) = first_within(node_addresses, &pod_cidr) {
+        return Err(Condition::PodCidrHoldsNodeAddress {
+            node: node.clone(),
+            pod_cidr,
+            address,
+            holder: holder.clone(),
+        });
+    }
+    if let Some((prefix, link)) = host.on_link_prefixes.iter().find(|(prefix, _)| pod_cidr.contains(prefix)) {
+        return Err(Condition::PodCidrCoversLink {
+            node: node.clone(),
+            pod_cidr,
+            prefix: *prefix,
+            link: link.clone(),
+        });
+    }
+    Ok(next_hop)
+}
+
+/// The CIDR lies inside a connected prefix: routed all the same, for it is the more specific, but worth a word.
+fn partly_on_link(claim: &Claim<'_>, host: &HostFacts) -> Option<Condition> {
+    let (prefix, link) = host.on_link_prefixes.iter().find(|(prefix, _)| prefix.contains(&claim.cidr))?;
+    Some(Condition::PodCidrInsideLink {
+        node: claim.node.name.clone(),
+        pod_cidr: claim.cidr,
+        prefix: *prefix,
+        link: link.clone(),
+    })
+}
+
+/// The accepted CIDR that shares an address with `cidr`. Accepted ones are disjoint, so that only the nearest one
+/// that begins at or before `cidr` can hold it, and only ones that begin inside it can be held by it.
+fn overlapping<'a>(accepted: &BTreeMap<IpNet, &'a NodeName>, cidr: &IpNet) -> Option<(IpNet, &'a NodeName)> {
+    let from_start = longest(cidr.network());
+    let at_or_before = accepted.range(..=from_start).next_back();
+    let inside = accepted.range(from_start..=longest(cidr.broadcast())).next();
+    let found = [at_or_before, inside].into_iter().flatten().find(|(other, _)| overlaps(other, cidr))?;
+    Some((*found.0, found.1))
+}
+
+/// The greatest prefix that begins at `address`, in the order of prefixes.
+fn longest(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::from(v4)),
+        IpAddr::V6(v6) => IpNet::V6(Ipv6Net::from(v6)),
+    }
+}
+
+fn first_within<'a>(
+    addresses: &BTreeMap<IpAddr, &'a NodeName>,
+    cidr: &IpNet,
+) -> Option<(IpAddr, &'a NodeName)> {
+    let (address, node) = addresses.range(cidr.network()..=cidr.broadcast()).next()?;
+    Some((*address, node))
+}
+
+#[cfg(test)]
+mod tests;

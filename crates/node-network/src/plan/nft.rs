@@ -1,0 +1,65 @@
+//! The table `inet hostgw`: made whole in one transaction, or only its sets' elements changed.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use crate::desired::{NftTable, SetName};
+use crate::observed::ObservedNftTable;
+
+/// What becomes of the table, in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NftChange {
+    /// It does not exist.
+    Create(NftTable),
+    /// Its chains, sets or rules are not the desired ones: delete and create in one transaction.
+    Rebuild(NftTable),
+    /// Only elements differ.
+    Elements(Vec<ElementChange>),
+}
+
+/// Elements of one set. Removals come first within the transaction, since an interval set refuses overlaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElementChange {
+    /// The set.
+    pub set: SetName,
+    /// To be removed.
+    pub remove: Vec<IpNet>,
+    /// To be added.
+    pub add: Vec<IpNet>,
+}
+
+pub(super) fn plan_table(wanted: &NftTable, observed: Option<&ObservedNftTable>) -> Option<NftChange> {
+    let Some(observed) = observed else {
+        return Some(NftChange::Create(wanted.clone()));
+    };
+    if !same_rules(wanted, observed) {
+        return Some(NftChange::Rebuild(wanted.clone()));
+    }
+    let changes: Vec<_> = wanted
+        .sets
+        .iter()
+        .filter_map(|(set, elements)| element_change(*set, elements, observed.sets.get(set.as_str())?))
+        .collect();
+    (!changes.is_empty()).then_some(NftChange::Elements(changes))
+}
+
+fn same_rules(wanted: &NftTable, observed: &ObservedNftTable) -> bool {
+    let sets = wanted.sets.keys().map(|set| set.as_str()).collect::<BTreeSet<_>>();
+    let observed_sets = observed.sets.keys().map(String::as_str).collect::<BTreeSet<_>>();
+    let chains_agree = wanted.chains.len() == observed.chains.len()
+        && wanted.chains.iter().all(|chain| observed.chains.get(chain.name) == Some(&chain.to_string()));
+    let rules_agree = wanted.chains.iter().all(|chain| {
+        let found = observed.rules.iter().filter(|(of, _)| of == chain.name).map(|(_, comment)| comment);
+        found.eq(&chain.rules.iter().map(super::super::desired::Rule::comment).collect::<Vec<_>>())
+    });
+    sets == observed_sets && chains_agree && rules_agree
+}
+
+fn element_change(set: SetName, wanted: &[IpNet], observed: &[IpNet]) -> Option<ElementChange> {
+    let wanted: BTreeSet<IpNet> = wanted.iter().copied().collect();
+    let observed: BTreeSet<IpNet> = observed.iter().copied().collect();
+    let remove: Vec<_> = observed.difference(&wanted).copied().collect();
+    let add: Vec<_> = wanted.difference(&observed).copied().collect();
+    (!remove.is_empty() || !add.is_empty()).then_some(ElementChange { set, remove, add })
+}

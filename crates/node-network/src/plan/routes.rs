@@ -1,0 +1,380 @@
+//! Routes: one change a destination, never over a route that is not ours alone.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::cluster::NodeName;
+use crate::condition::Condition;
+use crate::desired::{DesiredNode, DesiredRoute, GUARD_METRIC};
+use crate::family::{Family, PerFamily};
+use crate::next_hop::{NextHopProblem, next_hop};
+use crate::observed::{FibLookup, Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind};
+use crate::settings::Settings;
+
+/// A route to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedRoute {
+    /// Its place in the kernel's tables.
+    pub key: RouteKey,
+    /// Where it leads; none is `unreachable`.
+    pub leg: Option<WantedLeg>,
+    /// The peer whose pods it reaches; none for this node's guard.
+    pub node: Option<NodeName>,
+}
+
+/// Where a route to be leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedLeg {
+    /// The peer's address.
+    pub via: IpAddr,
+    /// Index of the outgoing link.
+    pub link: u32,
+    /// Its name, to be shown.
+    pub link_name: String,
+    /// Set `RTNH_F_ONLINK`: no connected route confirms the address.
+    pub on_link: bool,
+    /// This node's internal address where the outgoing link holds it, so that the source is neither a secondary nor
+    /// a temporary address.
+    pub prefsrc: Option<IpAddr>,
+}
+
+/// A route of ours alone that the kernel holds, with all that a delete must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstalledRoute {
+    /// Its place in the kernel's tables.
+    pub key: RouteKey,
+    /// Its type.
+    pub kind: RouteKind,
+    /// Where it leads.
+    pub leg: Option<Leg>,
+}
+
+/// What becomes of one destination. `superseded` are routes of ours with another metric, table or TOS; they go after
+/// the new one stands, and stay if it cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteChange {
+    /// Create, and fail if anything holds the key (`NLM_F_CREATE | NLM_F_EXCL`).
+    Add {
+        /// To be.
+        route: WantedRoute,
+        /// To go afterwards.
+        superseded: Vec<InstalledRoute>,
+    },
+    /// Replace a route of ours with the same key (`NLM_F_REPLACE`).
+    Replace {
+        /// To be.
+        route: WantedRoute,
+        /// What it replaces.
+        old: InstalledRoute,
+        /// To go afterwards.
+        superseded: Vec<InstalledRoute>,
+    },
+    /// Delete; each delete names table, metric, protocol, next hop and link.
+    Delete {
+        /// Never empty.
+        routes: Vec<InstalledRoute>,
+        /// A route of ours stands and these are superseded; else no node holds the destination any more.
+        superseded: bool,
+    },
+}
+
+impl RouteChange {
+    pub(super) const fn is_delete(&self) -> bool {
+        matches!(self, Self::Delete { .. })
+    }
+}
+
+/// A peer's pod CIDR and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerReport {
+    /// The peer.
+    pub node: NodeName,
+    /// Its pods.
+    #[serde(rename = "podCIDR")]
+    pub pod_cidr: IpNet,
+    /// Its address.
+    pub next_hop: Option<IpAddr>,
+    /// The link that leads to it.
+    pub link: Option<String>,
+    /// What became of it.
+    pub state: PeerState,
+}
+
+/// What became of a peer's route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// Installed, or to be installed by this plan.
+    Routed,
+    /// Could not be confirmed; what is installed stays.
+    Held,
+    /// No route.
+    Refused,
+}
+
+pub(super) struct RoutePlan {
+    pub(super) changes: BTreeMap<IpNet, RouteChange>,
+    pub(super) peers: Vec<PeerReport>,
+}
+
+pub(super) fn plan_routes(
+    desired: &DesiredNode,
+    observed: &ObservedNode,
+    settings: &Settings,
+    conditions: &mut Vec<Condition>,
+) -> RoutePlan {
+    let mut at: BTreeMap<IpNet, Vec<&ObservedRoute>> = BTreeMap::new();
+    for route in &observed.routes {
+        at.entry(route.key.dst).or_default().push(route);
+    }
+    let mut planner = Planner {
+        observed,
+        settings,
+        own_addresses: &desired.internal_ips,
+        may_delete: desired.may_delete,
+        at,
+        conditions,
+        plan: RoutePlan { changes: BTreeMap::new(), peers: Vec::new() },
+    };
+    for (dst, route) in &desired.routes {
+        planner.destination(*dst, route);
+    }
+    for (node, pod_cidr) in &desired.refused {
+        planner.report(node, *pod_cidr, None, None, PeerState::Refused);
+    }
+    planner.orphans(desired);
+    planner.plan
+}
+
+struct Planner<'a> {
+    observed: &'a ObservedNode,
+    settings: &'a Settings,
+    own_addresses: &'a PerFamily<IpAddr>,
+    may_delete: bool,
+    at: BTreeMap<IpNet, Vec<&'a ObservedRoute>>,
+    conditions: &'a mut Vec<Condition>,
+    plan: RoutePlan,
+}
+
+impl<'a> Planner<'a> {
+    fn report(
+        &mut self,
+        node: &NodeName,
+        pod_cidr: IpNet,
+        next_hop: Option<IpAddr>,
+        link: Option<String>,
+        state: PeerState,
+    ) {
+        self.plan.peers.push(PeerReport { node: node.clone(), pod_cidr, next_hop, link, state });
+    }
+
+    fn at(&self, dst: IpNet) -> Vec<&'a ObservedRoute> {
+        self.at.get(&dst).cloned().unwrap_or_default()
+    }
+
+    fn destination(&mut self, dst: IpNet, desired: &DesiredRoute) {
+        let key = |metric| RouteKey { dst, table: self.settings.routes.table, metric, tos: 0 };
+        match desired {
+            DesiredRoute::Guard => {
+                let route = WantedRoute { key: key(GUARD_METRIC), leg: None, node: None };
+                self.put(route);
+            }
+            DesiredRoute::Hold { node } => {
+                let installed = self.at(dst).into_iter().find(|route| route.is_ours());
+                let hop = installed.and_then(|route| route.legs.first()?.via);
+                let state = if installed.is_some() { PeerState::Held } else { PeerState::Refused };
+                self.report(node, dst, hop, None, state);
+            }
+            DesiredRoute::Peer { node, next_hop } => {
+                let key = key(self.settings.routes.metric);
+                self.peer(key, node, *next_hop);
+            }
+        }
+    }
+
+    fn peer(&mut self, key: RouteKey, node: &NodeName, address: IpAddr) {
+        let dst = key.dst;
+        let installed = self.at(dst).into_iter().find(|route| route.key == key && route.is_ours_alone());
+        let link = match next_hop(address, installed, self.observed, self.own_addresses, self.settings) {
+            Ok(link) => link,
+            Err(problem) => return self.no_next_hop(dst, node, address, problem),
+        };
+        if link.wireguard {
+            let link = link.name.clone();
+            self.conditions.push(Condition::WireguardNextHop { node: node.clone(), pod_cidr: dst, link });
+        }
+        let leg = WantedLeg {
+            via: address,
+            link: link.link,
+            link_name: link.name.clone(),
+            on_link: link.forced,
+            prefsrc: self.prefsrc(Family::of(address), link.link),
+        };
+        let stands = self.put(WantedRoute { key, leg: Some(leg), node: Some(node.clone()) });
+        let state = if stands { PeerState::Routed } else { PeerState::Refused };
+        self.shadows(key);
+        self.report(node, dst, Some(address), Some(link.name), state);
+    }
+
+    fn prefsrc(&self, family: Family, link: u32) -> Option<IpAddr> {
+        let own = self.own_addresses.get(family).copied()?;
+        let (holder, address) = self.observed.holder_of(own)?;
+        (holder.index == link && address.usable).then_some(own)
+    }
+
+    /// What leads to the same address stays whatever the reason, unless the address is ours. What leads elsewhere
+    /// stays only while nothing is known.
+    fn no_next_hop(&mut self, dst: IpNet, node: &NodeName, address: IpAddr, problem: NextHopProblem) {
+        let leads_there = |route: &ObservedRoute| route.legs.iter().any(|leg| leg.via == Some(address));
+        let keep = |route: &ObservedRoute| {
+            problem != NextHopProblem::Local && (problem.is_ignorance() || leads_there(route))
+        };
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            self.at(dst).into_iter().filter(|route| route.is_ours()).partition(|route| keep(route));
+        self.delete(dst, &gone, false);
+        let held = !kept.is_empty();
+        let state = if held { PeerState::Held } else { PeerState::Refused };
+        self.report(node, dst, Some(address), None, state);
+        self.conditions.push(Condition::NoNextHop {
+            node: node.clone(),
+            pod_cidr: dst,
+            address,
+            problem,
+            held,
+        });
+    }
+
+    /// Plans one route, and tells whether it stands afterwards.
+    fn put(&mut self, route: WantedRoute) -> bool {
+        let key = route.key;
+        let here = self.at(key.dst);
+        let (at_key, elsewhere): (Vec<_>, Vec<_>) = here.into_iter().partition(|found| found.key == key);
+        let old_ones: Vec<_> = elsewhere.into_iter().filter(|found| found.is_ours()).collect();
+        if let Some(foreign) = at_key.iter().find(|found| !found.is_ours_alone()) {
+            let ours = |leg: &Leg| route.leg.as_ref().is_some_and(|wanted| leads_like(wanted, *leg));
+            let carries_ours = foreign.legs.len() > 1 && foreign.legs.iter().any(ours);
+            self.conditions.push(if foreign.is_ours() || carries_ours {
+                Condition::MultipathClash { key }
+            } else {
+                Condition::RouteClash { key, protocol: foreign.protocol }
+            });
+            // A clash leaves a peer with its old route; a route of this node's own pods to a peer is wrong anyhow.
+            if route.leg.is_none() {
+                self.delete(key.dst, &old_ones, false);
+            }
+            return carries_ours;
+        }
+        match at_key.first() {
+            Some(installed) if is_as_wanted(installed, &route) => self.delete(key.dst, &old_ones, true),
+            Some(installed) => {
+                let superseded = self.deletable(&old_ones);
+                let change = RouteChange::Replace { route, old: InstalledRoute::of(installed), superseded };
+                self.plan.changes.insert(key.dst, change);
+            }
+            None => {
+                let superseded = self.deletable(&old_ones);
+                self.plan.changes.insert(key.dst, RouteChange::Add { route, superseded });
+            }
+        }
+        true
+    }
+
+    fn orphans(&mut self, desired: &DesiredNode) {
+        let orphaned: Vec<_> = self
+            .at
+            .iter()
+            .filter(|(dst, _)| !desired.routes.contains_key(dst))
+            .map(|(dst, routes)| {
+                (*dst, routes.iter().copied().filter(|route| route.is_ours()).collect::<Vec<_>>())
+            })
+            .collect();
+        for (dst, routes) in orphaned {
+            self.delete(dst, &routes, false);
+        }
+    }
+
+    fn delete(&mut self, dst: IpNet, routes: &[&ObservedRoute], superseded: bool) {
+        let routes = self.deletable(routes);
+        if !routes.is_empty() {
+            self.plan.changes.insert(dst, RouteChange::Delete { routes, superseded });
+        }
+    }
+
+    /// Those that are ours alone, if anything may be deleted at all. Which leg of a multipath set is ours cannot be
+    /// told, so that it is left.
+    fn deletable(&mut self, routes: &[&ObservedRoute]) -> Vec<InstalledRoute> {
+        if !self.may_delete {
+            return Vec::new();
+        }
+        let (alone, mixed): (Vec<_>, Vec<_>) =
+            routes.iter().copied().partition(|route| route.is_ours_alone());
+        self.conditions.extend(mixed.iter().map(|route| Condition::MultipathClash { key: route.key }));
+        alone.into_iter().map(InstalledRoute::of).collect()
+    }
+
+    /// Routes of others to the same destination with a lower metric, or to a part of it.
+    fn shadows(&mut self, key: RouteKey) {
+        let inside = self.at.range(key.dst..).take_while(|(dst, _)| key.dst.contains(*dst));
+        let foreign = inside
+            .flat_map(|(_, routes)| routes)
+            .filter(|route| !route.is_ours() && !route.is_pods())
+            .filter(|route| route.key.table == key.table || route.key.table == MAIN_TABLE);
+        let wins = |route: &&&ObservedRoute| route.key.dst != key.dst || route.key.metric < key.metric;
+        let shadow = foreign.filter(wins).map(|route| Condition::RouteShadowed {
+            pod_cidr: key.dst,
+            key: route.key,
+            protocol: route.protocol,
+        });
+        // One is enough to act upon, and a list could be long.
+        self.conditions.extend(shadow.take(1));
+    }
+}
+
+impl InstalledRoute {
+    fn of(route: &ObservedRoute) -> Self {
+        Self { key: route.key, kind: route.kind, leg: route.legs.first().copied() }
+    }
+}
+
+fn is_as_wanted(installed: &ObservedRoute, wanted: &WantedRoute) -> bool {
+    match (&wanted.leg, installed.legs.first()) {
+        (None, _) => installed.kind == RouteKind::Unreachable,
+        (Some(leg), Some(found)) => {
+            installed.kind == RouteKind::Unicast
+                && leads_like(leg, *found)
+                && installed.prefsrc == leg.prefsrc
+        }
+        (Some(_), None) => false,
+    }
+}
+
+fn leads_like(wanted: &WantedLeg, found: Leg) -> bool {
+    found.via == Some(wanted.via) && found.link == wanted.link
+}
+
+/// Judges, after a plan was applied, whether the kernel uses the routes: `look_up` answers for one address.
+pub fn judge_effective(peers: &[PeerReport], mut look_up: impl FnMut(IpAddr) -> FibLookup) -> Vec<Condition> {
+    let routed = peers.iter().filter(|peer| peer.state == PeerState::Routed);
+    let judged = routed.filter_map(|peer| {
+        // Not the first address: that is often an anycast address or a gateway.
+        let probed = peer.pod_cidr.hosts().nth(1).unwrap_or(peer.pod_cidr.addr());
+        let winner = match look_up(probed) {
+            Ok(found) if found.protocol == crate::NODE_ROUTE_PROTOCOL && found.dst == peer.pod_cidr => {
+                return None;
+            }
+            // A pod from before this node's CIDR changed; its own route rightly wins.
+            Ok(found) if found.protocol == crate::POD_ROUTE_PROTOCOL => return None,
+            Ok(found) => format!("{} of protocol {} in table {}", found.dst, found.protocol, found.table),
+            Err(error) => error,
+        };
+        Some(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner })
+    });
+    judged.collect()
+}
+
+#[cfg(test)]
+mod tests;
