@@ -192,7 +192,8 @@ fn bin_dir(given: Option<PathBuf>) -> Result<PathBuf, LabError> {
     let folder = match given {
         Some(folder) => folder,
         None => {
-            let own = std::env::current_exe().map_err(failed("find this program's folder (name it with --bin-dir)"))?;
+            let own = std::env::current_exe()
+                .map_err(failed("find this program's folder (name it with --bin-dir)"))?;
             own.parent().map(PathBuf::from).unwrap_or_default()
         }
     };
@@ -228,12 +229,19 @@ fn list(output: Output) -> Result<u8, LabError> {
     let labs = Registry::of_this_user().list()?;
     let text = match output {
         Output::Json => json(&serde_json::json!({"schemaVersion": 1, "labs": labs}))?,
-        Output::Text if labs.is_empty() => "no lab is kept: `hostgw lab --keep` leaves one running\n".to_owned(),
+        Output::Text if labs.is_empty() => {
+            "no lab is kept: `hostgw lab --keep` leaves one running\n".to_owned()
+        }
         Output::Text => labs
             .iter()
             .map(|lab| {
                 let (nodes, pods) = (lab.nodes, lab.pods);
-                format!("{:<16} {nodes} nodes, {pods} pods each, {}, {}\n", lab.name.as_str(), lab.mode, lab.family)
+                format!(
+                    "{:<16} {nodes} nodes, {pods} pods each, {}, {}\n",
+                    lab.name.as_str(),
+                    lab.mode,
+                    lab.family
+                )
             })
             .collect(),
     };

@@ -79,9 +79,14 @@ pub(crate) fn await_nothing_left(node: &str, known: &BTreeSet<String>) -> Result
 /// Files below folders that hold one file for each thing that is taken; what else the plugin keeps (locks, hints)
 /// says nothing about pods.
 fn reservations(folder: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let networks: Vec<_> = entries(folder).collect();
-    networks.iter().flat_map(|network| ["records", "claims"].map(|kind| network.join(kind))).flat_map(|kind| entries(&kind).collect::<Vec<_>>()).collect()
+    networks
+        .iter()
+        .flat_map(|network| ["records", "claims"].map(|kind| network.join(kind)))
+        .flat_map(|kind| entries(&kind).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Looks whenever something changed, until `complaint` has none or patience ends; gives the last complaint.

@@ -67,7 +67,11 @@ fn copy((mut binary, mut from): (Binary, File), name: &str) -> Result<Binary, La
 pub(crate) fn install(root: &Path) -> Result<(), LabError> {
     let link = |from: &str, to: &str| {
         let (from, to) = (Path::new(FOLDER).join(from), root.join(to));
-        fs::hard_link(&from, &to).map_err(LabError::io(format!("link {} to {}", to.display(), from.display())))
+        fs::hard_link(&from, &to).map_err(LabError::io(format!(
+            "link {} to {}",
+            to.display(),
+            from.display()
+        )))
     };
     link(AGENT, "opt/hostgw/hostgw")?;
     link(PLUGIN, "opt/cni/bin/hostgw")?;

@@ -54,8 +54,14 @@ impl Cluster {
         outside.run(move || lan::configure_uplink("outside", &addresses, &[]))?;
         let (unmasqueraded, nodes) = (topology.outside.unmasqueraded.clone(), topology.nodes.clone());
         outside.run(move || answer_unmasqueraded(&unmasqueraded, &nodes))?;
-        let mut cluster =
-            Self { topology, outside, nodes: Vec::new(), pods: Vec::new(), conflists: Vec::new(), servers: Vec::new() };
+        let mut cluster = Self {
+            topology,
+            outside,
+            nodes: Vec::new(),
+            pods: Vec::new(),
+            conflists: Vec::new(),
+            servers: Vec::new(),
+        };
         for plan in cluster.topology.nodes.clone() {
             let node = Node::create(&plan)?;
             lan::plug_in(&node.place, bridge)?;
@@ -116,7 +122,11 @@ impl Cluster {
             })?;
             node.place.run(move || {
                 let host_port = |number| (number == 0).then_some(HOST_PORT);
-                names.iter().enumerate().map(|(number, name)| runtime::add(&conflist, name, host_port(number))).collect()
+                names
+                    .iter()
+                    .enumerate()
+                    .map(|(number, name)| runtime::add(&conflist, name, host_port(number)))
+                    .collect()
             })
         })?;
         self.pods.iter().flatten().try_for_each(|pod| place::publish_pod(&pod.name, &pod.netns))
@@ -139,7 +149,9 @@ impl Cluster {
 
     /// What the matrix of probes is made of.
     pub(crate) fn inhabitants(&self) -> Inhabitants {
-        let pods = |pods: &Vec<Pod>| pods.iter().map(|pod| (pod.name.clone(), pod.ips.clone(), pod.host_port)).collect();
+        let pods = |pods: &Vec<Pod>| {
+            pods.iter().map(|pod| (pod.name.clone(), pod.ips.clone(), pod.host_port)).collect()
+        };
         self.pods.iter().map(pods).collect()
     }
 
@@ -149,7 +161,9 @@ impl Cluster {
             return Some(self.outside.netns());
         }
         let node = self.nodes.iter().find(|node| node.plan.name == place).map(|node| node.place.netns());
-        node.or_else(|| self.pods.iter().flatten().find(|pod| pod.name == place).map(|pod| Arc::clone(&pod.netns)))
+        node.or_else(|| {
+            self.pods.iter().flatten().find(|pod| pod.name == place).map(|pod| Arc::clone(&pod.netns))
+        })
     }
 
     /// Runs DEL for every pod, nodes side by side.
@@ -177,7 +191,8 @@ impl Cluster {
         thread::scope(|scope| {
             let work = &work;
             let running: Vec<_> = self.nodes.iter().map(|node| scope.spawn(move || work(node))).collect();
-            let ended = |_| LabError::Inner { message: "a thread of the lab ended early".to_owned(), exit: 1 };
+            let ended =
+                |_| LabError::Inner { message: "a thread of the lab ended early".to_owned(), exit: 1 };
             running.into_iter().map(|thread| thread.join().map_err(ended)?).collect()
         })
     }
@@ -192,12 +207,14 @@ fn answer_unmasqueraded(addresses: &[IpNet], nodes: &[NodePlan]) -> Result<(), L
         for net in addresses {
             address::add(&mut batch, uplink, *net, if net.addr().is_ipv6() { address::NODAD } else { 0 });
             let from = Some(IpNet::from(net.addr()));
-            let rule = PolicyRule { priority: 100, from, table: UNMASQUERADED_TABLE, ..PolicyRule::default() };
+            let rule =
+                PolicyRule { priority: 100, from, table: UNMASQUERADED_TABLE, ..PolicyRule::default() };
             policy_rule::add(&mut batch, &rule);
         }
         for node in nodes {
             for (cidr, internal) in node.pod_cidrs.iter().zip(&node.internal) {
-                let hops = vec![Hop { gateway: Some(internal.addr()), index: Some(uplink), ..Hop::default() }];
+                let hops =
+                    vec![Hop { gateway: Some(internal.addr()), index: Some(uplink), ..Hop::default() }];
                 route::add(&mut batch, &Route { table: UNMASQUERADED_TABLE, hops, ..Route::to(*cidr) });
             }
         }

@@ -1,5 +1,6 @@
 //! What went wrong in the lab, and the exit code that says so.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,7 +105,9 @@ pub enum LabError {
         name: String,
     },
     /// A kept lab has the name already.
-    #[error("a lab named `{name}` runs already: choose another --name, or end it with `hostgw lab down {name}`")]
+    #[error(
+        "a lab named `{name}` runs already: choose another --name, or end it with `hostgw lab down {name}`"
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -119,8 +122,20 @@ pub enum LabError {
         /// What there is.
         places: String,
     },
+    /// A command that was to run in a kept lab could not be started.
+    #[error("failed to run {} in {place}: {source}", program.display())]
+    NotStarted {
+        /// The command.
+        program: OsString,
+        /// Where it was to run.
+        place: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// The process inside the namespaces ended without a word.
-    #[error("the lab's first process ended with {status} before it reported; the lines above say how far it came")]
+    #[error(
+        "the lab's first process ended with {status} before it reported; the lines above say how far it came"
+    )]
     InnerEnded {
         /// How it ended.
         status: String,
@@ -170,6 +185,9 @@ impl LabError {
             Self::NamespacesRefused { .. } => 4,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 4,
             Self::Kernel { source, .. } if source.is_permission() => 4,
+            // As shells have it.
+            Self::NotStarted { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            Self::NotStarted { .. } => 126,
             Self::Inner { exit, .. } => *exit,
             Self::Interrupted => 130,
             _ => 1,

@@ -1,7 +1,7 @@
 //! Running a command in a place of a kept lab.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -35,8 +35,9 @@ pub fn exec(lab: &Entry, place: &str, command: &[OsString]) -> Result<u8, LabErr
         enter_place(place)?;
     }
     rustix::process::chdir("/").map_err(LabError::call("enter the root folder"))?;
-    let attempted = format!("run {} in {place}", program.display());
-    let status = Command::new(program).args(arguments).status().map_err(LabError::io(attempted))?;
+    let not_started =
+        |source| LabError::NotStarted { program: program.clone(), place: place.to_owned(), source };
+    let status = Command::new(program).args(arguments).status().map_err(not_started)?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
@@ -64,14 +65,17 @@ fn enter_lab(pid: i32) -> Result<(), LabError> {
     namespaces.into_iter().try_for_each(|(file, path, kind)| enter(&file, &path, kind))
 }
 
-/// A pod has a network of its own, and shares all else with its node.
+/// Enters the namespaces of a place's thread. A pod has a network of its own, and shares all else with its node.
 fn enter_place(place: &str) -> Result<(), LabError> {
-    let named = |place: &str, kind: &str| Path::new(PLACES).join(place).join(kind);
     let node = place.split('/').next().unwrap_or(place);
+    let note = Path::new(PLACES).join(node).join("thread");
+    let thread = fs::read_to_string(&note).map_err(LabError::io(format!("read {}", note.display())))?;
+    let of_thread = |kind: &str| PathBuf::from(format!("/proc/1/task/{thread}/ns/{kind}"));
+    let network = if place == node { of_thread("net") } else { Path::new(PLACES).join(place).join("net") };
     let paths = [
-        (named(place, "net"), LinkNameSpaceType::Network),
-        (named(node, "uts"), LinkNameSpaceType::HostNameAndNISDomainName),
-        (named(node, "mnt"), LinkNameSpaceType::Mount),
+        (network, LinkNameSpaceType::Network),
+        (of_thread("uts"), LinkNameSpaceType::HostNameAndNISDomainName),
+        (of_thread("mnt"), LinkNameSpaceType::Mount),
     ];
     let open: Vec<_> = paths.iter().map(|(path, _)| open(path)).collect::<Result<_, _>>()?;
     paths.iter().zip(open).try_for_each(|((path, kind), file)| enter(&file, path, *kind))

@@ -40,7 +40,12 @@ pub(crate) fn plant(kind: ProbeKind, nodes: &[Node], pods: &[Vec<Pod>]) -> Resul
         ProbeKind::PodPodRemote => in_node(Box::new(delete_node_routes)),
         ProbeKind::PodPodSame => {
             let host_link = host_link(rest.last().unwrap_or(first))?;
-            in_node(Box::new(move || execute(|_, batch| { link::set_down(batch, host_link); Ok(()) })))
+            in_node(Box::new(move || {
+                execute(|_, batch| {
+                    link::set_down(batch, host_link);
+                    Ok(())
+                })
+            }))
         }
         ProbeKind::PodNode => {
             let node_ips: Vec<_> = node.plan.internal.iter().map(IpNet::addr).collect();
@@ -70,7 +75,9 @@ pub(crate) fn plant(kind: ProbeKind, nodes: &[Node], pods: &[Vec<Pod>]) -> Resul
     }
 }
 
-fn execute(write: impl FnOnce(&mut Socket, &mut Batch) -> Result<(), KernelError>) -> Result<(), KernelError> {
+fn execute(
+    write: impl FnOnce(&mut Socket, &mut Batch) -> Result<(), KernelError>,
+) -> Result<(), KernelError> {
     let mut socket = Socket::open(Protocol::Route)?;
     let mut batch = Batch::new();
     write(&mut socket, &mut batch)?;
@@ -115,11 +122,20 @@ fn wrong_sources(host_link: u32, ways: &[(IpAddr, IpAddr)]) -> Result<(), Kernel
     execute(|_, batch| {
         for (pod, source) in ways {
             let hops = vec![Hop { index: Some(host_link), ..Hop::default() }];
-            route::add(batch, &Route { table: TABLE, source: Some(*source), hops, ..Route::to(IpNet::from(*pod)) });
+            route::add(
+                batch,
+                &Route { table: TABLE, source: Some(*source), hops, ..Route::to(IpNet::from(*pod)) },
+            );
             let to = Some(IpNet::from(*pod));
             policy_rule::add(
                 batch,
-                &PolicyRule { priority: 100, to, incoming: Some("lo"), table: TABLE, ..PolicyRule::default() },
+                &PolicyRule {
+                    priority: 100,
+                    to,
+                    incoming: Some("lo"),
+                    table: TABLE,
+                    ..PolicyRule::default()
+                },
             );
         }
         Ok(())

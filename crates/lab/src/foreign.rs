@@ -86,7 +86,12 @@ pub(crate) fn plant(node: &str, families: &[Family], routers: &[IpAddr]) -> Resu
         ];
         routes.iter().for_each(|route| route::add(&mut batch, route));
         neighbour::set_permanent(&mut batch, uplink, parse(objects.neighbour)?, [0x02, 0, 0, 0, 0xf0, 0x06]);
-        let rule = PolicyRule { priority: 30_000, from: Some(address.trunc()), table: TABLE, ..PolicyRule::default() };
+        let rule = PolicyRule {
+            priority: 30_000,
+            from: Some(address.trunc()),
+            table: TABLE,
+            ..PolicyRule::default()
+        };
         policy_rule::add(&mut batch, &rule);
     }
     socket.execute_all(&mut batch).map_err(LabError::kernel(node))?;
@@ -104,12 +109,21 @@ fn lines() -> Result<BTreeSet<String>, KernelError> {
     for link in link::dump(&mut socket)? {
         lines.insert(format!(
             "link {} {}: {:?} {:?} mtu {} up {} master {:?}",
-            link.index, link.name, link.kind, link.mac, link.mtu, link.is_up(), link.master
+            link.index,
+            link.name,
+            link.kind,
+            link.mac,
+            link.mtu,
+            link.is_up(),
+            link.master
         ));
     }
     for address in address::dump(&mut socket)? {
         let flags = address.flags & !address::TENTATIVE;
-        lines.insert(format!("address {} link {} flags {flags:#x} scope {}", address.ip, address.index, address.scope));
+        lines.insert(format!(
+            "address {} link {} flags {flags:#x} scope {}",
+            address.ip, address.index, address.scope
+        ));
     }
     for family in [RouteFamily::V4, RouteFamily::V6] {
         for mut route in route::dump(&mut socket, family, Filter::default())? {
@@ -126,8 +140,12 @@ fn lines() -> Result<BTreeSet<String>, KernelError> {
             lines.insert(format!("neighbour {neighbour:?}"));
         }
     }
-    lines.extend(policy_rule::dump(&mut socket)?.iter().map(|rule| format!("policy rule {}", hexadecimal(rule))));
-    lines.extend(ruleset::dump_foreign()?.iter().map(|object| format!("ruleset object {}", hexadecimal(object))));
+    lines.extend(
+        policy_rule::dump(&mut socket)?.iter().map(|rule| format!("policy rule {}", hexadecimal(rule))),
+    );
+    lines.extend(
+        ruleset::dump_foreign()?.iter().map(|object| format!("ruleset object {}", hexadecimal(object))),
+    );
     Ok(lines)
 }
 
@@ -151,7 +169,10 @@ mod tests {
         let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<BTreeSet<_>>();
         let before = lines(&["route a", "route b metric 1"]);
         let found = compare("node1", &before, &lines(&["route a", "route b metric 2", "route c"]));
-        assert_eq!((found.ok, found.compared, found.changed), (false, 2, vec!["route b metric 1".to_owned()]));
+        assert_eq!(
+            (found.ok, found.compared, found.changed),
+            (false, 2, vec!["route b metric 1".to_owned()])
+        );
         assert!(compare("node1", &before, &before).ok);
     }
 }

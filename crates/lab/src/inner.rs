@@ -34,7 +34,8 @@ pub fn inner() -> u8 {
 }
 
 fn build() -> Result<(Report, Cluster), LabError> {
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(LabError::call("tie the lab to its launcher"))?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(LabError::call("tie the lab to its launcher"))?;
     // The terminal's Ctrl-C is for the launcher alone.
     setsid().map_err(LabError::call("leave the terminal"))?;
     let mut line = String::new();

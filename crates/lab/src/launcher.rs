@@ -46,7 +46,9 @@ pub fn launch(options: &Options) -> Result<Report, LabError> {
     let mut first = spawn_first(options)?;
     let outcome = watch(&mut first, &signals, options);
     let stays = match &outcome {
-        Ok(report) if report.kept => registry.add(options, first.child.id(), report).and_then(|()| first.let_stay()),
+        Ok(report) if report.kept => {
+            registry.add(options, first.child.id(), report).and_then(|()| first.let_stay())
+        }
         _ => {
             first.end();
             return outcome;

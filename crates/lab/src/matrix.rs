@@ -23,7 +23,7 @@ pub fn matrix(report: &Report) -> String {
 fn table(report: &Report) -> Table {
     let families = report.family.each();
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     let mut header = vec!["probe".to_owned()];
     header.extend(families.iter().flat_map(|family| [family.to_string(), "median µs".to_owned()]));
     table.set_header(header);
@@ -71,7 +71,10 @@ fn footer(text: &mut String, report: &Report) -> std::fmt::Result {
     if let Some(removed) = &report.removed_node {
         match removed.routes_absent_ms {
             Some(ms) => writeln!(text, "✓ {} removed: its routes were gone after {ms} ms", removed.name)?,
-            None => removed.errors.iter().try_for_each(|error| writeln!(text, "✗ {} removed: {error}", removed.name))?,
+            None => removed
+                .errors
+                .iter()
+                .try_for_each(|error| writeln!(text, "✗ {} removed: {error}", removed.name))?,
         }
     }
     for node in &report.teardown {
@@ -81,9 +84,11 @@ fn footer(text: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(text, "✓ deleted pods left nothing")?;
     }
     for node in &report.foreign_objects {
-        node.changed.iter().try_for_each(|changed| writeln!(text, "✗ changed on {}: {changed}", node.node))?;
+        node.changed
+            .iter()
+            .try_for_each(|changed| writeln!(text, "✗ changed on {}: {changed}", node.node))?;
     }
-    if report.foreign_objects.iter().all(|node| node.ok) {
+    if !report.foreign_objects.is_empty() && report.foreign_objects.iter().all(|node| node.ok) {
         let compared: usize = report.foreign_objects.iter().map(|node| node.compared).sum();
         writeln!(text, "✓ {compared} objects of others are as they were")?;
     }
@@ -93,7 +98,10 @@ fn footer(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "{mark} {passed} of {all} probes passed, {total} ms in all (seed {})", report.seed)?;
     if report.kept {
         let name = &report.name;
-        writeln!(text, "\nThe lab is kept: {name}\n  hostgw lab exec {name} node1/pod1 -- ip address\n  hostgw lab down {name}")?;
+        writeln!(
+            text,
+            "\nThe lab is kept: {name}\n  hostgw lab exec {name} node1/pod1 -- ip address\n  hostgw lab down {name}"
+        )?;
     }
     Ok(())
 }
@@ -105,6 +113,6 @@ mod tests {
 
     #[test]
     fn results_are_counted_and_failures_named() {
-        insta::assert_snapshot!(matrix(&example()), @"");
+        insta::assert_snapshot!(matrix(&example()));
     }
 }

@@ -39,7 +39,8 @@ pub(crate) fn leave_process_namespace() -> Result<(), LabError> {
 pub(crate) fn remedy(as_root: bool) -> String {
     let setting = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     if setting("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
-        return "user namespaces are off: run as root, or `sysctl kernel.unprivileged_userns_clone=1`".to_owned();
+        return "user namespaces are off: run as root, or `sysctl kernel.unprivileged_userns_clone=1`"
+            .to_owned();
     }
     if setting("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
         return "user namespaces are off: run as root, or `sysctl user.max_user_namespaces=15000`".to_owned();
@@ -52,14 +53,16 @@ pub(crate) fn remedy(as_root: bool) -> String {
     if as_root {
         "this root lacks CAP_SYS_ADMIN, as in a container: run with --privileged, or on the host".to_owned()
     } else {
-        "run as root, or where unprivileged user namespaces are allowed (containers often forbid them)".to_owned()
+        "run as root, or where unprivileged user namespaces are allowed (containers often forbid them)"
+            .to_owned()
     }
 }
 
 /// Makes a mount and all below it read-only.
 pub(crate) fn make_read_only(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let mut attributes =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: path and attributes live through the call, and the size given is that of the structure.
     let status = unsafe {
         libc::syscall(

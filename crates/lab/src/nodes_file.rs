@@ -62,14 +62,14 @@ mod tests {
 
     #[test]
     fn a_dual_stack_node_is_rendered_whole() {
-        insta::assert_snapshot!(nodes_yaml(&Topology::new(&options(1, 1, Families::Dual)).nodes), @"");
+        insta::assert_snapshot!(nodes_yaml(&Topology::new(&options(1, 1, Families::Dual)).nodes));
     }
 
     #[test]
     fn the_configuration_names_mode_and_exempt_cidrs() {
         let mut wanted = options(1, 1, Families::Dual);
         wanted.mode = Mode::Bridge;
-        insta::assert_snapshot!(config_yaml(&Topology::new(&wanted), false), @"");
+        insta::assert_snapshot!(config_yaml(&Topology::new(&wanted), false));
     }
 
     #[test]

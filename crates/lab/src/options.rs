@@ -104,7 +104,8 @@ impl FromStr for LabName {
         if fits {
             Ok(Self(name.to_owned()))
         } else {
-            let value = format!("`{}`", name.chars().take(64).flat_map(char::escape_default).collect::<String>());
+            let value =
+                format!("`{}`", name.chars().take(64).flat_map(char::escape_default).collect::<String>());
             let remedy = "use 1 to 32 letters, digits and dashes, not beginning with a dash".to_owned();
             Err(LabError::Option { option: "the lab's name", value, remedy })
         }
@@ -168,7 +169,11 @@ impl Options {
             if (1..=most).contains(&value) {
                 Ok(())
             } else {
-                Err(LabError::Option { option, value: value.to_string(), remedy: format!("give 1 to {most}") })
+                Err(LabError::Option {
+                    option,
+                    value: value.to_string(),
+                    remedy: format!("give 1 to {most}"),
+                })
             }
         };
         within("--nodes", self.nodes.into(), MAX_NODES.into())?;

@@ -52,6 +52,6 @@ mod tests {
 
     #[test]
     fn every_place_stands_there_with_its_addresses() {
-        insta::assert_snapshot!(picture(&example()), @"");
+        insta::assert_snapshot!(picture(&example()));
     }
 }

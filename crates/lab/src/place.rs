@@ -72,7 +72,8 @@ impl Place {
         let job: Job = Box::new(move || {
             let _ = done.send(work());
         });
-        let gone = || LabError::Inner { message: format!("the thread of {} ended early", self.name), exit: 1 };
+        let gone =
+            || LabError::Inner { message: format!("the thread of {} ended early", self.name), exit: 1 };
         self.jobs.send(job).map_err(|_| gone())?;
         when_done.recv().map_err(|_| gone())?
     }
@@ -80,22 +81,20 @@ impl Place {
 
 /// Enters fresh namespaces; gives the network namespace and the thread's number.
 fn enter(name: &str, root: &Path) -> Result<(NetNs, u32), LabError> {
-    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWNS).map_err(LabError::io(format!("make the namespaces of {name}")))?;
-    rustix::system::sethostname(name.as_bytes()).map_err(LabError::call(format!("set the host name {name}")))?;
+    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWNS)
+        .map_err(LabError::io(format!("make the namespaces of {name}")))?;
+    rustix::system::sethostname(name.as_bytes())
+        .map_err(LabError::call(format!("set the host name {name}")))?;
     root_folder::enter_node_root(root)?;
     let netns = NetNs::current().map_err(LabError::kernel(name))?;
     Ok((netns, rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()))
 }
 
-/// Gives the namespaces of a thread names in the lab's root folder. Runs outside of them: a mount namespace cannot
-/// hold itself.
+/// Leaves a note of the thread, whose namespaces `/proc` shows. A mount could name them too, but the kernel refuses to
+/// bind a mount namespace that it deems older, and which of two is older it does not always know.
 fn publish_namespaces(name: &str, thread: u32) -> Result<(), LabError> {
-    for kind in ["net", "uts", "mnt"] {
-        let at = named(name, kind)?;
-        let namespace = format!("/proc/self/task/{thread}/ns/{kind}");
-        mount_bind(&namespace, &at).map_err(LabError::call(format!("bind {namespace} to {}", at.display())))?;
-    }
-    Ok(())
+    let at = named(name, "thread")?;
+    fs::write(&at, thread.to_string()).map_err(LabError::io(format!("write {}", at.display())))
 }
 
 /// Gives a pod's network namespace a name in the lab's root folder.
@@ -103,7 +102,8 @@ pub(crate) fn publish_pod(name: &str, netns: &NetNs) -> Result<(), LabError> {
     use std::os::fd::{AsFd, AsRawFd};
     let at = named(name, "net")?;
     let namespace = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
-    mount_bind(&namespace, &at).map_err(LabError::call(format!("bind the namespace of {name} to {}", at.display())))
+    mount_bind(&namespace, &at)
+        .map_err(LabError::call(format!("bind the namespace of {name} to {}", at.display())))
 }
 
 fn named(name: &str, kind: &str) -> Result<PathBuf, LabError> {

@@ -94,7 +94,10 @@ impl Registry {
             end_process(pid)?;
         }
         let path = self.path(&entry.name);
-        fs::remove_file(&path).map_err(LabError::io(format!("remove {}", path.display())))
+        fs::remove_file(&path).map_err(LabError::io(format!("remove {}", path.display())))?;
+        // Other labs' entries keep it.
+        let _ = fs::remove_dir(&self.folder);
+        Ok(())
     }
 
     pub(crate) fn refuse_taken(&self, name: &LabName) -> Result<(), LabError> {
@@ -138,7 +141,11 @@ impl Registry {
 
     /// In `/tmp` anybody could have made the folder first, to have us signal processes of their choice.
     fn refuse_foreign_folder(&self) -> Result<(), LabError> {
-        let attempted = format!("use {}: it must be a folder that only user {} can write", self.folder.display(), self.owner);
+        let attempted = format!(
+            "use {}: it must be a folder that only user {} can write",
+            self.folder.display(),
+            self.owner
+        );
         let found = fs::symlink_metadata(&self.folder).map_err(LabError::io(attempted.clone()))?;
         // Inside the lab's user namespace our own number is 0.
         let own = found.uid() == self.owner || found.uid() == rustix::process::geteuid().as_raw();

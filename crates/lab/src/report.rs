@@ -125,9 +125,9 @@ pub struct Report {
     pub repairs: Vec<Repair>,
     /// What followed the removal of the last node; absent where no other node could tell, or the lab was kept.
     pub removed_node: Option<RemovedNode>,
-    /// Whether what others had configured on the nodes is as before.
+    /// Whether what others had configured on the nodes is as before; absent where a fault was planted.
     pub foreign_objects: Vec<ForeignObjects>,
-    /// What pods left behind on their nodes; absent where the lab was kept.
+    /// What pods left behind on their nodes; absent where the lab was kept or a fault was planted.
     pub teardown: Vec<Teardown>,
     /// How long each step took.
     pub steps: Vec<Step>,
@@ -349,7 +349,12 @@ pub(crate) mod tests {
                 routes_absent_ms: Some(9),
                 errors: Vec::new(),
             }),
-            foreign_objects: vec![ForeignObjects { node: "node1".to_owned(), ok: true, compared: 40, changed: vec![] }],
+            foreign_objects: vec![ForeignObjects {
+                node: "node1".to_owned(),
+                ok: true,
+                compared: 40,
+                changed: vec![],
+            }],
             teardown: vec![Teardown { node: "node1".to_owned(), ok: true, left: Vec::new() }],
             steps: vec![Step { step: "nodes".to_owned(), ms: 40 }],
         }

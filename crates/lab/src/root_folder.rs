@@ -25,7 +25,8 @@ pub(crate) fn enter_lab_root() -> Result<(), LabError> {
     let attempt = |what: &str| LabError::call(format!("{what} for the lab's root folder"));
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(attempt("make mounts private"))?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let host = open_tree(CWD, "/", flags).map_err(attempt("copy the machine's mounts"))?;
     // Any folder would do as the place; this one is on every machine.
     let root = Path::new("/tmp");
@@ -109,9 +110,10 @@ fn link(target: &Path, at: &Path) -> Result<(), LabError> {
 fn mount_proc(root: &Path) -> Result<(), LabError> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", root.join("proc"), "proc", flags, None).map_err(|errno| LabError::NamespacesRefused {
-        remedy: "the kernel gives a fresh /proc only where the present one is whole: a container must not mask \
+        remedy:
+            "the kernel gives a fresh /proc only where the present one is whole: a container must not mask \
                  parts of it (`--security-opt systempaths=unconfined`, or --privileged)"
-            .to_owned(),
+                .to_owned(),
         source: errno.into(),
     })
 }

@@ -65,11 +65,9 @@ pub(crate) fn plant_foreign_table() -> Result<(), KernelError> {
             })
             .be32(5, 1)
             .text(7, "filter");
-        batch
-            .message("add a rule", NEWRULE, CREATE, &ip)
-            .text(TABLE_NAME, FOREIGN)
-            .text(2, "forward")
-            .nest(4, |expressions| {
+        batch.message("add a rule", NEWRULE, CREATE, &ip).text(TABLE_NAME, FOREIGN).text(2, "forward").nest(
+            4,
+            |expressions| {
                 expressions.nest(1, |expression| {
                     expression.text(1, "immediate").nest(2, |immediate| {
                         immediate.be32(1, 0).nest(2, |data| {
@@ -79,7 +77,8 @@ pub(crate) fn plant_foreign_table() -> Result<(), KernelError> {
                         });
                     });
                 });
-            });
+            },
+        );
     })
 }
 

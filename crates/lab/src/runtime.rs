@@ -92,10 +92,13 @@ fn create_namespace(path: &Path) -> Result<NetNs, LabError> {
     File::create(path).map_err(LabError::io(format!("create {}", path.display())))?;
     let make = || {
         unshare(UnshareFlags::NEWNET).map_err(LabError::io("make a network namespace"))?;
-        mount_bind("/proc/thread-self/ns/net", path).map_err(LabError::call(format!("mount {}", path.display())))
+        mount_bind("/proc/thread-self/ns/net", path)
+            .map_err(LabError::call(format!("mount {}", path.display())))
     };
-    thread::scope(|scope| scope.spawn(make).join())
-        .map_err(|_| LabError::Inner { message: format!("the thread that makes {} ended early", path.display()), exit: 1 })??;
+    thread::scope(|scope| scope.spawn(make).join()).map_err(|_| LabError::Inner {
+        message: format!("the thread that makes {} ended early", path.display()),
+        exit: 1,
+    })??;
     NetNs::open(path).map_err(LabError::kernel(path.display().to_string()))
 }
 
@@ -134,7 +137,10 @@ fn execute(
         .env("CNI_NETNS", &pod.netns_path)
         .env("CNI_IFNAME", link)
         .env("CNI_PATH", CNI_PATH)
-        .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={}", pod.name.replace('/', "-")))
+        .env(
+            "CNI_ARGS",
+            format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME={}", pod.name.replace('/', "-")),
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -150,7 +156,11 @@ fn execute(
         plugin: plugin.to_owned(),
         pod: pod.name.clone(),
         status,
-        output: [&output.stdout[..], &output.stderr[..]].map(String::from_utf8_lossy).join(" ").trim().to_owned(),
+        output: [&output.stdout[..], &output.stderr[..]]
+            .map(String::from_utf8_lossy)
+            .join(" ")
+            .trim()
+            .to_owned(),
     };
     if !output.status.success() {
         return Err(refused(output.status.to_string()));
@@ -158,7 +168,9 @@ fn execute(
     if verb != "ADD" {
         return Ok(None);
     }
-    serde_json::from_slice(&output.stdout).map(Some).map_err(|error| refused(format!("a result that is no JSON ({error})")))
+    serde_json::from_slice(&output.stdout)
+        .map(Some)
+        .map_err(|error| refused(format!("a result that is no JSON ({error})")))
 }
 
 /// The capability arguments that a pod with host ports has.

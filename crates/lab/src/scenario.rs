@@ -10,7 +10,8 @@ use crate::node::Node;
 use crate::nodes_file::nodes_yaml;
 use crate::progress::Progress;
 use crate::report::{
-    Binaries, NodeReport, OutsideReport, PodReport, ProbeReport, RemovedNode, Report, SCHEMA_VERSION, Teardown,
+    Binaries, NodeReport, OutsideReport, PodReport, ProbeReport, RemovedNode, Report, SCHEMA_VERSION,
+    Teardown,
 };
 use crate::topology::{HOST_PORT, NodePlan, Topology};
 use crate::{LabError, Options, aftermath, binaries, fault, foreign, probe};
@@ -19,16 +20,24 @@ use crate::{LabError, Options, aftermath, binaries, fault, foreign, probe};
 pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Report, Cluster), LabError> {
     let deadline = Instant::now() + Duration::from_secs(options.timeout_s);
     let mut progress = Progress::new();
-    let binaries = progress.step("programs", || programs.copy(), |_| (true, "copied and hashed".to_owned()))?;
-    let describe = |cluster: &Cluster| (true, format!("{} and outside on one LAN", count(cluster.nodes.len(), "node")));
+    let binaries =
+        progress.step("programs", || programs.copy(), |_| (true, "copied and hashed".to_owned()))?;
+    let describe =
+        |cluster: &Cluster| (true, format!("{} and outside on one LAN", count(cluster.nodes.len(), "node")));
     let mut cluster = progress.step("nodes", || Cluster::build(options), describe)?;
-    let before = progress.step("foreign", || cluster.plant_foreign(), |before| {
-        let objects = before.iter().map(BTreeSet::len).sum();
-        (true, format!("{} planted and listed", count(objects, "object")))
-    })?;
-    let ready = progress.step("agents", || cluster.start_agents(options.fault, deadline), |ready| {
-        (true, format!("{} announced", count(ready.len(), "node")))
-    })?;
+    let before = progress.step(
+        "foreign",
+        || cluster.plant_foreign(),
+        |before| {
+            let objects = before.iter().map(BTreeSet::len).sum();
+            (true, format!("{} planted and listed", count(objects, "object")))
+        },
+    )?;
+    let ready = progress.step(
+        "agents",
+        || cluster.start_agents(options.fault, deadline),
+        |ready| (true, format!("{} announced", count(ready.len(), "node"))),
+    )?;
     let links = cluster.on_each_node(|node| {
         let name = node.plan.name.clone();
         node.place.run(move || aftermath::links(&name))
@@ -39,18 +48,28 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         let planted = || fault::plant(kind, &cluster.nodes, &cluster.pods);
         progress.step("fault", planted, |()| (true, format!("planted against {}", kind.name())))?;
     }
-    let probes = progress.step("probes", || Ok::<_, LabError>(send_probes(&cluster, options)), |probes| {
-        let passed = probes.iter().filter(|probe| probe.ok).count();
-        (passed == probes.len(), format!("{passed} of {} passed", probes.len()))
-    })?;
+    let probes = progress.step(
+        "probes",
+        || Ok::<_, LabError>(send_probes(&cluster, options)),
+        |probes| {
+            let passed = probes.iter().filter(|probe| probe.ok).count();
+            (passed == probes.len(), format!("{passed} of {} passed", probes.len()))
+        },
+    )?;
     let mut report = report(options, &cluster, binaries, &ready, probes);
     if options.fault.is_none() && !options.keep {
         take_down(&mut cluster, &mut progress, &mut report, &links)?;
     }
-    report.foreign_objects = progress.step("foreign", || compare_foreign(&cluster, &before), |found| {
-        let changed: usize = found.iter().map(|node| node.changed.len()).sum();
-        (changed == 0, format!("{} changed", count(changed, "object")))
-    })?;
+    if options.fault.is_none() {
+        report.foreign_objects = progress.step(
+            "foreign",
+            || compare_foreign(&cluster, &before),
+            |found| {
+                let changed: usize = found.iter().map(|node| node.changed.len()).sum();
+                (changed == 0, format!("{} changed", count(changed, "object")))
+            },
+        )?;
+    }
     report.steps = progress.steps();
     report.ok = report.verdict();
     if !report.ok && options.fault.is_none() {
@@ -75,15 +94,30 @@ fn take_down(
     links: &[BTreeSet<String>],
 ) -> Result<(), LabError> {
     if cluster.nodes.len() > 1 {
-        let removed = progress.step("removal", || remove_last_node(cluster), |removed| {
-            (removed.ok, format!("of {}: {}", removed.name, if removed.ok { "its routes are gone" } else { "wrong" }))
-        })?;
+        let removed = progress.step(
+            "removal",
+            || remove_last_node(cluster),
+            |removed| {
+                (
+                    removed.ok,
+                    format!(
+                        "of {}: {}",
+                        removed.name,
+                        if removed.ok { "its routes are gone" } else { "wrong" }
+                    ),
+                )
+            },
+        )?;
         report.removed_node = Some(removed);
     }
-    report.teardown = progress.step("teardown", || tear_down(cluster, links), |nodes| {
-        let left = nodes.iter().map(|node| node.left.len()).sum();
-        (left == 0, format!("{} left", count(left, "thing")))
-    })?;
+    report.teardown = progress.step(
+        "teardown",
+        || tear_down(cluster, links),
+        |nodes| {
+            let left = nodes.iter().map(|node| node.left.len()).sum();
+            (left == 0, format!("{} left", count(left, "thing")))
+        },
+    )?;
     Ok(())
 }
 
@@ -171,12 +205,18 @@ fn report(
         internal_ips: plan.internal.iter().map(IpNet::addr).collect(),
         pod_cidrs: plan.pod_cidrs.clone(),
         ready_ms: ready.get(at).copied().map_or(0, milliseconds),
-        pods: cluster.pods.get(at).into_iter().flatten().map(|pod| PodReport {
-            name: pod.name.clone(),
-            ips: pod.ips.clone(),
-            host_port: pod.host_port,
-            add_us: pod.add_us,
-        }).collect(),
+        pods: cluster
+            .pods
+            .get(at)
+            .into_iter()
+            .flatten()
+            .map(|pod| PodReport {
+                name: pod.name.clone(),
+                ips: pod.ips.clone(),
+                host_port: pod.host_port,
+                add_us: pod.add_us,
+            })
+            .collect(),
     };
     Report {
         schema_version: SCHEMA_VERSION,

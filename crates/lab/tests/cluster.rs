@@ -1,1 +1,240 @@
-//! placeholder
+//! The lab with the built programs: every mode and family, every planted fault, and every way to end.
+//!
+//! Needs `hostgw` and `hostgw-cni`, in `$HOSTGW_BIN_DIR` or the target folder that this test was built in, and a machine
+//! that allows namespaces. The lab makes its own; the tests assert that the machine's network stays as it is.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use serde_json::Value;
+
+const KINDS: [&str; 10] = [
+    "pod-pod-same",
+    "pod-pod-remote",
+    "pod-node",
+    "node-pod",
+    "hostport-outside",
+    "hostport-node",
+    "hostport-hairpin",
+    "egress-masq",
+    "egress-nomasq",
+    "mtu",
+];
+
+fn bin_dir() -> PathBuf {
+    let built = || {
+        let own = std::env::current_exe().expect("a test knows its file");
+        own.ancestors().nth(2).expect("tests are built two folders below the programs").to_owned()
+    };
+    let folder = std::env::var_os("HOSTGW_BIN_DIR").map_or_else(built, PathBuf::from);
+    for program in ["hostgw", "hostgw-cni"] {
+        let path = folder.join(program);
+        assert!(path.exists(), "{} is missing: `cargo build -p hostgw -p cni-plugins` first", path.display());
+    }
+    folder
+}
+
+fn lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(bin_dir().join("hostgw"));
+    command.arg("lab").args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    lab(arguments).output().expect("the lab starts")
+}
+
+fn document(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// What the machine's own network looks like, without counters.
+fn machine_network() -> Vec<String> {
+    let read = |file: &str| fs::read_to_string(Path::new("/proc/self/net").join(file)).unwrap_or_default();
+    let links =
+        read("dev").lines().map(|line| line.split(':').next().unwrap_or_default().to_owned()).collect();
+    let forwarding = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
+    let mut found: Vec<String> = links;
+    found.extend([read("route"), read("if_inet6"), forwarding]);
+    found
+}
+
+fn assert_all_passed(output: &Output, arguments: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let report = document(output);
+    let failed: Vec<_> =
+        report["probes"].as_array().unwrap().iter().filter(|probe| probe["ok"] != true).collect();
+    assert!(failed.is_empty(), "{arguments:?}: {failed:#?}\n{said}");
+    assert_eq!(report["ok"], true, "{arguments:?}: {report:#}\n{said}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn every_probe_passes_in_every_mode_and_family() {
+    let before = machine_network();
+    for mode in ["ptp", "bridge"] {
+        for (family, families) in [("dual", &["ipv4", "ipv6"][..]), ("ipv4", &["ipv4"]), ("ipv6", &["ipv6"])]
+        {
+            let arguments = ["--mode", mode, "--family", family, "-o", "json"];
+            let output = run(&arguments);
+            assert_all_passed(&output, &arguments);
+            let report = document(&output);
+            for kind in KINDS {
+                for family in families {
+                    let probed = |probe: &Value| probe["kind"] == kind && probe["family"] == *family;
+                    assert!(
+                        report["probes"].as_array().unwrap().iter().any(probed),
+                        "{arguments:?} {kind} {family}"
+                    );
+                }
+            }
+            assert_eq!(report["removed_node"]["ok"], true);
+        }
+    }
+    assert_eq!(machine_network(), before);
+}
+
+#[test]
+fn every_kind_of_probe_notices_its_planted_fault() {
+    for mode in ["ptp", "bridge"] {
+        for kind in KINDS {
+            let output = run(&["--nodes", "2", "--mode", mode, "--fault", kind, "-o", "json"]);
+            let report = document(&output);
+            for family in ["ipv4", "ipv6"] {
+                let red = |probe: &Value| {
+                    probe["kind"] == kind && probe["family"] == family && probe["ok"] == false
+                };
+                assert!(
+                    report["probes"].as_array().unwrap().iter().any(red),
+                    "{mode} {kind} {family} stayed green"
+                );
+            }
+            assert_eq!(output.status.code(), Some(1));
+        }
+    }
+}
+
+#[test]
+fn a_cluster_of_one_node_and_a_larger_one_pass_too() {
+    for arguments in
+        [["--nodes", "1", "--pods", "1", "-o", "json"], ["--nodes", "6", "--pods", "3", "-o", "json"]]
+    {
+        assert_all_passed(&run(&arguments), &arguments);
+    }
+}
+
+#[test]
+fn an_ordinary_user_may_run_it() {
+    let folder = tempfile::Builder::new().prefix("hostgw-test-").tempdir().unwrap();
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(folder.path(), readable).unwrap();
+    for program in ["hostgw", "hostgw-cni"] {
+        fs::copy(bin_dir().join(program), folder.path().join(program)).unwrap();
+    }
+    let mut command = Command::new(folder.path().join("hostgw"));
+    command.args(["lab", "-o", "json"]).env_remove("XDG_RUNTIME_DIR").current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    assert_all_passed(&command.output().unwrap(), &["as an ordinary user"]);
+}
+
+#[test]
+fn a_kept_lab_can_be_listed_entered_and_ended() {
+    let name = format!("kept-{}", std::process::id());
+    let kept = run(&["--keep", "--name", &name, "--nodes", "2", "--pods", "1", "-o", "json"]);
+    assert_all_passed(&kept, &["--keep"]);
+    let listed = |name: &str| {
+        let labs = document(&run(&["list", "-o", "json"]));
+        labs["labs"].as_array().unwrap().iter().any(|lab| lab["name"] == name)
+    };
+    assert!(listed(&name));
+    let refused = run(&["--keep", "--name", &name]);
+    assert_eq!(refused.status.code(), Some(2), "a name is given once");
+    for (place, script, said) in [
+        ("node2", "cat /etc/hostname", "node2"),
+        ("node2", "ls /etc/cni/net.d", "10-hostgw.conflist"),
+        ("node1/pod1", "grep -c eth0 /proc/net/dev", "1"),
+        ("lan", "grep -c lan0 /proc/net/dev", "1"),
+        ("outside", "cat /proc/sys/kernel/hostname", "outside"),
+    ] {
+        let output = run(&["exec", &name, place, "--", "sh", "-c", script]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), said, "{place}: {script}: {output:?}");
+    }
+    for (place, command, code) in [
+        ("node1", &["sh", "-c", "exit 7"][..], 7),
+        ("node1", &["sh", "-c", "kill -9 $$"], 137),
+        ("node1", &["no-such-command"], 127),
+        ("node7", &["true"], 2),
+    ] {
+        let mut arguments = vec!["exec", &name, place, "--"];
+        arguments.extend(command);
+        assert_eq!(run(&arguments).status.code(), Some(code), "{arguments:?}");
+    }
+    assert_eq!(run(&["down", &name]).status.code(), Some(0));
+    assert!(!listed(&name));
+    assert_eq!(run(&["down", &name]).status.code(), Some(2));
+}
+
+/// Starts a lab and waits until its first process exists.
+fn start() -> (Child, Pid) {
+    let mut child = lab(&["--pods", "8"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Progress is told once the first process is past its start.
+    let mut first_word = [0; 1];
+    child.stderr.as_mut().unwrap().read_exact(&mut first_word).unwrap();
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let inner = Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap();
+    (child, inner)
+}
+
+/// Waits until a process is gone; all of its namespace goes before it.
+fn assert_gone(pid: Pid) {
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let mut fds = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(
+        rustix::event::poll(&mut fds, Some(&limit)),
+        Ok(1),
+        "process 1 of the lab outlived its launcher"
+    );
+}
+
+#[test]
+fn an_interrupted_lab_ends_at_once_and_leaves_nothing() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (mut child, inner) = start();
+        let asked = Instant::now();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(asked.elapsed() < Duration::from_secs(10));
+        assert_gone(inner);
+    }
+}
+
+#[test]
+fn a_lab_whose_launcher_is_killed_dies_with_it() {
+    let (mut child, inner) = start();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_gone(inner);
+}
+
+#[test]
+fn what_cannot_be_meant_is_a_usage_error() {
+    for arguments in [
+        &["--nodes", "0"][..],
+        &["--nodes", "65"],
+        &["--family", "ipv5"],
+        &["--name", "../x"],
+        &["exec", "none", "node1", "--", "true"],
+        &["--bin-dir", "/nonexistent"],
+    ] {
+        assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}

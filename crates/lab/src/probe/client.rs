@@ -61,7 +61,12 @@ fn verify(probe: &Probe, answer: &Answer) -> Result<(), String> {
     }
     if !probe.sources.contains(&answer.source) {
         let wanted: Vec<_> = probe.sources.iter().map(IpAddr::to_string).collect();
-        return Err(format!("{} saw {} as the source, not {}", answer.responder, answer.source, wanted.join(" or ")));
+        return Err(format!(
+            "{} saw {} as the source, not {}",
+            answer.responder,
+            answer.source,
+            wanted.join(" or ")
+        ));
     }
     Ok(())
 }
@@ -98,7 +103,9 @@ fn connect(probe: &Probe) -> Result<UdpSocket, String> {
 fn exchange_datagram(socket: &UdpSocket, length: usize) -> Result<Outcome, String> {
     let nonce = nonce();
     let start = Instant::now();
-    socket.send(&request(nonce, length)).map_err(|error| format!("one datagram of {length} bytes was refused: {error}"))?;
+    socket
+        .send(&request(nonce, length))
+        .map_err(|error| format!("one datagram of {length} bytes was refused: {error}"))?;
     let mut buffer = [0; 256];
     let read = socket.recv(&mut buffer).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -126,7 +133,8 @@ fn exchange_connection(probe: &Probe) -> Result<Outcome, String> {
         connection.take(256).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = converse().map_err(|error: io::Error| format!("no conversation with {}: {error}", probe.target))?;
+    let bytes =
+        converse().map_err(|error: io::Error| format!("no conversation with {}: {error}", probe.target))?;
     let rtt = start.elapsed();
     let answer = read_answer(&bytes, nonce).ok_or("the answer is not to this request")?;
     Ok(Outcome { rtt, answer })
@@ -143,7 +151,8 @@ fn exchange_full_size(probe: &Probe) -> Result<Outcome, String> {
         return Err(format!("the pod's MTU is {mtu}, its node's uplink has {LAN_MTU}"));
     }
     let socket = connect(probe)?;
-    forbid_fragments(&socket, probe.target).map_err(|error| format!("fragments cannot be forbidden: {error}"))?;
+    forbid_fragments(&socket, probe.target)
+        .map_err(|error| format!("fragments cannot be forbidden: {error}"))?;
     // RFC 791, RFC 8200 and RFC 768: the headers before the payload.
     let headers = if probe.target.is_ipv4() { 20 + 8 } else { 40 + 8 };
     let payload = usize::try_from(mtu).unwrap_or(0).saturating_sub(headers);
@@ -163,8 +172,9 @@ fn forbid_fragments(socket: &UdpSocket, target: SocketAddr) -> io::Result<()> {
     };
     let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
     // SAFETY: `value` lives through the call, and `length` is its size.
-    let status =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), length) };
+    let status = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), length)
+    };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -193,7 +203,13 @@ mod tests {
     #[test]
     fn an_answer_of_the_wrong_place_or_with_the_wrong_source_fails_the_probe() {
         assert_eq!(verify(&probe(), &answer("node2/pod1", "10.244.1.2")), Ok(()));
-        assert!(verify(&probe(), &answer("node3/pod1", "10.244.1.2")).unwrap_err().contains("node3/pod1 answered"));
-        assert!(verify(&probe(), &answer("node2/pod1", "192.0.2.11")).unwrap_err().contains("saw 192.0.2.11"));
+        assert!(
+            verify(&probe(), &answer("node3/pod1", "10.244.1.2"))
+                .unwrap_err()
+                .contains("node3/pod1 answered")
+        );
+        assert!(
+            verify(&probe(), &answer("node2/pod1", "192.0.2.11")).unwrap_err().contains("saw 192.0.2.11")
+        );
     }
 }

@@ -76,7 +76,9 @@ fn among_pods(probes: &mut Vec<Probe>, family: Family, node: &Node<'_>, nodes: &
         for to in node.pods.iter().filter(|to| to.ip != from.ip) {
             probes.push(datagram(ProbeKind::PodPodSame, family, (from.name, from.ip), (to.name, to.ip)));
         }
-        for to in nodes.iter().filter(|other| other.plan != node.plan).filter_map(|other| other.pods.get(number)) {
+        for to in
+            nodes.iter().filter(|other| other.plan != node.plan).filter_map(|other| other.pods.get(number))
+        {
             probes.push(datagram(ProbeKind::PodPodRemote, family, (from.name, from.ip), (to.name, to.ip)));
         }
     }
@@ -93,7 +95,8 @@ fn between_pods_and_nodes(
         for other in [Some(node), next].into_iter().flatten() {
             let to = (other.plan.name.as_str(), other.ip);
             probes.push(datagram(ProbeKind::PodNode, family, (pod.name, pod.ip), to));
-            let mut back = datagram(ProbeKind::NodePod, family, (&other.plan.name, other.ip), (pod.name, pod.ip));
+            let mut back =
+                datagram(ProbeKind::NodePod, family, (&other.plan.name, other.ip), (pod.name, pod.ip));
             if mode == Mode::Bridge && other.plan == node.plan {
                 // A bridge has an address of the pods' subnet, and the kernel prefers it towards that.
                 back.sources.extend(gateway(node.plan, family));
@@ -151,7 +154,8 @@ fn egress_and_mtu(
         }
     }
     let Some(first) = node.pods.first() else { return };
-    let remote = next.and_then(|next| next.pods.first()).map(|pod| ((first.name, first.ip), (pod.name, pod.ip)));
+    let remote =
+        next.and_then(|next| next.pods.first()).map(|pod| ((first.name, first.ip), (pod.name, pod.ip)));
     // A cluster of one node has no farther place than the outside.
     let alone = outside.map(|outside| ((first.name, node.ip), ("outside", outside)));
     if let Some((from, to)) = remote.or(alone) {
@@ -184,7 +188,10 @@ mod tests {
             let probes = probes(3, 2, families);
             for kind in ProbeKind::ALL {
                 for family in families.each() {
-                    assert!(probes.iter().any(|probe| probe.kind == kind && probe.family == *family), "{kind:?}");
+                    assert!(
+                        probes.iter().any(|probe| probe.kind == kind && probe.family == *family),
+                        "{kind:?}"
+                    );
                 }
             }
             assert!(probes.iter().all(|probe| families.each().contains(&probe.family)));
@@ -194,7 +201,9 @@ mod tests {
     #[test]
     fn every_node_and_pod_takes_part_in_every_kind_that_concerns_it() {
         let probes = probes(4, 3, Families::Dual);
-        let from = |kind, place: &str| probes.iter().filter(|probe| probe.kind == kind && probe.from == place).count();
+        let from = |kind, place: &str| {
+            probes.iter().filter(|probe| probe.kind == kind && probe.from == place).count()
+        };
         for node in 1..=4 {
             for pod in 1..=3 {
                 let pod = format!("node{node}/pod{pod}");
@@ -212,7 +221,9 @@ mod tests {
         for probe in probes(2, 1, Families::Ipv4) {
             let wanted = match (probe.kind, probe.from.as_str()) {
                 (ProbeKind::HostportOutside, _) => "192.0.2.2",
-                (ProbeKind::EgressMasq | ProbeKind::HostportHairpin, "node1/pod1") | (_, "node1") => "192.0.2.11",
+                (ProbeKind::EgressMasq | ProbeKind::HostportHairpin, "node1/pod1") | (_, "node1") => {
+                    "192.0.2.11"
+                }
                 (ProbeKind::EgressMasq | ProbeKind::HostportHairpin, _) | (_, "node2") => "192.0.2.12",
                 (_, "node1/pod1") => "10.244.1.3",
                 _ => "10.244.2.3",
@@ -223,7 +234,8 @@ mod tests {
 
     #[test]
     fn a_cluster_of_one_pod_is_still_probed_as_far_as_it_goes() {
-        let kinds: std::collections::BTreeSet<_> = probes(1, 1, Families::Dual).iter().map(|probe| probe.kind).collect();
+        let kinds: std::collections::BTreeSet<_> =
+            probes(1, 1, Families::Dual).iter().map(|probe| probe.kind).collect();
         let absent: Vec<_> = ProbeKind::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect();
         assert_eq!(absent, [ProbeKind::PodPodSame, ProbeKind::PodPodRemote]);
     }
