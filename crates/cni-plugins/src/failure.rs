@@ -5,6 +5,7 @@ use cni_spec::{CniError, ErrorCode};
 use kernel::KernelError;
 use rustix::io::Errno;
 
+use crate::host_ports::HostPortError;
 use crate::wiring::WiringError;
 
 /// The kernel's refusal, with what may be done about the usual ones.
@@ -65,4 +66,13 @@ pub(crate) fn release_failed(error: &ReleaseError) -> CniError {
 /// A failed read or write.
 pub(crate) fn io_failed(attempted: &str, error: &std::io::Error) -> CniError {
     CniError::new(ErrorCode::Io, format!("failed to {attempted}: {error}"))
+}
+
+/// Why host ports could not be opened.
+pub(crate) fn host_ports_failed(error: HostPortError) -> CniError {
+    let code = match &error {
+        HostPortError::Taken { .. } => ErrorCode::HostPortTaken,
+        HostPortError::Kernel { .. } => ErrorCode::KernelRefused,
+    };
+    CniError::new(code, error.to_string())
 }

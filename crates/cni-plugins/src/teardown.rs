@@ -1,14 +1,14 @@
 //! Removing what one attachment has on the node: host ports, shaping, link. Everything is tried, whatever fails, and
 //! everything that fails is told.
 
-use attachment::{Attachment, NetworkName, Record};
+use attachment::{Attachment, Entry, NetworkName, Record, State};
 use cni_spec::{CniError, ErrorCode};
 use kernel::KernelError;
 use kernel::link;
 use kernel::netlink::Socket;
 use link_name::LinkName;
 
-use crate::host_ports;
+use crate::host_ports::{self, Published};
 use crate::wiring::{delete_link, host_link_name, shaping_link_name};
 
 /// An attachment that is to go.
@@ -19,13 +19,26 @@ pub(crate) struct Leftover<'a> {
     /// None where it is lost or cannot be read: then the links are found by their names, and the host ports are left
     /// for the agent, which removes those that no record has.
     pub(crate) record: Option<&'a Record>,
+    /// Whether its host ports are surely open.
+    pub(crate) published: Published,
+}
+
+impl<'a> Leftover<'a> {
+    /// What the record taken in hand says, if anything.
+    pub(crate) fn of(network: &'a NetworkName, attachment: &'a Attachment, entry: Option<&'a Entry>) -> Self {
+        let published = match entry {
+            Some(Entry { state: State::Attached, .. }) => Published::Surely,
+            _ => Published::Perhaps,
+        };
+        Self { network, attachment, record: entry.map(|entry| &entry.record), published }
+    }
 }
 
 /// Removes all of it. The addresses stay reserved; releasing them is the caller's, afterwards.
 pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(), CniError> {
     let mut failed: Vec<String> = Vec::new();
     if let Some(record) = leftover.record
-        && let Err(error) = host_ports::withdraw(record)
+        && let Err(error) = host_ports::withdraw(record, leftover.published)
     {
         failed.push(error.to_string());
     }
@@ -45,7 +58,7 @@ pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(),
 
 /// The pair first: with it goes what the pod sends, and what redirects it.
 fn links_of(leftover: Leftover<'_>) -> Vec<LinkName> {
-    let Leftover { network, attachment, record } = leftover;
+    let Leftover { network, attachment, record, .. } = leftover;
     match record {
         Some(record) => {
             let shaping = record.wiring.bandwidth.as_ref().and_then(|bandwidth| bandwidth.ifb.clone());

@@ -1,18 +1,35 @@
-//! Host ports: elements of maps in the table `inet hostgw_hostport`.
+//! Host ports: ports of the node that lead to a pod, as elements of maps in the table `inet hostgw_hostport`.
 
 mod listener;
+mod publish;
+mod rebuild;
+pub mod table;
 
-use attachment::Record;
-use cni_spec::CniError;
+use kernel::KernelError;
 
 pub(crate) use listener::refuse_listened;
+pub(crate) use publish::{Published, missing, publish, withdraw};
+pub use rebuild::{RebuildReport, rebuild};
 
-pub(crate) fn publish(_record: &Record) -> Result<(), CniError> {
-    Ok(())
-}
-pub(crate) fn withdraw(_record: &Record) -> Result<(), CniError> {
-    Ok(())
-}
-pub(crate) fn missing(_record: &Record) -> Result<Vec<String>, CniError> {
-    Ok(vec![])
+/// Why host ports could not be opened or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostPortError {
+    /// Somebody else has one of them, and lives.
+    #[error("host port {port} is taken by {owner}: use another port, or delete that one")]
+    Taken {
+        /// Protocol and port, with the address where it is on one only.
+        port: String,
+        /// Whose it is.
+        owner: String,
+    },
+    /// The kernel refused.
+    #[error("failed to {attempted} the host ports of attachment {attachment}: {cause}")]
+    Kernel {
+        /// What was to be done.
+        attempted: &'static str,
+        /// For whom.
+        attachment: String,
+        /// Why it was not.
+        cause: KernelError,
+    },
 }

@@ -11,10 +11,13 @@ use std::path::PathBuf;
 use super::facts::{Namespaces, NodeFacts};
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
 use crate::answer::Answer;
-use crate::failure::{io_failed, kernel_refused, release_failed, reserve_failed, wiring_failed};
+use crate::failure::{
+    host_ports_failed, io_failed, kernel_refused, release_failed, reserve_failed, wiring_failed,
+};
+use crate::host_ports::{self as ports, Published};
 use crate::teardown::{Leftover, tear_down};
 use crate::wiring::{Wired, WiringError, attach, delete_link, host_link_name};
-use crate::{bandwidth, host_ports as ports, names};
+use crate::{bandwidth, names};
 
 /// Attaches a pod, and answers with the result.
 pub(crate) fn add(
@@ -94,7 +97,7 @@ fn make(
     host: &mut Socket,
 ) -> Result<(), CniError> {
     let wired = wire(intent, bridge, namespaces, host)?;
-    ports::publish(record)?;
+    ports::publish(record, &conf.ipam.data_dir, link_is_gone).map_err(host_ports_failed)?;
     bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)
 }
 
@@ -139,16 +142,19 @@ fn clear_what_died(store: &Store, attachment: &Attachment, host: &mut Socket) ->
     let Some(detachment) = store.detach(attachment).map_err(|error| release_failed(&error))? else {
         return Ok(());
     };
-    let record = detachment.entry().map(|entry| &entry.record);
-    tear_down(Leftover { network: store.network(), attachment, record }, host)?;
+    tear_down(Leftover::of(store.network(), attachment, detachment.entry()), host)?;
     detachment.release().map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))
 }
 
 /// Takes back all that was made; what cannot be taken back keeps its record, so that DEL or the agent finds it.
 fn undo(cause: CniError, reservation: Reservation<'_>, host: &mut Socket) -> CniError {
     let record = reservation.record();
-    let leftover =
-        Leftover { network: &record.network, attachment: &record.attachment, record: Some(record) };
+    let leftover = Leftover {
+        network: &record.network,
+        attachment: &record.attachment,
+        record: Some(record),
+        published: Published::Perhaps,
+    };
     let undone = match tear_down(leftover, host) {
         Ok(()) => reservation.release().map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

@@ -12,7 +12,7 @@ use kernel::netlink::{Protocol, Socket};
 use kernel::route::{self, Family, Filter, Route};
 
 use super::facts::Namespaces;
-use crate::failure::kernel_refused;
+use crate::failure::{host_ports_failed, kernel_refused};
 use crate::wiring::POD_ROUTE_PROTOCOL;
 use crate::{host_ports, names};
 
@@ -69,7 +69,7 @@ pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<()
     compare_reservation(&expected, &entry.record, &mut differences);
     compare_pod(&expected, &entry.record, &pod, &mut differences);
     compare_node(&entry.record, &node, &mut differences);
-    differences.extend(host_ports::missing(&entry.record)?);
+    differences.extend(host_ports::missing(&entry.record).map_err(host_ports_failed)?);
     if differences.is_empty() {
         return Ok(());
     }

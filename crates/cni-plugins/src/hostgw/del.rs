@@ -20,8 +20,8 @@ pub(crate) fn del(call: &AttachmentCall<Option<PathBuf>>, conf: &StoreConf) -> R
         Some(store) => store.detach(&attachment).map_err(|error| release_failed(&error))?,
         None => None,
     };
-    let record = detachment.as_ref().and_then(|detachment| detachment.entry()).map(|entry| &entry.record);
-    tear_down(Leftover { network: &network, attachment: &attachment, record }, &mut host)?;
+    let entry = detachment.as_ref().and_then(|detachment| detachment.entry());
+    tear_down(Leftover::of(&network, &attachment, entry), &mut host)?;
     // Last, so that nobody gets the addresses while something still carries them.
     detachment.map_or(Ok(()), |detachment| detachment.release().map_err(io))
 }

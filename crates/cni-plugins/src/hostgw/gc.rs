@@ -8,6 +8,7 @@ use kernel::netlink::{Protocol, Socket};
 
 use crate::answer::Answer;
 use crate::failure::kernel_refused;
+use crate::host_ports::Published;
 use crate::names;
 use crate::teardown::{Leftover, tear_down};
 
@@ -26,7 +27,8 @@ pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniErro
     let mut failed: Vec<String> = Vec::new();
     let report = store
         .reclaim_except(&valid, |attachment, record| {
-            match tear_down(Leftover { network: &network, attachment, record }, &mut host) {
+            let leftover = Leftover { network: &network, attachment, record, published: Published::Perhaps };
+            match tear_down(leftover, &mut host) {
                 Ok(()) => true,
                 Err(error) => {
                     failed.push(error.to_string());

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub(crate) mod node;
+pub(crate) mod plugin;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
@@ -64,4 +67,34 @@ pub(crate) fn one_datagram(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> 
         at.recv_from(&mut buffer).unwrap_or_else(|error| panic!("nothing at {to}: {error}"));
     assert_eq!(&buffer[..length], nonce.as_bytes());
     source
+}
+
+/// The first packet each way between the node and a pod, and from each pod to each other one, in each family: each is
+/// sent once. `pods` are namespaces with the addresses that they have.
+pub(crate) fn assert_first_packets(node: &NetNs, gateways: &[IpAddr], pods: &[(&NetNs, Vec<IpAddr>)]) {
+    let any = |ip: &IpAddr| -> IpAddr {
+        if ip.is_ipv4() {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        }
+    };
+    let send = |from: &NetNs, at: &NetNs, to: IpAddr| {
+        let receiver = udp(at, to, 0);
+        let port = receiver.local_addr().unwrap().port();
+        one_datagram(&udp(from, any(&to), 0), SocketAddr::new(to, port), &receiver).ip()
+    };
+    for (pod, own) in pods {
+        for gateway in gateways {
+            assert!(own.contains(&send(pod, node, *gateway)), "from one of {own:?} to {gateway}");
+        }
+        for address in own {
+            send(node, pod, *address);
+        }
+        for (other, others) in pods.iter().filter(|(other, _)| !std::ptr::eq(*other, *pod)) {
+            for address in others {
+                assert!(own.contains(&send(pod, other, *address)), "from one of {own:?} to {address}");
+            }
+        }
+    }
 }

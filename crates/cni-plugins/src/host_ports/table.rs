@@ -1,0 +1,325 @@
+//! The table `inet hostgw_hostport` as a value, and the elements that one attachment has in it (pure).
+//!
+//! Rules never change; a host port is one element of a map for each address family, and one that makes it work from the
+//! pod itself. So adding or removing one is one small transaction, however many there are.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use attachment::{HostPort, Mode, Protocol, Record};
+use kernel::nftables::{
+    BaseChain, Chain, ChainKind, DataType, Element, Family, Hook, MapData, NatFlags, NatKind, NatTarget,
+    Policy, Rule, Selector, Set, Statement, Table, Transport, Value, Verdict,
+};
+use kernel::route;
+
+/// The table's name; its family is `inet`.
+pub const TABLE: &str = "hostgw_hostport";
+
+/// Behind kube-proxy (priority -100): what a Service claims, a NodePort or the address of a load balancer, stays the
+/// Service's; the first translation of a flow is the only one.
+const DESTINATION_PRIORITY: i32 = -95;
+/// Before kube-proxy and the agent (100): theirs would masquerade what must have the node's own address.
+const SOURCE_PRIORITY: i32 = 95;
+
+/// Names of the sets and maps of one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
+    version: route::Family,
+    /// Ports on all of the node's addresses.
+    pub any: &'static str,
+    /// Ports on one address.
+    pub exact: &'static str,
+    /// How a pod reaches its own host port.
+    pub hairpin: &'static str,
+    /// How its neighbours on a bridge reach it.
+    pub bridged: &'static str,
+    /// Addresses that are the node's, and yet no place for host ports: those of dummy links, as kube-proxy's ipvs mode
+    /// and node-local DNS hold them.
+    pub excluded: &'static str,
+}
+
+/// IPv4.
+pub const V4: Names = Names {
+    version: route::Family::V4,
+    any: "any4",
+    exact: "exact4",
+    hairpin: "hairpin4",
+    bridged: "bridged4",
+    excluded: "excluded4",
+};
+
+/// IPv6.
+pub const V6: Names = Names {
+    version: route::Family::V6,
+    any: "any6",
+    exact: "exact6",
+    hairpin: "hairpin6",
+    bridged: "bridged6",
+    excluded: "excluded6",
+};
+
+impl Names {
+    /// Those of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { V4 } else { V6 }
+    }
+
+    fn sets(self) -> [Set; 5] {
+        let address = DataType::address(self.version);
+        let target = || MapData::Values(vec![address, DataType::InetService]);
+        let port = [DataType::InetProto, DataType::InetService];
+        let from = |from| [from, DataType::InetProto, DataType::InetService, address, DataType::InetService];
+        [
+            Set::map(self.any, port, target()),
+            Set::map(self.exact, [address, DataType::InetProto, DataType::InetService], target()),
+            Set::map(self.hairpin, from(address), MapData::Values(vec![address])),
+            Set::map(self.bridged, from(DataType::IfName), MapData::Values(vec![address])),
+            Set::new(self.excluded, [address]),
+        ]
+    }
+
+    fn destination_rules(self) -> [Rule; 3] {
+        let version = Statement::is(Selector::NfProto, Value::Version(self.version));
+        let port = [Selector::L4Proto, Selector::Dport(Transport::Any)];
+        let exact = [Selector::Daddr(self.version), Selector::L4Proto, Selector::Dport(Transport::Any)];
+        let dnat = |selectors: &[Selector], map| {
+            Rule::new([version.clone(), Statement::dnat_to_map(self.version, selectors, map)])
+        };
+        [
+            Rule::new([
+                Statement::is_in([Selector::Daddr(self.version)], self.excluded),
+                Statement::Verdict(Verdict::Return),
+            ]),
+            dnat(&exact, self.exact),
+            dnat(&port, self.any),
+        ]
+    }
+
+    fn source_rules(self) -> [Rule; 2] {
+        let rule = |from, map: &str| {
+            let selectors = vec![
+                from,
+                Selector::L4Proto,
+                Selector::CtOriginalDport,
+                Selector::Daddr(self.version),
+                Selector::Dport(Transport::Any),
+            ];
+            let target =
+                NatTarget::Map { version: self.version, selectors, map: map.to_owned(), port: false };
+            Rule::new([
+                Statement::is(Selector::NfProto, Value::Version(self.version)),
+                Statement::Nat { kind: NatKind::Source, target, flags: NatFlags::default() },
+            ])
+        };
+        [rule(Selector::Saddr(self.version), self.hairpin), rule(Selector::IifName, self.bridged)]
+    }
+}
+
+/// The table without host ports.
+#[must_use]
+pub fn empty_table() -> Table {
+    let nat = |hook, priority| BaseChain { kind: ChainKind::Nat, hook, priority, policy: Policy::Accept };
+    let local = || Rule::new([Statement::fib_daddr_is_local(), Statement::jump("hostports")]);
+    let mut hostports: Vec<Rule> = Vec::new();
+    // 127/8 would need route_localnet, which opens the node's own services to its pods (CVE-2020-8558); [::1] cannot
+    // be translated at all.
+    for loopback in [IpAddr::from([127, 0, 0, 0]), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        let net = if loopback.is_ipv4() { ipnet::IpNet::new_assert(loopback, 8) } else { loopback.into() };
+        let selector = Selector::Daddr(Names::of(loopback).version);
+        hostports
+            .push(Rule::new([Statement::is(selector, Value::Net(net)), Statement::Verdict(Verdict::Return)]));
+    }
+    hostports.extend(V4.destination_rules().into_iter().chain(V6.destination_rules()));
+    let mut table = Table::new(Family::Inet, TABLE);
+    table.sets = V4.sets().into_iter().chain(V6.sets()).collect();
+    table.chains = vec![
+        Chain::regular("hostports", hostports),
+        Chain::base("prerouting", nat(Hook::Prerouting, DESTINATION_PRIORITY), vec![local()]),
+        Chain::base("output", nat(Hook::Output, DESTINATION_PRIORITY), vec![local()]),
+        Chain::base(
+            "postrouting",
+            nat(Hook::Postrouting, SOURCE_PRIORITY),
+            V4.source_rules().into_iter().chain(V6.source_rules()).collect(),
+        ),
+    ];
+    table
+}
+
+/// One element, and the set that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Placed {
+    /// The set's name.
+    pub set: &'static str,
+    /// The element.
+    pub element: Element,
+}
+
+/// Every element of one attachment.
+#[must_use]
+pub fn elements_of(record: &Record) -> Vec<Placed> {
+    let mut placed = Vec::new();
+    for port in &record.host_ports {
+        for allocation in &record.addresses {
+            let pod = allocation.address.addr();
+            let names = Names::of(pod);
+            let Some((set, key)) = key_of(port, pod, names) else { continue };
+            let target = [Value::Ip(pod), Value::Port(port.container_port.get())];
+            placed.push(Placed { set, element: Element::mapping(key, target) });
+            if let Some(node) = own_address(record, pod, allocation.gateway) {
+                for way_back in ways_back(record, port, pod, node) {
+                    // One port on two addresses of the node has one way back.
+                    if !placed.contains(&way_back) {
+                        placed.push(way_back);
+                    }
+                }
+            }
+        }
+    }
+    placed
+}
+
+/// Where the port is listened on in the pod's family; none where the mapping is of the other.
+fn key_of(port: &HostPort, pod: IpAddr, names: Names) -> Option<(&'static str, Vec<Value>)> {
+    let service = [Value::Proto(number(port.protocol)), Value::Port(port.host_port.get())];
+    match port.host_ip {
+        Some(ip) if ip.is_ipv4() != pod.is_ipv4() => None,
+        Some(ip) if !ip.is_unspecified() => {
+            Some((names.exact, std::iter::once(Value::Ip(ip)).chain(service).collect()))
+        }
+        _ => Some((names.any, service.to_vec())),
+    }
+}
+
+/// The node's own address in the pod's family, or the gateway, which is the node's as well.
+fn own_address(record: &Record, pod: IpAddr, gateway: Option<IpAddr>) -> Option<IpAddr> {
+    let own = record.wiring.node_addresses.iter().copied();
+    own.chain(gateway).find(|address| address.is_ipv4() == pod.is_ipv4())
+}
+
+/// A flow from the pod itself to this host port gets the node's address as its source, or the answer would never leave
+/// the pod. The same for a flow from a neighbour on the bridge: the answer would take the short way and miss the
+/// translation back. (Where br_netfilter makes the bridge track flows, no link is known at that point, the answer does
+/// not miss it, and the neighbour keeps its address.)
+fn ways_back(record: &Record, port: &HostPort, pod: IpAddr, node: IpAddr) -> Vec<Placed> {
+    let names = Names::of(pod);
+    let way = |set, from| {
+        let key = [
+            from,
+            Value::Proto(number(port.protocol)),
+            Value::Port(port.host_port.get()),
+            Value::Ip(pod),
+            Value::Port(port.container_port.get()),
+        ];
+        Placed { set, element: Element::mapping(key, [Value::Ip(node)]) }
+    };
+    let mut ways = vec![way(names.hairpin, Value::Ip(pod))];
+    if let Mode::Bridge(bridge) = &record.wiring.mode {
+        ways.push(way(names.bridged, Value::IfName(bridge.clone())));
+    }
+    ways
+}
+
+/// `IPPROTO_…`.
+#[must_use]
+pub fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attachment::{Allocation, Attachment, Netns, NetworkName, Wiring};
+    use link_name::LinkName;
+
+    fn port(protocol: Protocol, host_ip: Option<&str>, host_port: u16) -> HostPort {
+        HostPort {
+            protocol,
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            host_port: host_port.try_into().unwrap(),
+            container_port: 80.try_into().unwrap(),
+        }
+    }
+
+    fn record(mode: Mode, host_ports: Vec<HostPort>) -> Record {
+        let allocation = |address: &str, gateway: &str, range: &str| Allocation {
+            address: address.parse().unwrap(),
+            gateway: Some(gateway.parse().unwrap()),
+            range: range.parse().unwrap(),
+        };
+        Record {
+            network: NetworkName::new("net").unwrap(),
+            attachment: Attachment::new("c", LinkName::new("eth0").unwrap()).unwrap(),
+            created: 0,
+            addresses: vec![
+                allocation("10.244.1.5/24", "10.244.1.1", "10.244.1.1-10.244.1.254"),
+                allocation("fd00::5/64", "fd00::1", "fd00::1-fd00::ffff"),
+            ],
+            host_ports,
+            wiring: Wiring {
+                netns: Netns { path: "/run/netns/p".into(), dev: 4, inode: 5 },
+                boot_id: String::new(),
+                host_link: LinkName::new("hgw1").unwrap(),
+                mode,
+                pod_mac: None,
+                host_mac: None,
+                mtu: 1500,
+                node_addresses: vec!["192.0.2.11".parse().unwrap()],
+                pod_routes: Vec::new(),
+                bandwidth: None,
+                pod: None,
+                result: None,
+            },
+        }
+    }
+
+    fn sets(record: &Record) -> Vec<&'static str> {
+        elements_of(record).iter().map(|placed| placed.set).collect()
+    }
+
+    #[test]
+    fn a_port_on_all_addresses_is_one_element_a_family_and_one_hairpin_each() {
+        let record = record(Mode::Ptp, vec![port(Protocol::Tcp, None, 8080)]);
+        assert_eq!(sets(&record), ["any4", "hairpin4", "any6", "hairpin6"]);
+    }
+
+    #[test]
+    fn a_port_on_one_address_or_family_stays_in_that_family() {
+        for (host_ip, expected) in [
+            ("192.0.2.11", ["exact4", "hairpin4"]),
+            ("0.0.0.0", ["any4", "hairpin4"]),
+            ("::", ["any6", "hairpin6"]),
+        ] {
+            let record = record(Mode::Ptp, vec![port(Protocol::Udp, Some(host_ip), 53)]);
+            assert_eq!(sets(&record), expected, "{host_ip}");
+        }
+    }
+
+    #[test]
+    fn one_port_on_two_addresses_has_one_way_back() {
+        let ports =
+            vec![port(Protocol::Tcp, Some("192.0.2.11"), 80), port(Protocol::Tcp, Some("192.0.2.12"), 80)];
+        assert_eq!(elements_of(&record(Mode::Ptp, ports)).len(), 3);
+    }
+
+    #[test]
+    fn a_bridged_pods_neighbours_have_a_way_back_too() {
+        let bridge = LinkName::new("cni0").unwrap();
+        let record = record(Mode::Bridge(bridge), vec![port(Protocol::Sctp, None, 9)]);
+        assert_eq!(sets(&record), ["any4", "hairpin4", "bridged4", "any6", "hairpin6", "bridged6"]);
+    }
+
+    #[test]
+    fn without_an_address_of_the_node_the_gateway_serves() {
+        let record = record(Mode::Ptp, vec![port(Protocol::Tcp, Some("::"), 80)]);
+        let hairpin = elements_of(&record).into_iter().find(|placed| placed.set == "hairpin6").unwrap();
+        assert_eq!(
+            hairpin.element,
+            Element::mapping(hairpin.element.key.clone(), [Value::Ip("fd00::1".parse().unwrap())])
+        );
+    }
+}
