@@ -1,5 +1,7 @@
 //! A kernel and a cluster small enough to be generated, with every kind of trouble in them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -16,16 +18,16 @@ use proptest::prelude::*;
 
 /// Everything that a pass starts from.
 #[derive(Clone, Debug)]
-pub struct World {
-    pub this_node: NodeName,
-    pub snapshot: ClusterSnapshot,
-    pub settings: Settings,
-    pub attached: BTreeSet<IpAddr>,
-    pub observed: ObservedNode,
+pub(crate) struct World {
+    pub(crate) this_node: NodeName,
+    pub(crate) snapshot: ClusterSnapshot,
+    pub(crate) settings: Settings,
+    pub(crate) attached: BTreeSet<IpAddr>,
+    pub(crate) observed: ObservedNode,
 }
 
 impl World {
-    pub fn desired(&self) -> DesiredNode {
+    pub(crate) fn desired(&self) -> DesiredNode {
         desired(&DesiredInputs {
             this_node: &self.this_node,
             snapshot: &self.snapshot,
@@ -36,12 +38,12 @@ impl World {
         })
     }
 
-    pub fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         plan(&self.desired(), &self.observed, &self.settings)
     }
 
     /// Without anything of one family.
-    pub fn without(mut self, family: Family) -> Self {
+    pub(crate) fn without(mut self, family: Family) -> Self {
         let other = |net: &IpNet| Family::of_net(net) != family;
         for node in self.snapshot.nodes.values_mut() {
             let (cidrs, ips) = (node.pod_cidrs.clone(), node.internal_ips.clone());
@@ -68,7 +70,7 @@ fn only<T: Copy>(values: &PerFamily<T>, without: Family) -> PerFamily<T> {
 }
 
 /// What the kernel and the files hold after the plan was carried out.
-pub fn apply(observed: &ObservedNode, plan: &Plan) -> ObservedNode {
+pub(crate) fn apply(observed: &ObservedNode, plan: &Plan) -> ObservedNode {
     let mut node = observed.clone();
     for change in plan.changes() {
         match change {
@@ -150,7 +152,7 @@ fn apply_route(routes: &mut Vec<ObservedRoute>, change: &RouteChange) {
             superseded.iter().for_each(|old| remove(routes, old.key, old.leg));
         }
         RouteChange::Delete { routes: gone, .. } => {
-            gone.iter().for_each(|old| remove(routes, old.key, old.leg))
+            gone.iter().for_each(|old| remove(routes, old.key, old.leg));
         }
     }
 }
@@ -349,7 +351,7 @@ fn any_observed() -> impl Strategy<Value = ObservedNode> {
     )
 }
 
-pub fn any_world() -> impl Strategy<Value = World> {
+pub(crate) fn any_world() -> impl Strategy<Value = World> {
     let attached = prop::collection::btree_set(
         prop_oneof![
             Just("10.9.9.9".parse().unwrap()),
