@@ -9,6 +9,7 @@ use crate::host_ports::HostPortError;
 use crate::wiring::WiringError;
 
 /// The kernel's refusal, with what may be done about the usual ones.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(crate) fn kernel_refused(error: KernelError) -> CniError {
     let remedy = match error.errno {
         Errno::PERM | Errno::ACCESS => "the plugin needs CAP_NET_ADMIN and CAP_SYS_ADMIN on the node",
@@ -69,6 +70,7 @@ pub(crate) fn io_failed(attempted: &str, error: &std::io::Error) -> CniError {
 }
 
 /// Why host ports could not be opened.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(crate) fn host_ports_failed(error: HostPortError) -> CniError {
     let code = match &error {
         HostPortError::Taken { .. } => ErrorCode::HostPortTaken,

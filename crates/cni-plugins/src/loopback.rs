@@ -32,7 +32,7 @@ pub(crate) fn add(netns: &Path, conf: &BaseConf, answer: &mut Answer) -> Result<
     answer.give(&json).map_err(|error| io_failed("write the result to standard output", &error))
 }
 
-/// Sets the link down; a namespace that is gone is well.
+/// Sets the link down; a namespace that is gone, or of which only the mount point is left, is well.
 pub(crate) fn del(netns: Option<&Path>) -> Result<(), CniError> {
     let Some(netns) = netns else { return Ok(()) };
     let down = inside(netns, || {
@@ -41,8 +41,11 @@ pub(crate) fn del(netns: Option<&Path>) -> Result<(), CniError> {
         Socket::open(Protocol::Route)?.execute_all(&mut batch)
     });
     match down {
-        Err(error) if error.code == ErrorCode::NetworkNamespaceGone => Ok(()),
-        other => other,
+        Err(error) => match error.code {
+            ErrorCode::NetworkNamespaceGone | ErrorCode::InvalidNetworkNamespace => Ok(()),
+            _ => Err(error),
+        },
+        Ok(()) => Ok(()),
     }
 }
 

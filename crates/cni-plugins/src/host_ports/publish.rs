@@ -57,7 +57,7 @@ pub(crate) fn publish(
         match transaction.commit(&mut socket) {
             Ok(()) => return Ok(()), // forget_old_flows(record, &mut socket),
             Err(error) if error.errno == Errno::NOENT && table_is_there && stale.is_empty() => {
-                table_is_there = false
+                table_is_there = false;
             }
             Err(error) if error.is_present() && !table_is_there => table_is_there = true,
             // What was stale has gone by itself.

@@ -48,7 +48,7 @@ impl Surroundings<'_> {
             allocations.iter().filter_map(|given| self.pod_address(given)).collect();
         let routes = self.routes(&addresses);
         let names = (host_link_name(self.network, self.attachment), self.attachment.ifname().clone());
-        let mac = self.conf.requested_mac(self.args).map(|mac| mac.octets());
+        let mac = self.conf.requested_mac(self.args).map(cni_spec::MacAddress::octets);
         let link = plan_link(names, mac, self.facts.mtu, self.wiring(), &addresses, &routes);
         let result = self.result(&link, &addresses, routes);
         Intent { link, result }
