@@ -6,6 +6,7 @@
 //! milliseconds stands on it.
 
 pub mod address;
+pub mod conntrack;
 mod error;
 pub mod events;
 pub mod link;
@@ -15,5 +16,6 @@ pub mod netns;
 pub mod nftables;
 pub mod route;
 pub mod sysctl;
+pub mod traffic_control;
 
 pub use error::KernelError;
