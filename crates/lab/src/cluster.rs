@@ -19,8 +19,8 @@ use crate::node::{Node, root_of};
 use crate::nodes_file::{config_yaml, nodes_yaml};
 use crate::place::{self, Place};
 use crate::policy_rule::{self, PolicyRule};
-use crate::probe::{Inhabitants, Server};
-use crate::report::ProbeKind;
+use crate::probe::{self, Inhabitants, Server, first_targets};
+use crate::report::{ProbeKind, ProbeReport};
 use crate::runtime::{self, Pod};
 use crate::topology::{HOST_PORT, NodePlan, Topology, UPLINK};
 use crate::{LabError, Options, foreign, root_folder};
@@ -110,41 +110,56 @@ impl Cluster {
         Ok(took)
     }
 
-    /// Attaches every pod as a runtime does, nodes side by side.
-    pub(crate) fn attach_pods(&mut self) -> Result<(), LabError> {
-        let conflists = self.conflists.clone();
+    /// Attaches every pod as a runtime does, nodes side by side. Each node's last pod comes when the others answer
+    /// already, and probes them as soon as its ADD returned: gives what came of these first packets.
+    pub(crate) fn attach_pods(&mut self) -> Result<Vec<ProbeReport>, LabError> {
+        let outside = &self.topology.outside;
+        let ips: Vec<_> = outside.lan.iter().chain(&outside.unmasqueraded).map(IpNet::addr).collect();
+        self.servers.push(Server::start("outside", &self.outside.netns(), &ips)?);
+        for node in &self.nodes {
+            let ips: Vec<_> = node.plan.internal.iter().map(IpNet::addr).collect();
+            self.servers.push(Server::start(&node.plan.name, &node.place.netns(), &ips)?);
+        }
         self.pods = self.on_each_node(|node| {
-            let conflist = conflists.get(usize::from(node.plan.number) - 1).cloned();
-            let names = node.plan.pod_names();
-            let conflist = conflist.ok_or_else(|| LabError::Inner {
-                message: format!("{} was not announced", node.plan.name),
-                exit: 1,
-            })?;
+            let (conflist, mut names) = (self.conflist_of(node)?, node.plan.pod_names());
+            names.pop();
+            let host_port = |number| (number == 0).then_some(HOST_PORT);
             node.place.run(move || {
-                let host_port = |number| (number == 0).then_some(HOST_PORT);
-                names
-                    .iter()
-                    .enumerate()
-                    .map(|(number, name)| runtime::add(&conflist, name, host_port(number)))
-                    .collect()
+                let numbered = names.iter().enumerate();
+                numbered.map(|(number, name)| runtime::add(&conflist, name, host_port(number))).collect()
             })
         })?;
-        self.pods.iter().flatten().try_for_each(|pod| place::publish_pod(&pod.name, &pod.netns))
+        for pod in self.pods.iter().flatten() {
+            self.servers.push(Server::start(&pod.name, &pod.netns, &pod.ips)?);
+        }
+        let last = self.on_each_node(|node| self.attach_last_pod(node))?;
+        let mut reports = Vec::new();
+        for ((pod, of_pod), pods) in last.into_iter().zip(&mut self.pods) {
+            self.servers.push(Server::start(&pod.name, &pod.netns, &pod.ips)?);
+            reports.extend(of_pod);
+            pods.push(pod);
+        }
+        self.pods.iter().flatten().try_for_each(|pod| place::publish_pod(&pod.name, &pod.netns))?;
+        Ok(reports)
     }
 
-    /// Makes every place answer on every address that it is probed under.
-    pub(crate) fn start_servers(&mut self) -> Result<(), LabError> {
-        let outside = &self.topology.outside;
-        let mut ips: Vec<_> = outside.lan.iter().chain(&outside.unmasqueraded).map(IpNet::addr).collect();
-        self.servers.push(Server::start("outside", &self.outside.netns(), &ips)?);
-        for (node, pods) in self.nodes.iter().zip(&self.pods) {
-            ips = node.plan.internal.iter().map(IpNet::addr).collect();
-            self.servers.push(Server::start(&node.plan.name, &node.place.netns(), &ips)?);
-            for pod in pods {
-                self.servers.push(Server::start(&pod.name, &pod.netns, &pod.ips)?);
-            }
-        }
-        Ok(())
+    fn attach_last_pod(&self, node: &Node) -> Result<(Pod, Vec<ProbeReport>), LabError> {
+        let conflist = self.conflist_of(node)?;
+        let targets = first_targets(&self.topology, &self.inhabitants(), node.plan.number);
+        let name = node.plan.pod_names().pop().unwrap_or_default();
+        let host_port = (node.plan.pods == 1).then_some(HOST_PORT);
+        node.place.run(move || {
+            let pod = runtime::add(&conflist, &name, host_port)?;
+            let probes = targets.iter().filter_map(|target| target.probed_from(&pod.name, &pod.ips));
+            let reports = probes.map(|probe| probe::send_first(&probe, &pod.netns)).collect();
+            Ok((pod, reports))
+        })
+    }
+
+    fn conflist_of(&self, node: &Node) -> Result<Conflist, LabError> {
+        let missing =
+            || LabError::Inner { message: format!("{} was not announced", node.plan.name), exit: 1 };
+        self.conflists.get(usize::from(node.plan.number) - 1).cloned().ok_or_else(missing)
     }
 
     /// What the matrix of probes is made of.

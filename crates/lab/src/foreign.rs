@@ -16,7 +16,7 @@ use crate::report::ForeignObjects;
 use crate::ruleset;
 use crate::topology::{UPLINK, is_of};
 
-/// The foreign link.
+/// The foreign link: a bridge with the addresses that Docker gives its own.
 pub(crate) const LINK: &str = "foreign0";
 /// Protocols of our routes: the agent's and the pods' own.
 pub(crate) const OUR_PROTOCOLS: [u8; 2] = [104, 105];
@@ -38,14 +38,14 @@ struct Planted {
 fn planted(family: Family) -> Planted {
     match family {
         Family::Ipv4 => Planted {
-            address: "203.0.113.5/24",
+            address: "172.17.0.1/16",
             statics: "198.18.0.0/15",
             birds: "10.244.200.0/24",
             neighbour: "192.0.2.250",
         },
         Family::Ipv6 => Planted {
-            address: "2001:db8:f::5/64",
-            statics: "2001:db8:a::/48",
+            address: "fd00:d0c::1/64",
+            statics: "fd00:a::/48",
             birds: "fd00:10:244:200::/64",
             neighbour: "2001:db8:0:1::250",
         },

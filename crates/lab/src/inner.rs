@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, setsid, wait};
 use rustix::thread::UnshareFlags;
 
@@ -43,6 +44,7 @@ fn build() -> Result<(Report, Cluster), LabError> {
     let options: Options =
         serde_json::from_str(&line).map_err(|error| LabError::io("read the lab's options")(error.into()))?;
     options.check()?;
+    refuse_orphanhood()?;
     let programs = binaries::open(&options.bin_dir)?;
     let own = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
     unshare(own).map_err(|source| {
@@ -52,6 +54,14 @@ fn build() -> Result<(Report, Cluster), LabError> {
     rustix::system::sethostname(b"lan").map_err(LabError::call("set the host name lan"))?;
     root_folder::enter_lab_root()?;
     scenario::run(&options, programs)
+}
+
+/// The launcher may have ended before its end was made ours; then the pipe to it is closed.
+fn refuse_orphanhood() -> Result<(), LabError> {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::HUP)];
+    poll(&mut fds, Some(&Timespec::default())).map_err(LabError::call("look after the launcher"))?;
+    if fds[0].revents().is_empty() { Ok(()) } else { Err(LabError::Interrupted) }
 }
 
 fn say(message: &Message) -> io::Result<()> {

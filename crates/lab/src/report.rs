@@ -201,6 +201,8 @@ pub struct ProbeReport {
     pub kind: ProbeKind,
     /// How it travelled.
     pub transport: Transport,
+    /// Whether it was sent as soon as the pod's ADD returned, before the pod sent anything else to that place.
+    pub first_packet: bool,
     /// Whether the right place answered, and saw the right source address.
     pub ok: bool,
     /// From the datagram's departure to its answer, in microseconds.
@@ -308,6 +310,7 @@ pub(crate) mod tests {
             family,
             kind: ProbeKind::PodPodRemote,
             transport: Transport::Udp,
+            first_packet: false,
             ok: error.is_none(),
             rtt_us,
             seen_source: rtt_us.map(|_| ip("10.244.1.2")),

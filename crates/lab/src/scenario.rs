@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         || cluster.plant_foreign(),
         |before| {
             let objects = before.iter().map(BTreeSet::len).sum();
-            (true, format!("{} planted and listed", count(objects, "object")))
+            (true, format!("{} listed, some planted", count(objects, "object")))
         },
     )?;
     let ready = progress.step(
@@ -42,27 +42,28 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         let name = node.plan.name.clone();
         node.place.run(move || aftermath::links(&name))
     })?;
-    progress.step("pods", || cluster.attach_pods(), |()| (true, "attached by the plugin".to_owned()))?;
-    progress.step("servers", || cluster.start_servers(), |()| (true, "answer everywhere".to_owned()))?;
+    let first = progress.step(
+        "pods",
+        || cluster.attach_pods(),
+        |first| {
+            let (good, said) = passed(first);
+            (good, format!("attached; of first packets, {said}"))
+        },
+    )?;
     if let Some(kind) = options.fault {
         let planted = || fault::plant(kind, &cluster.nodes, &cluster.pods);
         progress.step("fault", planted, |()| (true, format!("planted against {}", kind.name())))?;
     }
-    let probes = progress.step(
-        "probes",
-        || Ok::<_, LabError>(send_probes(&cluster, options)),
-        |probes| {
-            let passed = probes.iter().filter(|probe| probe.ok).count();
-            (passed == probes.len(), format!("{passed} of {} passed", probes.len()))
-        },
-    )?;
-    let mut report = report(options, &cluster, binaries, &ready, probes);
+    let send = || Ok::<_, LabError>(send_probes(&cluster, options));
+    let mut probes = progress.step("probes", send, |probes| passed(probes))?;
+    probes.extend(first);
+    let mut report = report(options, &cluster, binaries, &ready, probe::in_order(probes));
     if options.fault.is_none() && !options.keep {
         take_down(&mut cluster, &mut progress, &mut report, &links)?;
     }
     if options.fault.is_none() {
         report.foreign_objects = progress.step(
-            "foreign",
+            "others",
             || compare_foreign(&cluster, &before),
             |found| {
                 let changed: usize = found.iter().map(|node| node.changed.len()).sum();
@@ -80,6 +81,12 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
 
 fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Whether all probes passed, and how many did.
+fn passed(probes: &[ProbeReport]) -> (bool, String) {
+    let passed = probes.iter().filter(|probe| probe.ok).count();
+    (passed == probes.len(), format!("{passed} of {} passed", probes.len()))
 }
 
 fn send_probes(cluster: &Cluster, options: &Options) -> Vec<ProbeReport> {

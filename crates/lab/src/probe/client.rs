@@ -47,6 +47,7 @@ pub(super) fn send(probe: &Probe, netns: Option<&NetNs>) -> ProbeReport {
         family: probe.family,
         kind: probe.kind,
         transport: probe.transport,
+        first_packet: false,
         ok: error.is_none(),
         rtt_us,
         seen_source,

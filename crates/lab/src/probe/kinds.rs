@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::Probe;
 use crate::options::{Family, Mode};
 use crate::report::{ProbeKind, Transport};
@@ -29,6 +31,48 @@ struct Node<'a> {
 /// Every probe.
 pub(crate) fn matrix(topology: &Topology, pods: &Inhabitants) -> Vec<Probe> {
     topology.families.each().iter().flat_map(|family| of_family(topology, pods, *family)).collect()
+}
+
+/// Whom a pod of a node probes as soon as it is attached: its node (the gateway), a pod there, and a pod elsewhere,
+/// as far as they are there already.
+pub(crate) fn first_targets(topology: &Topology, pods: &Inhabitants, number: u8) -> Vec<Target> {
+    let nodes = topology.nodes.len().max(1);
+    let (own, next) = (usize::from(number) - 1, usize::from(number) % nodes);
+    let mut targets = Vec::new();
+    for family in topology.families.each() {
+        let mut add = |kind, name: &str, ips: &[IpAddr]| {
+            let ip = ips.iter().copied().find(|ip| is_of(*family, *ip));
+            targets.extend(ip.map(|ip| Target { kind, family: *family, name: name.to_owned(), ip }));
+        };
+        let first_pod = |node: usize| pods.get(node).and_then(|pods| pods.first());
+        if let Some(node) = topology.nodes.get(own) {
+            add(ProbeKind::PodNode, &node.name, &node.internal.iter().map(IpNet::addr).collect::<Vec<_>>());
+        }
+        if let Some((name, ips, _)) = first_pod(own) {
+            add(ProbeKind::PodPodSame, name, ips);
+        }
+        if let Some((name, ips, _)) = first_pod(next).filter(|_| next != own) {
+            add(ProbeKind::PodPodRemote, name, ips);
+        }
+    }
+    targets
+}
+
+/// Whom a pod is to probe that has no address yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    kind: ProbeKind,
+    family: Family,
+    name: String,
+    ip: IpAddr,
+}
+
+impl Target {
+    /// The probe, once the pod has its addresses.
+    pub(crate) fn probed_from(&self, pod: &str, ips: &[IpAddr]) -> Option<Probe> {
+        let own = ips.iter().copied().find(|ip| is_of(self.family, *ip))?;
+        Some(datagram(self.kind, self.family, (pod, own), (&self.name, self.ip)))
+    }
 }
 
 fn of_family(topology: &Topology, inhabitants: &Inhabitants, family: Family) -> Vec<Probe> {
@@ -196,6 +240,32 @@ mod tests {
             }
             assert!(probes.iter().all(|probe| families.each().contains(&probe.family)));
         }
+    }
+
+    #[test]
+    fn a_new_pod_first_probes_its_node_a_pod_there_and_a_pod_elsewhere() {
+        let topology = Topology::new(&options(2, 2, Families::Ipv4));
+        let pods: Inhabitants = (1..=2)
+            .map(|node| {
+                vec![(
+                    format!("node{node}/pod1"),
+                    vec![format!("10.244.{node}.2").parse().unwrap()],
+                    Some(HOST_PORT),
+                )]
+            })
+            .collect();
+        let own = "10.244.2.3".parse().unwrap();
+        let probes: Vec<_> = first_targets(&topology, &pods, 2)
+            .iter()
+            .filter_map(|target| target.probed_from("node2/pod2", &[own]))
+            .map(|probe| (probe.kind, probe.responder, probe.sources))
+            .collect();
+        let wanted = [
+            (ProbeKind::PodNode, "node2"),
+            (ProbeKind::PodPodSame, "node2/pod1"),
+            (ProbeKind::PodPodRemote, "node1/pod1"),
+        ];
+        assert_eq!(probes, wanted.map(|(kind, to)| (kind, to.to_owned(), vec![own])));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::thread;
 use kernel::netns::NetNs;
 
 pub(crate) use echo::Server;
-pub(crate) use kinds::{Inhabitants, matrix};
+pub(crate) use kinds::{Inhabitants, first_targets, matrix};
 
 use crate::options::Family;
 use crate::report::{ProbeKind, ProbeReport, Transport};
@@ -38,7 +38,7 @@ pub(crate) struct Probe {
 /// How many probes are under way at once.
 const AT_ONCE: usize = 4;
 
-/// Sends all probes, in the order that `seed` decides, each once; reports them in the order of the contract.
+/// Sends all probes, in the order that `seed` decides, each once.
 pub(crate) fn send_all(
     mut probes: Vec<Probe>,
     seed: u64,
@@ -58,9 +58,18 @@ pub(crate) fn send_all(
             scope.spawn(work);
         }
     });
-    let mut reports = reports.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    reports.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Sends one probe from a pod whose ADD just returned.
+pub(crate) fn send_first(probe: &Probe, netns: &NetNs) -> ProbeReport {
+    ProbeReport { first_packet: true, ..client::send(probe, Some(netns)) }
+}
+
+/// Puts reports in the order of the contract, whatever order they were sent in.
+pub(crate) fn in_order(mut reports: Vec<ProbeReport>) -> Vec<ProbeReport> {
     reports.sort_by(|one, other| {
-        let key = |report: &ProbeReport| (report.kind, report.family, report.transport);
+        let key = |report: &ProbeReport| (report.kind, report.family, report.transport, !report.first_packet);
         key(one).cmp(&key(other)).then_with(|| (&one.from, &one.to).cmp(&(&other.from, &other.to)))
     });
     reports
