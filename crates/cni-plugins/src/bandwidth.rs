@@ -1,12 +1,87 @@
-//! Bandwidth
+//! Bandwidth: a token bucket for what the node sends to the pod, on the node's end of the pair, and one for what the
+//! pod sends, on a link of its own through which that is led. The pod has no hand in either.
+
 use attachment::Record;
-use cni_spec::{Bandwidth, CniError};
-use kernel::netlink::Socket;
+use cni_spec::{Bandwidth, CniError, RateLimit};
+use kernel::KernelError;
+use kernel::link;
+use kernel::netlink::{Batch, Socket};
+use kernel::traffic_control::{TokenBucket, add_ingress, redirect_ingress, set_token_bucket};
+use rustix::io::Errno;
+
+use crate::failure::kernel_refused;
+
+/// For how long a packet may wait for tokens, in milliseconds; as the reference plugin.
+const LATENCY: u64 = 25;
+/// Ethernet's header and a VLAN tag, which count.
+const FRAME_HEADER: u64 = 18;
+/// So many full packets may always wait, however low the rate: less would starve a TCP flow.
+const QUEUED_PACKETS: u64 = 4;
+
+/// Shapes the pod's traffic as configured; `host_index` is the node's end of its pair.
 pub(crate) fn limit(
-    _record: &Record,
-    _limits: &Bandwidth,
-    _host_index: u32,
-    _host: &mut Socket,
+    record: &Record,
+    limits: &Bandwidth,
+    host_index: u32,
+    host: &mut Socket,
 ) -> Result<(), CniError> {
-    Ok(())
+    if let Some(ingress) = limits.ingress {
+        let mut batch = Batch::new();
+        set_token_bucket(&mut batch, host_index, &bucket(ingress, record.wiring.mtu));
+        host.execute_all(&mut batch).map_err(kernel_refused)?;
+    }
+    let shaping = record.wiring.bandwidth.as_ref().and_then(|bandwidth| bandwidth.ifb.as_ref());
+    let (Some(egress), Some(name)) = (limits.egress, shaping) else { return Ok(()) };
+    let mut batch = Batch::new();
+    link::create_ifb(&mut batch, name, record.wiring.mtu);
+    link::request_by_name(&mut batch, name.as_str());
+    let mut made = None;
+    let failures = host
+        .execute_reading(&mut batch, |kind, payload| made = link::answer(kind, payload))
+        .map_err(kernel_refused)?;
+    if let Some(failure) = failures.into_iter().next() {
+        return Err(kernel_refused(failure.error.attempting(format!("create ifb link {name}"))));
+    }
+    let missing = || KernelError::new(format!("find link {name} just made"), Errno::NODEV);
+    let shaping = made.ok_or_else(missing).map_err(kernel_refused)?;
+    let mut batch = Batch::new();
+    link::set_no_automatic_link_local(&mut batch, shaping.index);
+    set_token_bucket(&mut batch, shaping.index, &bucket(egress, record.wiring.mtu));
+    add_ingress(&mut batch, host_index);
+    redirect_ingress(&mut batch, host_index, shaping.index);
+    host.execute_all(&mut batch).map_err(kernel_refused)
+}
+
+/// From bits, as Kubernetes counts, to the kernel's bytes.
+fn bucket(limit: RateLimit, mtu: u32) -> TokenBucket {
+    let packet = u64::from(mtu) + FRAME_HEADER;
+    let rate = (limit.rate / 8).max(1);
+    // A packet larger than the bucket would never go.
+    let burst = (limit.burst / 8).max(packet);
+    let waiting = (rate.saturating_mul(LATENCY) / 1_000).max(QUEUED_PACKETS * packet);
+    let narrow = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    TokenBucket { rate, burst: narrow(burst), limit: narrow(waiting.saturating_add(burst)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_become_bytes_and_what_waits_is_25_ms_and_the_burst() {
+        let bucket = bucket(RateLimit { rate: 80_000_000, burst: 8_000_000 }, 1500);
+        assert_eq!(bucket, TokenBucket { rate: 10_000_000, burst: 1_000_000, limit: 1_250_000 });
+    }
+
+    #[test]
+    fn a_full_packet_always_fits() {
+        let bucket = bucket(RateLimit { rate: 8, burst: 8 }, 1500);
+        assert_eq!(bucket, TokenBucket { rate: 1, burst: 1518, limit: 5 * 1518 });
+    }
+
+    #[test]
+    fn values_beyond_the_kernels_are_its_largest() {
+        let bucket = bucket(RateLimit { rate: u64::MAX, burst: u64::MAX }, 1500);
+        assert_eq!((bucket.rate, bucket.burst, bucket.limit), (u64::MAX / 8, u32::MAX, u32::MAX));
+    }
 }

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use attachment::{Attachment, Claim, NetworkName, Record, Store};
+use attachment::{Attachment, Claim, NetworkName, Protocol, Record, Store};
 use kernel::KernelError;
+use kernel::conntrack;
 use kernel::netlink::{self, Socket};
 use kernel::nftables::{Element, Existing, Family, Set, TableName, Transaction, elements};
 use rustix::io::Errno;
 
 use super::HostPortError;
-use super::table::{Placed, TABLE, elements_of, empty_table};
+use super::table::{Placed, TABLE, elements_of, empty_table, number};
 
 /// Whether a record's host ports are known to be in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(crate) fn publish(
             transaction.add_elements(&table_name(), set, element, Existing::Keep);
         });
         match transaction.commit(&mut socket) {
-            Ok(()) => return Ok(()), // forget_old_flows(record, &mut socket),
+            Ok(()) => return forget_old_flows(record, &mut socket),
             Err(error) if error.errno == Errno::NOENT && table_is_there && stale.is_empty() => {
                 table_is_there = false;
             }
@@ -91,7 +92,7 @@ pub(crate) fn withdraw(record: &Record, published: Published) -> Result<(), Host
             transaction.delete_elements(&table_name(), set, element);
         });
         match transaction.commit(&mut socket) {
-            Ok(()) => return Ok(()), // forget_own_flows(record, &mut socket),
+            Ok(()) => return forget_own_flows(record, &mut socket),
             // One of them is gone, after a flush of the ruleset, say: then only those that are there.
             Err(error) if error.errno == Errno::NOENT => sure = false,
             Err(error) => return Err(failed(error)),
@@ -198,4 +199,42 @@ fn refuse_living(
 fn owner(store: &Store, claim: &Claim, record: &Record) -> Option<Attachment> {
     let owner = store.owner_of_claim(claim).ok().flatten()?;
     (*store.network() != record.network || owner != record.attachment).then_some(owner)
+}
+
+/// Flows that were there before the port was opened go on past it: UDP and SCTP have no other beginning to wait for.
+fn forget_old_flows(record: &Record, socket: &mut Socket) -> Result<(), HostPortError> {
+    for port in record.host_ports.iter().filter(|port| port.protocol != Protocol::Tcp) {
+        for allocation in &record.addresses {
+            let pod = allocation.address.addr();
+            let host_ip = port.host_ip.filter(|ip| !ip.is_unspecified());
+            if host_ip.is_some_and(|ip| ip.is_ipv4() != pod.is_ipv4()) {
+                continue;
+            }
+            conntrack::delete_to_port(
+                socket,
+                family(pod),
+                number(port.protocol),
+                port.host_port.get(),
+                host_ip,
+            )
+            .map_err(|cause| failure("forget old flows to", record, cause))?;
+        }
+    }
+    Ok(())
+}
+
+/// Flows that lead to the pod would lead to whoever gets its address next.
+fn forget_own_flows(record: &Record, socket: &mut Socket) -> Result<(), HostPortError> {
+    for port in record.host_ports.iter().filter(|port| port.protocol != Protocol::Tcp) {
+        for allocation in &record.addresses {
+            let pod = allocation.address.addr();
+            conntrack::delete_replies_from(socket, pod, number(port.protocol), port.container_port.get())
+                .map_err(|cause| failure("forget flows of", record, cause))?;
+        }
+    }
+    Ok(())
+}
+
+fn family(ip: std::net::IpAddr) -> kernel::route::Family {
+    if ip.is_ipv4() { kernel::route::Family::V4 } else { kernel::route::Family::V6 }
 }

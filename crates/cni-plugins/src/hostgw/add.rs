@@ -28,7 +28,7 @@ pub(crate) fn add(
     let (network, attachment) = names::of(&conf.base, &call.attachment)?;
     let namespaces = Namespaces::open(&call.netns, call.netns_override)?;
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
-    let facts = NodeFacts::gather(conf, &mut host)?;
+    let facts = NodeFacts::gather(conf, &mut host, answer)?;
     let store = Store::open(&conf.ipam.data_dir, &network)
         .map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))?;
     clear_what_died(&store, &attachment, &mut host)?;

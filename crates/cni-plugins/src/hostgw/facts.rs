@@ -6,10 +6,11 @@ use std::path::Path;
 use cni_spec::{CniError, ErrorCode, IpFamily, NetConf, NodeAddresses};
 use kernel::netlink::Socket;
 use kernel::netns::{NetNs, NetNsId};
-use kernel::route::Route;
+use kernel::route::{Route, RouteKind};
 use kernel::{KernelError, link, route};
 use rustix::io::Errno;
 
+use crate::answer::Answer;
 use crate::failure::kernel_refused;
 
 /// Where the node has no uplink yet, Ethernet's.
@@ -69,11 +70,22 @@ pub(super) struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Asks the kernel for what `conf` does not say.
-    pub(super) fn gather(conf: &NetConf, socket: &mut Socket) -> Result<Self, CniError> {
+    /// Asks the kernel for what `conf` does not say. A configured address that the node does not hold (any more) would
+    /// make the kernel refuse every pod's route: it is ignored, and `answer` is told.
+    pub(super) fn gather(conf: &NetConf, socket: &mut Socket, answer: &mut Answer) -> Result<Self, CniError> {
         let mut facts = Self { addresses: conf.node_addresses, mtu: conf.mtu.unwrap_or(0) };
-        let wanted = |family| conf.ipam.range_sets.has_family(family);
-        let missing = |family| wanted(family) && conf.node_addresses.of(family).is_none();
+        for family in IpFamily::BOTH {
+            let Some(address) = facts.addresses.of(family) else { continue };
+            if !is_local(socket, address)? {
+                answer.warn(&format!("`nodeAddresses`: {address} is no address of this node, it is ignored"));
+                match family {
+                    IpFamily::V4 => facts.addresses.v4 = None,
+                    IpFamily::V6 => facts.addresses.v6 = None,
+                }
+            }
+        }
+        let held = facts.addresses;
+        let missing = |family| conf.ipam.range_sets.has_family(family) && held.of(family).is_none();
         for family in IpFamily::BOTH {
             if !missing(family) && facts.mtu != 0 {
                 continue;
@@ -94,6 +106,14 @@ impl NodeFacts {
             facts.mtu = FALLBACK_MTU;
         }
         Ok(facts)
+    }
+}
+
+fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, CniError> {
+    match route::look_up(socket, address, None) {
+        Ok(route) => Ok(route.kind == RouteKind::Local),
+        Err(error) if no_route(error.errno) => Ok(false),
+        Err(error) => Err(kernel_refused(error)),
     }
 }
 

@@ -29,11 +29,9 @@ pub fn delete_link(host: &mut Socket, index: u32) -> Result<(), KernelError> {
     let child = unsafe { libc::fork() };
     match child {
         0 => {
-            // SAFETY: closing descriptors and leaving touch nothing that the parent shares but the descriptors' copies.
+            close_all();
+            // SAFETY: leaves without running anything of the parent's.
             unsafe {
-                for descriptor in 0..3 {
-                    libc::close(descriptor);
-                }
                 // A socket of its own: on a shared one, either could read what the other waits for.
                 let deleted = Socket::open(Protocol::Route).and_then(|mut own| own.execute_all(&mut batch));
                 let code = match deleted {
@@ -50,6 +48,20 @@ pub fn delete_link(host: &mut Socket, index: u32) -> Result<(), KernelError> {
             _ => Ok(()),
         },
         child => wait_for_deletion(host, &mut events, index, child),
+    }
+}
+
+/// Closes every descriptor of the child: an answer's reader would wait for it, and a record's lock, which the child's
+/// copy keeps, would outlive a parent that is killed and turn the next DEL away.
+fn close_all() {
+    // SAFETY: the child uses none of the descriptors that it got.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) != 0 {
+            // Before Linux 5.9; this process never has more than a few.
+            for descriptor in 0..64 {
+                libc::close(descriptor);
+            }
+        }
     }
 }
 

@@ -157,7 +157,8 @@ fn merge(value: &mut Value, patch: Value) {
     }
 }
 
-/// Links, addresses and routes of the calling thread's namespace, each as one line, sorted.
+/// Links, addresses and routes of the calling thread's namespace, each as one line, sorted. Not link-local ones, which
+/// the kernel gives links, and takes from them, in its own time.
 pub(crate) fn observe() -> Vec<String> {
     let mut socket = Socket::open(Protocol::Route).unwrap();
     let mut state = Vec::new();
@@ -173,6 +174,7 @@ pub(crate) fn observe() -> Vec<String> {
             state.push(shown(&found));
         }
     }
+    state.retain(|line| !line.contains(" fe80:") && !line.contains(" ff00:"));
     state.sort();
     state
 }

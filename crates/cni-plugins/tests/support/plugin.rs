@@ -132,6 +132,12 @@ impl Outcome {
         serde_json::from_str(self.answer()).unwrap()
     }
 
+    /// The version that the answer is in, be it a result or an error.
+    pub(crate) fn version(&self) -> String {
+        let answer: Value = serde_json::from_str(&self.stdout).unwrap();
+        answer["cniVersion"].as_str().unwrap().to_owned()
+    }
+
     /// Asserts success without an answer, as every verb but ADD and VERSION has it.
     pub(crate) fn silent(&self) {
         assert_eq!(self.answer(), "");
