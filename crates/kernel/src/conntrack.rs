@@ -147,15 +147,12 @@ impl Filter {
     }
 
     fn admits(&self, flow: &Flow) -> bool {
-        fn is<T: PartialEq>(wanted: Option<T>, found: T) -> bool {
-            wanted.is_none_or(|wanted| wanted == found)
-        }
         flow.original.protocol == self.protocol
             && flow.original.destination.is_ipv4() == (self.family == route::Family::V4)
-            && is(self.original_destination, flow.original.destination)
-            && is(self.original_destination_port, flow.original.destination_port)
-            && is(self.reply_source, flow.reply.source)
-            && is(self.reply_source_port, flow.reply.source_port)
+            && self.original_destination.is_none_or(|wanted| wanted == flow.original.destination)
+            && self.original_destination_port.is_none_or(|wanted| wanted == flow.original.destination_port)
+            && self.reply_source.is_none_or(|wanted| wanted == flow.reply.source)
+            && self.reply_source_port.is_none_or(|wanted| wanted == flow.reply.source_port)
     }
 
     /// Lets the kernel look (`CTA_FILTER`, Linux 5.8); an older one gives all.

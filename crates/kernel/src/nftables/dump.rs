@@ -203,7 +203,7 @@ pub fn sets(socket: &mut Socket, table: &TableName) -> Result<Vec<ObservedSet>, 
     Ok(sets)
 }
 
-/// The elements of a set or map whose declaration is `set`, sorted.
+/// The elements of a set or map whose declaration is `set`, by key.
 pub fn elements(socket: &mut Socket, table: &TableName, set: &Set) -> Result<Vec<Element>, KernelError> {
     let narrow = |message: &mut Message<'_>| {
         message.text(LIST_TABLE, &table.name).text(LIST_SET, &set.name);
@@ -214,7 +214,7 @@ pub fn elements(socket: &mut Socket, table: &TableName, set: &Set) -> Result<Vec
         Some(list.nested().filter_map(|element| RawElement::parse(set, element)).collect())
     })?;
     let mut elements = assemble(set, lists.into_iter().flatten().collect());
-    elements.sort();
+    elements.sort_by_cached_key(|element| element.key.iter().map(Value::rank).collect::<Vec<_>>());
     Ok(elements)
 }
 

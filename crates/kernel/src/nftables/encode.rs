@@ -227,29 +227,38 @@ impl Encoder<'_, '_> {
 
     fn nat(&mut self, kind: NatKind, target: &NatTarget, flags: NatFlags) {
         const FIRST: Register = Register::FIRST;
-        // NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED: the kernel sets them itself and dumps them.
-        let (version, has_port) = match target {
+        let (version, port) = match target {
             NatTarget::Address(ip) | NatTarget::AddressPort(ip, _) => {
                 expression::immediate(self.list, FIRST, Value::Ip(*ip).encode(End::Low).as_slice());
-                (version_of(*ip), matches!(target, NatTarget::AddressPort(..)))
+                let mut register = None;
+                if let NatTarget::AddressPort(_, port) = target {
+                    // The second of the old registers, as nft does.
+                    let second = FIRST.behind(DataType::Ipv6Addr.length());
+                    expression::immediate(self.list, second, &port.to_be_bytes());
+                    register = Some(second);
+                }
+                (version_of(*ip), register)
             }
             NatTarget::Map { version, selectors, map, port } => {
                 self.load_all(selectors);
                 expression::lookup(self.list, map, FIRST, LookedUp::Data(FIRST));
-                (*version, *port)
+                let behind = FIRST.behind(DataType::address(*version).length());
+                (*version, port.then_some(behind))
             }
         };
-        let behind = FIRST.behind(DataType::address(version).length());
-        if let NatTarget::AddressPort(_, port) = target {
-            expression::immediate(self.list, behind, &port.to_be_bytes());
-        }
+        self.translate(kind, version, port, flags);
+    }
+
+    /// To the address in the first register, and the port in another.
+    fn translate(&mut self, kind: NatKind, version: route::Family, port: Option<Register>, flags: NatFlags) {
+        // NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED: the kernel sets them itself and dumps them.
+        let flags = nat_flags(flags) | 1 | if port.is_some() { 2 } else { 0 };
         let kind = match kind {
             NatKind::Source => 0,
             NatKind::Destination => 1,
         };
-        let flags = nat_flags(flags) | 1 | if has_port { 2 } else { 0 };
         let family = u32::from(nfproto(version));
-        expression::nat(self.list, (kind, family), FIRST, has_port.then_some(behind), flags);
+        expression::nat(self.list, (kind, family), Register::FIRST, port, flags);
     }
 
     /// Loads properties into consecutive registers, as a concatenated key wants them.

@@ -73,7 +73,7 @@ fn write_set(f: &mut Formatter<'_>, set: &Set) -> fmt::Result {
     }
     if !set.elements.is_empty() {
         let mut elements: Vec<&Element> = set.elements.iter().collect();
-        elements.sort();
+        elements.sort_by_cached_key(|element| element.key.iter().map(Value::rank).collect::<Vec<_>>());
         f.write_str("\t\telements = { ")?;
         for (index, element) in elements.into_iter().enumerate() {
             if index > 0 {

@@ -243,6 +243,14 @@ impl Value {
         out
     }
 
+    /// The order in which people count: by the first value, numbers as numbers.
+    pub(super) fn rank(&self) -> Vec<u8> {
+        match self {
+            Self::IfIndex(number) | Self::Mark(number) => number.to_be_bytes().to_vec(),
+            _ => self.encode(End::Low).as_slice().to_vec(),
+        }
+    }
+
     /// Reads the bytes of an exact value.
     pub(super) fn decode(data_type: DataType, bytes: &[u8]) -> Self {
         Self::decode_known(data_type, bytes).unwrap_or_else(|| Self::Bytes(bytes.to_vec()))

@@ -1,6 +1,9 @@
 //! A network namespace for each test, and what tests of the kernel need again and again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate that uses its own part")]
 #![allow(unsafe_code, reason = "unshare has no safe wrapper: it concerns only the calling thread here")]
+
+pub mod ruleset;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
