@@ -92,14 +92,17 @@ fn a_configured_mtu_and_configured_node_addresses_win() {
 }
 
 #[test]
-fn a_node_address_that_the_node_does_not_have_is_refused_and_nothing_is_left() {
+fn a_node_address_that_the_node_does_not_have_any_more_is_passed_over_and_logged() {
     let node = Node::enter();
-    let before = node.state();
-    let conf = node.conf_with(json!({"nodeAddresses": ["192.0.2.99"]}));
-    let (code, msg) = Call::about("ADD", &Pod::new("first"), &conf).run().error();
-    assert_eq!(code, 104);
-    assert!(msg.contains("source 192.0.2.99"), "{msg}");
-    assert_eq!(node.state(), before);
+    let _router = uplink(1500);
+    let log = node.folder().join("log");
+    let pod = Pod::new("first");
+    let conf = node.conf_with(json!({"logFile": log, "nodeAddresses": ["192.0.2.99", "2001:db8:1::99"]}));
+    let result = add(&pod, &conf);
+    assert_eq!(seen_sources(&node, &pod, &FIRST.map(ip)), NODE_ADDRESSES.map(ip));
+    check(&pod, &conf, &result).silent();
+    let told = std::fs::read_to_string(log).unwrap();
+    assert!(told.contains("`nodeAddresses`: 192.0.2.99 is no address of this node"), "{told}");
 }
 
 #[test]

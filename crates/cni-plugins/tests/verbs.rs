@@ -4,7 +4,7 @@
 mod support;
 
 use kernel::netlink::{Protocol, Socket};
-use kernel::{address, link, route};
+use kernel::{address, link, neighbour, route};
 use serde_json::{Value, json};
 use support::assert_first_packets;
 use support::node::{
@@ -73,6 +73,21 @@ fn a_new_pod_is_reached_at_once_at_an_address_that_another_had_before() {
             del(&pod, &conf);
         }
     }
+}
+
+#[test]
+fn a_routed_pod_and_its_node_need_not_ask_for_each_other() {
+    let node = Node::enter();
+    let pod = Pod::new("first");
+    add(&pod, &node.conf("ptp"));
+    let known = || {
+        let all = neighbour::dump(&mut Socket::open(Protocol::Route).unwrap(), false).unwrap();
+        let permanent = all.into_iter().filter(|known| known.state == neighbour::PERMANENT);
+        permanent.map(|known| (known.ip, known.mac.unwrap())).collect::<Vec<_>>()
+    };
+    let (of_pod, of_node) = ([0x0a, 0x58, 10, 244, 1, 2], [0x0e, 0x58, 10, 244, 1, 2]);
+    assert_eq!(known(), FIRST.map(|address| (ip(address), of_pod)));
+    assert_eq!(pod.ns.run(known).unwrap(), GATEWAYS.map(|gateway| (ip(gateway), of_node)));
 }
 
 #[test]

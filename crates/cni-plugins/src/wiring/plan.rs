@@ -91,7 +91,7 @@ pub fn plan_link(
     let pod_mac = mac.unwrap_or_else(|| mac_of(first, Side::Pod));
     let host_mac = mac_of(first, Side::Host);
     LinkPlan {
-        pod_steps: pod_steps(&wiring, pod_mac, addresses, routes),
+        pod_steps: pod_steps(&wiring, (pod_mac, host_mac), addresses, routes),
         host_steps: host_steps(&wiring, pod_mac, addresses),
         pod_awaits: ipv6(addresses.iter().map(|address| address.subnet.addr())),
         host_awaits: match wiring {
@@ -107,11 +107,16 @@ pub fn plan_link(
     }
 }
 
-fn pod_steps(wiring: &Wiring, mac: Mac, addresses: &[PodAddress], routes: &[cni_spec::Route]) -> Vec<Step> {
+fn pod_steps(
+    wiring: &Wiring,
+    (pod_mac, host_mac): (Mac, Mac),
+    addresses: &[PodAddress],
+    routes: &[cni_spec::Route],
+) -> Vec<Step> {
     let mut steps = vec![Step::NoAutomaticLinkLocal];
     steps.extend(addresses.iter().map(|address| Step::Address(address.held(wiring))));
     if addresses.iter().any(|address| address.gateway.is_ipv6()) {
-        steps.push(Step::Address(link_local(mac)));
+        steps.push(Step::Address(link_local(pod_mac)));
     }
     steps.push(Step::Up);
     if *wiring == Wiring::Ptp {
@@ -120,6 +125,9 @@ fn pod_steps(wiring: &Wiring, mac: Mac, addresses: &[PodAddress], routes: &[cni_
             let scope = if gateway.is_ipv4() { SCOPE_LINK } else { 0 };
             Step::Route(Route { protocol: BOOT, scope, ..Route::to(IpNet::from(gateway)) })
         }));
+        // All namespaces of a machine share one neighbour table (`gc_thresh3`, 1024 by default): where it is full, a
+        // gateway that must first be asked for cannot be reached. Permanent entries do not count.
+        steps.extend(gateways(addresses).into_iter().map(|gateway| Step::Neighbour(gateway, host_mac)));
     }
     steps.extend(routes.iter().map(pod_route));
     steps.push(Step::Settle);
@@ -235,6 +243,8 @@ mod tests {
         pod: set the link up
         pod: add route 10.244.1.1/32 protocol 3
         pod: add route fd00:10:244:1::1/128 protocol 3
+        pod: add permanent neighbour 10.244.1.1 at 0e:58:0a:f4:01:05
+        pod: add permanent neighbour fd00:10:244:1::1 at 0e:58:0a:f4:01:05
         pod: add route 0.0.0.0/0 via 10.244.1.1 protocol 3
         pod: add route ::/0 via fd00:10:244:1::1 protocol 3
         pod: look the link up again
