@@ -7,6 +7,7 @@ use kernel::KernelError;
 use kernel::link;
 use kernel::netlink::Socket;
 use link_name::LinkName;
+use rustix::fd::AsFd;
 
 use crate::host_ports::{self, Published};
 use crate::wiring::{delete_link, host_link_name, shaping_link_name};
@@ -37,13 +38,13 @@ impl<'a> Leftover<'a> {
 /// Removes all of it. The addresses stay reserved; releasing them is the caller's, afterwards.
 pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(), CniError> {
     let mut failed: Vec<String> = Vec::new();
-    if let Some(record) = leftover.record
-        && let Err(error) = host_ports::withdraw(record, leftover.published)
-    {
+    let withdrawn = leftover.record.map(|record| host_ports::withdraw(record, leftover.published));
+    if let Some(Err(error)) = &withdrawn {
         failed.push(error.to_string());
     }
+    let netfilter = withdrawn.and_then(Result::ok).flatten();
     for name in links_of(leftover) {
-        if let Err(error) = delete_by_name(host, &name) {
+        if let Err(error) = delete_by_name(host, &name, netfilter.as_ref()) {
             failed.push(error.to_string());
         }
     }
@@ -68,11 +69,10 @@ fn links_of(leftover: Leftover<'_>) -> Vec<LinkName> {
     }
 }
 
-fn delete_by_name(host: &mut Socket, name: &LinkName) -> Result<(), KernelError> {
+fn delete_by_name(host: &mut Socket, name: &LinkName, netfilter: Option<&Socket>) -> Result<(), KernelError> {
     match link::by_name(host, name.as_str())? {
-        Some(found) => {
-            delete_link(host, found.index).map_err(|error| error.attempting(format!("delete link {name}")))
-        }
+        Some(found) => delete_link(host, found.index, netfilter.map(AsFd::as_fd))
+            .map_err(|error| error.attempting(format!("delete link {name}"))),
         None => Ok(()),
     }
 }

@@ -117,7 +117,7 @@ fn a_deleted_link_takes_its_peer_addresses_and_routes_with_it_and_deleting_again
     let pod = new_pod();
     let wired = add(5, &Wiring::Ptp, &node, &pod);
     let mut socket = Socket::open(Protocol::Route).unwrap();
-    delete_link(&mut socket, wired.host_index).unwrap();
+    delete_link(&mut socket, wired.host_index, None).unwrap();
     assert_eq!(link::dump(&mut socket).unwrap().len(), 1);
     assert_eq!(
         pod.run(|| link::dump(&mut Socket::open(Protocol::Route).unwrap()).unwrap().len()).unwrap(),
@@ -127,7 +127,7 @@ fn a_deleted_link_takes_its_peer_addresses_and_routes_with_it_and_deleting_again
         let filter = route::Filter { protocol: Some(105), ..Default::default() };
         assert!(route::dump(&mut socket, family, filter).unwrap().is_empty());
     }
-    delete_link(&mut socket, wired.host_index).unwrap();
+    delete_link(&mut socket, wired.host_index, None).unwrap();
 }
 
 #[test]

@@ -74,10 +74,13 @@ pub(crate) fn publish(
 }
 
 /// Closes the host ports of `record`; those that are closed already are well.
-pub(crate) fn withdraw(record: &Record, published: Published) -> Result<(), HostPortError> {
+///
+/// The socket is given back to be held while links are deleted: whoever is the last to close a netfilter socket waits
+/// for an RCU grace period (about 10 ms) if elements were removed lately, so let it be the child of `delete_link`.
+pub(crate) fn withdraw(record: &Record, published: Published) -> Result<Option<Socket>, HostPortError> {
     let placed = elements_of(record);
     if placed.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let failed = |cause| failure("close", record, cause);
     let mut socket = Socket::open(netlink::Protocol::Netfilter).map_err(failed)?;
@@ -92,7 +95,7 @@ pub(crate) fn withdraw(record: &Record, published: Published) -> Result<(), Host
             transaction.delete_elements(&table_name(), set, element);
         });
         match transaction.commit(&mut socket) {
-            Ok(()) => return forget_own_flows(record, &mut socket),
+            Ok(()) => return forget_own_flows(record, &mut socket).map(|()| Some(socket)),
             // One of them is gone, after a flush of the ruleset, say: then only those that are there.
             Err(error) if error.errno == Errno::NOENT => sure = false,
             Err(error) => return Err(failed(error)),

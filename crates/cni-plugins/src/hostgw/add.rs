@@ -112,7 +112,7 @@ fn wire(
         // Named after this attachment, which has no living record: what an earlier life of it left.
         Err(WiringError::HostLinkExists(name)) => {
             if let Some(stale) = link::by_name(host, &name).map_err(kernel_refused)? {
-                delete_link(host, stale.index).map_err(kernel_refused)?;
+                delete_link(host, stale.index, None).map_err(kernel_refused)?;
             }
             attempt(host).map_err(wiring_failed)
         }
@@ -123,25 +123,26 @@ fn wire(
 /// An earlier ADD for this attachment that was killed, or whose pod is gone, is removed whole. One that succeeded and
 /// lives is an error (CNI spec, section 2, "ADD").
 fn clear_what_died(store: &Store, attachment: &Attachment, host: &mut Socket) -> Result<(), CniError> {
-    match store.lookup(attachment) {
-        Ok(None) => return Ok(()),
-        Ok(Some(entry))
-            if entry.state == State::Attached
-                && !link_is_gone(store.network(), attachment, Some(&entry.record)) =>
-        {
-            return Err(CniError::new(
-                ErrorCode::AttachmentExists,
-                format!(
-                    "attachment {attachment} of network `{}` exists already: run DEL for it first",
-                    store.network()
-                ),
-            ));
-        }
-        Ok(Some(_)) | Err(_) => {}
+    // Without a record, which is nearly always, there is no need of the lock.
+    if let Ok(None) = store.lookup(attachment) {
+        return Ok(());
     }
     let Some(detachment) = store.detach(attachment).map_err(|error| release_failed(&error))? else {
         return Ok(());
     };
+    // Judged only now that it is in our hands: a moment ago, another ADD may have been about to succeed.
+    if let Some(entry) = detachment.entry()
+        && entry.state == State::Attached
+        && !link_is_gone(store.network(), attachment, Some(&entry.record))
+    {
+        return Err(CniError::new(
+            ErrorCode::AttachmentExists,
+            format!(
+                "attachment {attachment} of network `{}` exists already: run DEL for it first",
+                store.network()
+            ),
+        ));
+    }
     tear_down(Leftover::of(store.network(), attachment, detachment.entry()), host)?;
     detachment.release().map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))
 }

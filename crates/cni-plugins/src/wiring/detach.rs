@@ -1,6 +1,7 @@
 //! Deleting a pod's link, without the wait that the kernel makes of it.
 #![allow(unsafe_code, reason = "fork has no safe wrapper")]
 
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use kernel::KernelError;
@@ -19,8 +20,13 @@ const DEADLINE: Duration = Duration::from_secs(10);
 ///
 /// The kernel tells of the deletion when everything is taken down, and then lets the caller wait 14 to 17 ms more for
 /// readers of memory that it will free (`rcu_barrier`). So a child makes the request and does the waiting, with no
-/// file open that somebody could wait for, and we return when the deletion is told.
-pub fn delete_link(host: &mut Socket, index: u32) -> Result<(), KernelError> {
+/// file open that somebody could wait for, and we return when the deletion is told. `last_holder_waits` stays open in the
+/// child, for whose last holder closing takes as long.
+pub fn delete_link(
+    host: &mut Socket,
+    index: u32,
+    last_holder_waits: Option<BorrowedFd<'_>>,
+) -> Result<(), KernelError> {
     let mut events = Events::subscribe(Protocol::Route, &[Group::Links], None)?;
     let mut batch = Batch::new();
     link::delete(&mut batch, index);
@@ -29,7 +35,7 @@ pub fn delete_link(host: &mut Socket, index: u32) -> Result<(), KernelError> {
     let child = unsafe { libc::fork() };
     match child {
         0 => {
-            close_all();
+            close_all_but(last_holder_waits.map(|fd| fd.as_raw_fd()));
             // SAFETY: leaves without running anything of the parent's.
             unsafe {
                 // A socket of its own: on a shared one, either could read what the other waits for.
@@ -51,15 +57,27 @@ pub fn delete_link(host: &mut Socket, index: u32) -> Result<(), KernelError> {
     }
 }
 
-/// Closes every descriptor of the child: an answer's reader would wait for it, and a record's lock, which the child's
-/// copy keeps, would outlive a parent that is killed and turn the next DEL away.
-fn close_all() {
-    // SAFETY: the child uses none of the descriptors that it got.
+/// Closes the child's descriptors: an answer's reader would wait for it, and a record's lock, which the child's copy
+/// keeps, would outlive a parent that is killed and turn the next DEL away.
+fn close_all_but(kept: Option<RawFd>) {
+    let kept = kept.and_then(|kept| libc::c_uint::try_from(kept).ok());
+    match kept {
+        Some(0) => close_range(1, libc::c_uint::MAX),
+        Some(kept) => {
+            close_range(0, kept - 1);
+            close_range(kept + 1, libc::c_uint::MAX);
+        }
+        None => close_range(0, libc::c_uint::MAX),
+    }
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) {
+    // SAFETY: the child uses none of the descriptors that it closes.
     unsafe {
-        if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) != 0 {
+        if libc::syscall(libc::SYS_close_range, first, last, 0) != 0 {
             // Before Linux 5.9; this process never has more than a few.
-            for descriptor in 0..64 {
-                libc::close(descriptor);
+            for descriptor in first..=last.min(64) {
+                libc::close(descriptor.cast_signed());
             }
         }
     }
