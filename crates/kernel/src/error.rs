@@ -31,7 +31,7 @@ impl KernelError {
     /// Whether the thing that was named does not exist (any more).
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        matches!(self.errno, Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::SRCH)
+        matches!(self.errno, Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::SRCH | Errno::ADDRNOTAVAIL)
     }
 
     /// Whether the thing that was to be made is there already.

@@ -8,8 +8,10 @@ pub mod ruleset;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kernel::link::{self, Veth, VethEnd};
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
+use link_name::LinkName;
 use rustix::thread::UnshareFlags;
 
 /// Moves the calling thread into a network namespace of its own, which dies with the thread. Programs it starts are in
@@ -46,6 +48,32 @@ pub fn apply(socket: &mut Socket, write: impl FnOnce(&mut Batch)) {
     let mut batch = Batch::new();
     write(&mut batch);
     socket.execute_all(&mut batch).unwrap();
+}
+
+pub fn name(text: &str) -> LinkName {
+    LinkName::new(text).unwrap()
+}
+
+/// A veth pair within the calling thread's namespace, both ends up and with carrier; gives their indices.
+pub fn veth_pair(socket: &mut Socket, one: &str, other: &str) -> (u32, u32) {
+    let (one, other) = (name(one), name(other));
+    let end = |name| VethEnd { name, mac: None, netns: None };
+    apply(socket, |batch| {
+        let veth = Veth { host: end(&one), peer: end(&other), mtu: 1500, master: None, up: true };
+        link::create_veth(batch, &veth);
+    });
+    let index =
+        |socket: &mut Socket, name: &LinkName| link::by_name(socket, name.as_str()).unwrap().unwrap().index;
+    let pair = (index(socket, &one), index(socket, &other));
+    apply(socket, |batch| {
+        link::set_up(batch, pair.1);
+        link::request(batch, pair.0);
+        link::request(batch, pair.1);
+    });
+    wait_until("both ends have a carrier", || {
+        link::by_index(socket, pair.0).unwrap().is_some_and(|end| end.carrier)
+    });
+    pair
 }
 
 /// What a peer program prints; the test fails where it is absent or fails.
