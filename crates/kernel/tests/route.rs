@@ -13,7 +13,7 @@ use kernel::route::Family::{V4, V6};
 use kernel::route::{self, Filter, Hop, ONLINK, Route, RouteKind, TABLE_LOCAL};
 use kernel::{address, link};
 use rustix::io::Errno;
-use support::{apply, enter_fresh_netns, route_socket, veth_pair};
+use support::{apply, enter_fresh_netns, route_socket, veth_pair, wait_until};
 
 const OURS: u8 = 104;
 const STATIC: u8 = 4;
@@ -38,6 +38,12 @@ fn node() -> (Socket, u32, u32) {
         address::add(batch, uplink, net("2001:db8::1/64"), address::NODAD);
         address::add(batch, other, net("2001:db8:1::1/64"), address::NODAD);
     });
+    // The kernel makes an IPv6 address local a moment after it has accepted it, even without duplicate detection.
+    for own in ["2001:db8::1", "2001:db8:1::1"] {
+        wait_until("the address is local", || {
+            route::look_up(&mut socket, ip(own), None).is_ok_and(|route| route.kind == RouteKind::Local)
+        });
+    }
     (socket, uplink, other)
 }
 
