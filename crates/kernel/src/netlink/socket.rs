@@ -126,7 +126,15 @@ impl Socket {
         if let Some(end @ 3..) = Some(batch.len()) {
             // Before Linux 6.10 the end of a transaction is not acknowledged, so the last message before it is.
             let chunk = Chunk { first: 0, end, acknowledged: end - 2 };
-            self.send_chunk(batch, chunk, &mut failures, &mut |_, _| {})?;
+            let sent = self.send_chunk(batch, chunk, &mut failures, &mut |_, _| {});
+            sent.map_err(|error| match error.errno {
+                Errno::MSGSIZE => error.attempting(format!(
+                    "send a transaction of {} bytes at once: raise net.core.wmem_max, or run with CAP_NET_ADMIN outside \
+                     user namespaces",
+                    batch.bytes.len()
+                )),
+                _ => error,
+            })?;
         }
         Ok(failures)
     }
