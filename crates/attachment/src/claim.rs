@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::host_port::Protocol;
-use crate::identity::Attachment;
+use cni_spec::Attachment;
+use cni_spec::TransportProtocol as Protocol;
 
 /// An address or a host port. Its text, `10.244.1.5`, `fd00::5`, `tcp:0.0.0.0:8080` or `udp:[2001:db8::1]:53`, is the
 /// claim's file name.

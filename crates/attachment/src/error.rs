@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use crate::address_range::AddressRange;
 use crate::host_port::HostPort;
-use crate::identity::Attachment;
 use crate::record::State;
+use cni_spec::Attachment;
 
 /// The file system refused.
 #[derive(Debug, thiserror::Error)]

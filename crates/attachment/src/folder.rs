@@ -10,7 +10,7 @@ use rustix::fs::{self, AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFl
 use rustix::io::Errno;
 
 use crate::error::IoError;
-use crate::identity::NetworkName;
+use cni_spec::NetworkName;
 
 /// Held around every change.
 const LOCK: &str = "lock";

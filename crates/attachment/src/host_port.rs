@@ -3,28 +3,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
-use std::str::FromStr;
 
+use cni_spec::TransportProtocol as Protocol;
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
-
-/// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// RFC 9293.
-    Tcp,
-    /// RFC 768.
-    Udp,
-    /// RFC 9260.
-    Sctp,
-}
-
-/// A text that names none of the protocols.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("protocol `{}` is not known: give tcp, udp or sctp", .0.chars().take(32).collect::<String>())]
-pub struct ProtocolError(String);
 
 /// One port mapping (CNI conventions, capability `portMappings`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,25 +48,5 @@ impl fmt::Display for HostPort {
             }
             None => write!(f, "{}:{}", self.protocol, self.host_port),
         }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = ProtocolError;
-    fn from_str(text: &str) -> Result<Self, ProtocolError> {
-        [Self::Tcp, Self::Udp, Self::Sctp]
-            .into_iter()
-            .find(|protocol| text.eq_ignore_ascii_case(&protocol.to_string()))
-            .ok_or_else(|| ProtocolError(text.to_owned()))
     }
 }

@@ -39,9 +39,7 @@ mod error;
 mod folder;
 mod hint;
 mod host_port;
-mod identity;
 mod locked;
-mod mac;
 mod reclaim;
 mod record;
 mod release;
@@ -51,11 +49,11 @@ mod search;
 mod store;
 
 pub use address_range::{AddressRange, AddressRangeError};
+pub use cni_spec::{Attachment, MacAddress, NetworkName, TransportProtocol as Protocol};
+
 pub use claim::{Claim, ClaimError};
 pub use error::{IoError, ReleaseError, ReserveError};
-pub use host_port::{HostPort, Protocol, ProtocolError};
-pub use identity::{Attachment, IdentityError, NetworkName};
-pub use mac::{MacAddress, MacAddressError};
+pub use host_port::HostPort;
 pub use reclaim::{ReclaimReport, Reclaimed};
 pub use record::{
     Allocation, Bandwidth, Entry, Mode, Netns, PodName, PodRoute, Record, RecordFault, RenderedResult, State,

@@ -8,8 +8,8 @@ use crate::error::IoError;
 use crate::folder::{CLAIMS, File, Folder, PENDING, RECORDS, Renamed};
 use crate::hint;
 use crate::host_port::HostPort;
-use crate::identity::Attachment;
 use crate::record::{Entry, Record, RecordFault};
+use cni_spec::Attachment;
 
 /// The store, locked until this is dropped.
 pub(crate) struct Locked<'a> {

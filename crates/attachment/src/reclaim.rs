@@ -8,10 +8,10 @@ use crate::claim::Claim;
 use crate::error::{IoError, ReleaseError};
 use crate::folder::{CLAIMS, RANGES, RECORDS};
 use crate::hint::Hint;
-use crate::identity::Attachment;
 use crate::locked::{Locked, claim_name, read_entry, record_name};
 use crate::record::Record;
 use crate::store::{BadRecord, Store};
+use cni_spec::Attachment;
 
 /// One thing that was put right.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use crate::address_range::AddressRange;
 use crate::claim::Claim;
 use crate::host_port::HostPort;
-use crate::identity::{Attachment, NetworkName};
-use crate::mac::MacAddress;
+use cni_spec::MacAddress;
+use cni_spec::{Attachment, NetworkName};
 
 /// One attachment: what it occupies, and how its pod is wired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,8 +218,9 @@ impl Record {
         addresses.chain(self.host_ports.iter().flat_map(HostPort::claims))
     }
 
-    /// The file's bytes, in state [`State::Adding`].
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+    /// The file's bytes, in state [`State::Adding`]. Public for the fuzzer.
+    #[doc(hidden)]
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = Vec::with_capacity(2048);
         bytes.extend_from_slice(HEAD_ADDING);
         // The body's opening brace takes the place of the head's last comma until the head is put in front of it.
@@ -233,8 +234,10 @@ impl Record {
 }
 
 impl Entry {
-    /// Reads what [`Record::encode`] wrote. Takes the bytes over because it puts the body's brace back into them.
-    pub(crate) fn decode(mut bytes: Vec<u8>) -> Result<Self, RecordFault> {
+    /// Reads a record's file, as [`Record::encode`] wrote it. Takes the bytes over because it puts the body's brace back
+    /// into them. Public for the fuzzer; everybody else asks a store.
+    #[doc(hidden)]
+    pub fn decode(mut bytes: Vec<u8>) -> Result<Self, RecordFault> {
         if bytes.is_empty() {
             return Err(RecordFault::Empty);
         }

@@ -2,9 +2,9 @@
 
 use crate::error::{IoError, ReleaseError};
 use crate::folder::Folder;
-use crate::identity::Attachment;
 use crate::locked::{Found, Held, Locked};
 use crate::record::{Entry, RecordFault};
+use cni_spec::Attachment;
 
 /// A record that this process removes: while it is held, no ADD takes its addresses or ports over and nobody else
 /// removes it. Remove the links and rules first and [`release`](Self::release) last; dropped, it changes nothing.

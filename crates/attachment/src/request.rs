@@ -8,8 +8,8 @@ use crate::address_range::AddressRange;
 use crate::claim::Claim;
 use crate::error::ReserveError;
 use crate::host_port::HostPort;
-use crate::identity::Attachment;
 use crate::record::{Allocation, Record};
+use cni_spec::Attachment;
 
 /// A range that addresses are taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]

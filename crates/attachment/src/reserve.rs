@@ -7,11 +7,11 @@ use crate::claim::{Claim, Owner};
 use crate::error::{IoError, ReserveError};
 use crate::folder::{Folder, PENDING, Renamed};
 use crate::host_port::HostPort;
-use crate::identity::{Attachment, NetworkName};
 use crate::locked::{Found, Locked, claim_name, owner, record_name};
 use crate::record::{Allocation, Record, STATE_ATTACHED, STATE_OFFSET, Wiring};
 use crate::request::Request;
 use crate::search::{Proposal, Search};
+use cni_spec::{Attachment, NetworkName};
 
 /// After so many stale bits in one call, the hints are rebuilt rather than corrected one by one.
 const STALE_BITS: u32 = 16;

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::claim::{Claim, Owner};
 use crate::error::{IoError, ReleaseError, ReserveError};
 use crate::folder::{self, Folder, RECORDS};
-use crate::identity::{Attachment, IdentityError, NetworkName};
 use crate::locked::{owner, read_entry, record_name};
 use crate::reclaim::{self, ReclaimReport};
 use crate::record::{Allocation, Entry, Record, RecordFault, Wiring};
 use crate::release::{Detachment, detach};
 use crate::request::Request;
 use crate::reserve::{Reservation, reserve};
+use cni_spec::{Attachment, IdentifierError, NetworkName};
 
 /// The records of one network and the claims they make. Cheap to open; may be shared between threads, and several
 /// processes work on one at a time.
@@ -38,7 +38,7 @@ pub struct BadRecord {
 pub enum BadRecordCause {
     /// Its name is not of the form `<containerID>:<ifname>`.
     #[error("foreign file: {0}")]
-    Name(#[from] IdentityError),
+    Name(#[from] IdentifierError),
     /// Its content.
     #[error(transparent)]
     Content(#[from] RecordFault),
@@ -117,7 +117,7 @@ impl Store {
         }))
     }
 
-    pub(crate) fn foreign(&self, name: &str, cause: IdentityError) -> BadRecord {
+    pub(crate) fn foreign(&self, name: &str, cause: IdentifierError) -> BadRecord {
         let path = self.folder.path().join(RECORDS).join(name);
         BadRecord { path, attachment: None, cause: Box::new(cause.into()) }
     }

@@ -10,7 +10,6 @@ mod failure;
 pub mod host_ports;
 mod hostgw;
 mod loopback;
-mod names;
 mod teardown;
 pub mod wiring;
 

@@ -3,9 +3,13 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::address::parse_ip_maybe_prefixed;
 use crate::error::CniError;
+use crate::excerpt::quoted;
 use crate::field::Field;
 use crate::mac_address::MacAddress;
 
@@ -39,7 +43,8 @@ pub struct PortMapping {
 }
 
 /// A transport with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TransportProtocol {
     /// TCP, the default.
     Tcp,
@@ -58,6 +63,21 @@ impl TransportProtocol {
             Self::Udp => "udp",
             Self::Sctp => "sctp",
         }
+    }
+}
+
+/// A text that names none of the protocols.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} is no protocol with ports: give tcp, udp or sctp", quoted(.0))]
+pub struct TransportProtocolError(String);
+
+impl FromStr for TransportProtocol {
+    type Err = TransportProtocolError;
+    fn from_str(text: &str) -> Result<Self, TransportProtocolError> {
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|known| text.eq_ignore_ascii_case(known.as_str()))
+            .ok_or_else(|| TransportProtocolError(text.to_owned()))
     }
 }
 
@@ -156,14 +176,10 @@ impl PortMapping {
             field.required("containerPort", "give the pod's port", |port| port.number_as(1..=65_535))?;
         let protocol = field.optional("protocol", |protocol| {
             let text = protocol.text()?;
-            let known = [TransportProtocol::Tcp, TransportProtocol::Udp, TransportProtocol::Sctp];
-            if text.is_empty() {
-                return Ok(TransportProtocol::Tcp);
+            match text {
+                "" => Ok(TransportProtocol::Tcp),
+                text => text.parse().map_err(|_| protocol.refuse("give tcp, udp or sctp")),
             }
-            known
-                .into_iter()
-                .find(|known| text.eq_ignore_ascii_case(known.as_str()))
-                .ok_or_else(|| protocol.refuse("give tcp, udp or sctp"))
         })?;
         let host_ip = field.optional("hostIP", |ip| {
             if ip.text()?.is_empty() {

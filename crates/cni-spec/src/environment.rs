@@ -148,7 +148,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
             .optional("CNI_NETNS_OVERRIDE")
             .is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"));
         Ok(AttachmentCall {
-            attachment: Attachment { container_id, ifname },
+            attachment: Attachment::new(container_id, ifname),
             netns: None,
             args: CniArgs::default(),
             netns_override,

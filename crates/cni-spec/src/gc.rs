@@ -64,7 +64,7 @@ fn read_attachment(entry: &Field<'_, '_>) -> Result<Attachment, CniError> {
     let ifname = entry.required("ifname", "name the interface in the container", |field| {
         LinkName::new(field.text()?).map_err(|reason| field.refuse_because(reason))
     })?;
-    Ok(Attachment { container_id, ifname })
+    Ok(Attachment::new(container_id, ifname))
 }
 
 #[cfg(test)]

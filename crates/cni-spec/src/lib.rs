@@ -67,14 +67,16 @@ mod version;
 
 pub use address::IpFamily;
 pub use base_conf::BaseConf;
-pub use capability::{Bandwidth, Capabilities, PortMapping, RateLimit, TransportProtocol};
+pub use capability::{
+    Bandwidth, Capabilities, PortMapping, RateLimit, TransportProtocol, TransportProtocolError,
+};
 pub use cni_args::{CniArgs, MAX_ARGS_LEN};
 pub use command::Command;
 pub use environment::{AttachmentCall, CallEnvironment};
 pub use error::{CniError, ErrorCode};
 pub use field::MAX_INPUT_LEN;
 pub use gc::GcRequest;
-pub use identifier::{Attachment, ContainerId, MAX_IDENTIFIER_LEN, NetworkName};
+pub use identifier::{Attachment, ContainerId, IdentifierError, MAX_IDENTIFIER_LEN, NetworkName};
 pub use ipam_conf::{DEFAULT_DATA_DIR, IpamConf};
 pub use mac_address::{MacAddress, MacAddressError};
 pub use net_conf::{ListenerCheck, Mode, NetConf, NodeAddresses};

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::excerpt::quoted;
 
 /// A unicast Ethernet address that is not all zeros: one that an interface can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct MacAddress([u8; 6]);
 
 /// Why a text is no address of an interface.
@@ -62,6 +65,19 @@ impl FromStr for MacAddress {
             return Err(malformed());
         }
         Self::new(bytes)
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = MacAddressError;
+    fn try_from(text: String) -> Result<Self, MacAddressError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(mac: MacAddress) -> Self {
+        mac.to_string()
     }
 }
 

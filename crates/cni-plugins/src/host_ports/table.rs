@@ -233,7 +233,7 @@ pub fn number(protocol: Protocol) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use attachment::{Allocation, Attachment, Netns, NetworkName, Wiring};
+    use attachment::{Allocation, Netns, NetworkName, Wiring};
     use link_name::LinkName;
 
     fn port(protocol: Protocol, host_ip: Option<&str>, host_port: u16) -> HostPort {
@@ -253,7 +253,7 @@ mod tests {
         };
         Record {
             network: NetworkName::new("net").unwrap(),
-            attachment: Attachment::new("c", LinkName::new("eth0").unwrap()).unwrap(),
+            attachment: "c:eth0".parse().unwrap(),
             created: 0,
             addresses: vec![
                 allocation("10.244.1.5/24", "10.244.1.1", "10.244.1.1-10.244.1.254"),

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use super::facts::{Namespaces, NodeFacts};
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
 use crate::answer::Answer;
+use crate::bandwidth;
 use crate::failure::{
     host_ports_failed, io_failed, kernel_refused, release_failed, reserve_failed, wiring_failed,
 };
 use crate::host_ports::{self as ports, Published};
 use crate::teardown::{Leftover, tear_down};
 use crate::wiring::{Wired, WiringError, attach, delete_link, host_link_name};
-use crate::{bandwidth, names};
 
 /// Attaches a pod, and answers with the result.
 pub(crate) fn add(
@@ -25,13 +25,13 @@ pub(crate) fn add(
     conf: &NetConf,
     answer: &mut Answer,
 ) -> Result<(), CniError> {
-    let (network, attachment) = names::of(&conf.base, &call.attachment)?;
+    let (network, attachment) = (&conf.base.name, &call.attachment);
     let namespaces = Namespaces::open(&call.netns, call.netns_override)?;
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let facts = NodeFacts::gather(conf, &mut host, answer)?;
-    let store = Store::open(&conf.ipam.data_dir, &network)
+    let store = Store::open(&conf.ipam.data_dir, network)
         .map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))?;
-    clear_what_died(&store, &attachment, &mut host)?;
+    clear_what_died(&store, attachment, &mut host)?;
 
     let wanted_ports = host_ports(conf);
     ports::refuse_listened(&wanted_ports, conf.host_port_listener_check, answer)?;
@@ -42,8 +42,8 @@ pub(crate) fn add(
     let surroundings = Surroundings {
         conf,
         args: &call.args,
-        network: &network,
-        attachment: &attachment,
+        network,
+        attachment,
         facts,
         netns: Netns {
             path: call.netns.to_string_lossy().into_owned(),
@@ -54,11 +54,11 @@ pub(crate) fn add(
         bridge_mac: bridge.as_ref().and_then(|bridge| bridge.mac),
     };
     let request = Request {
-        attachment: &attachment,
+        attachment,
         range_sets: &ranges(conf)?,
         requested: &conf.requested_ips(&call.args),
         host_ports: &wanted_ports,
-        link_is_gone: &|other, record| link_is_gone(&network, other, record),
+        link_is_gone: &|other, record| link_is_gone(network, other, record),
     };
     let mut intent = None;
     let reservation = store

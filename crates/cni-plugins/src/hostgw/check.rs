@@ -13,8 +13,8 @@ use kernel::route::{self, Family, Filter, Route};
 
 use super::facts::Namespaces;
 use crate::failure::{host_ports_failed, kernel_refused};
+use crate::host_ports;
 use crate::wiring::POD_ROUTE_PROTOCOL;
-use crate::{host_ports, names};
 
 /// What the kernel holds on one side.
 struct Side {
@@ -42,12 +42,12 @@ impl Side {
 
 /// Verifies the record, both ends of the link, addresses, routes and host ports.
 pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<(), CniError> {
-    let (network, attachment) = names::of(&conf.base, &call.attachment)?;
+    let (network, attachment) = (&conf.base.name, &call.attachment);
     let expected = conf.base.required_prev_result()?;
     let io = |error: &dyn std::fmt::Display| CniError::new(ErrorCode::Io, error.to_string());
-    let store = Store::find(&conf.ipam.data_dir, &network).map_err(|error| io(&error))?;
+    let store = Store::find(&conf.ipam.data_dir, network).map_err(|error| io(&error))?;
     let entry = match &store {
-        Some(store) => store.lookup(&attachment).map_err(|error| io(&error))?,
+        Some(store) => store.lookup(attachment).map_err(|error| io(&error))?,
         None => None,
     };
     let Some(entry) = entry else {
@@ -98,7 +98,7 @@ fn compare_pod(expected: &AttachResult, record: &Record, pod: &Side, differences
         differences.push(format!("interface `{name}` is down"));
     }
     if let (Some(expected), Some(found)) = (record.wiring.pod_mac, link.mac)
-        && expected.0 != found
+        && expected.octets() != found
     {
         differences.push(format!("interface `{name}` has another Ethernet address than {expected}"));
     }

@@ -7,21 +7,20 @@ use cni_spec::{AttachmentCall, CniError, ErrorCode, StoreConf};
 use kernel::netlink::{Protocol, Socket};
 
 use crate::failure::{kernel_refused, release_failed};
-use crate::names;
 use crate::teardown::{Leftover, tear_down};
 
 /// Detaches a pod. The record tells what it has; without one the link is found by its name.
 pub(crate) fn del(call: &AttachmentCall<Option<PathBuf>>, conf: &StoreConf) -> Result<(), CniError> {
-    let (network, attachment) = names::of(&conf.base, &call.attachment)?;
+    let (network, attachment) = (&conf.base.name, &call.attachment);
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let io = |error: attachment::IoError| CniError::new(ErrorCode::Io, error.to_string());
-    let store = Store::find(&conf.data_dir, &network).map_err(io)?;
+    let store = Store::find(&conf.data_dir, network).map_err(io)?;
     let detachment = match &store {
-        Some(store) => store.detach(&attachment).map_err(|error| release_failed(&error))?,
+        Some(store) => store.detach(attachment).map_err(|error| release_failed(&error))?,
         None => None,
     };
     let entry = detachment.as_ref().and_then(|detachment| detachment.entry());
-    tear_down(Leftover::of(&network, &attachment, entry), &mut host)?;
+    tear_down(Leftover::of(network, attachment, entry), &mut host)?;
     // Last, so that nobody gets the addresses while something still carries them.
     detachment.map_or(Ok(()), |detachment| detachment.release().map_err(io))
 }

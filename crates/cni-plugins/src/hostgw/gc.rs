@@ -9,7 +9,6 @@ use kernel::netlink::{Protocol, Socket};
 use crate::answer::Answer;
 use crate::failure::kernel_refused;
 use crate::host_ports::Published;
-use crate::names;
 use crate::teardown::{Leftover, tear_down};
 
 /// Keeps the valid attachments, removes all others, and repairs the store.
@@ -17,17 +16,15 @@ pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniErro
     if request.disabled {
         return Ok(());
     }
-    let network = attachment::NetworkName::new(request.store.base.name.as_str())
-        .map_err(|error| CniError::new(ErrorCode::InvalidNetworkConfig, format!("`name`: {error}")))?;
+    let network = &request.store.base.name;
     let io = |error: attachment::IoError| CniError::new(ErrorCode::Io, error.to_string());
-    let Some(store) = Store::find(&request.store.data_dir, &network).map_err(io)? else { return Ok(()) };
-    let valid: HashSet<Attachment> =
-        request.valid.iter().map(names::attachment_of).collect::<Result<_, _>>()?;
+    let Some(store) = Store::find(&request.store.data_dir, network).map_err(io)? else { return Ok(()) };
+    let valid: HashSet<Attachment> = request.valid.iter().cloned().collect();
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let mut failed: Vec<String> = Vec::new();
     let report = store
         .reclaim_except(&valid, |attachment, record| {
-            let leftover = Leftover { network: &network, attachment, record, published: Published::Perhaps };
+            let leftover = Leftover { network, attachment, record, published: Published::Perhaps };
             match tear_down(leftover, &mut host) {
                 Ok(()) => true,
                 Err(error) => {

@@ -48,7 +48,7 @@ impl Surroundings<'_> {
             allocations.iter().filter_map(|given| self.pod_address(given)).collect();
         let routes = self.routes(&addresses);
         let names = (host_link_name(self.network, self.attachment), self.attachment.ifname().clone());
-        let mac = self.conf.requested_mac(self.args).map(cni_spec::MacAddress::octets);
+        let mac = self.conf.requested_mac(self.args).map(MacAddress::octets);
         let link = plan_link(names, mac, self.facts.mtu, self.wiring(), &addresses, &routes);
         let result = self.result(&link, &addresses, routes);
         Intent { link, result }
@@ -82,7 +82,7 @@ impl Surroundings<'_> {
     ) -> AttachResult {
         let interface = |name: &LinkName, mac: Option<Mac>, mtu, sandbox| Interface {
             name: name.to_string(),
-            mac: mac.map(|mac| MacAddress(mac).to_string()),
+            mac: mac.and_then(|mac| MacAddress::new(mac).ok()).map(String::from),
             mtu: Some(mtu),
             sandbox,
             ..Interface::default()
@@ -106,7 +106,7 @@ impl Surroundings<'_> {
     /// What the record keeps of it.
     pub(super) fn record(&self, intent: &Intent) -> attachment::Wiring {
         let link = &intent.link;
-        let mac = |mac: Mac| Some(MacAddress(mac));
+        let mac = |mac: Mac| MacAddress::new(mac).ok();
         let shaped = &self.conf.capabilities.bandwidth;
         let shaping_link = || shaping_link_name(self.network, self.attachment);
         let bandwidth = (shaped.ingress.is_some() || shaped.egress.is_some())
@@ -182,11 +182,7 @@ pub(super) fn ranges(conf: &NetConf) -> Result<Vec<Vec<attachment::Range>>, CniE
 pub(super) fn host_ports(conf: &NetConf) -> Vec<HostPort> {
     let port = |mapping: &cni_spec::PortMapping| {
         Some(HostPort {
-            protocol: match mapping.protocol {
-                cni_spec::TransportProtocol::Tcp => attachment::Protocol::Tcp,
-                cni_spec::TransportProtocol::Udp => attachment::Protocol::Udp,
-                cni_spec::TransportProtocol::Sctp => attachment::Protocol::Sctp,
-            },
+            protocol: mapping.protocol,
             host_ip: mapping.host_ip,
             host_port: mapping.host_port.try_into().ok()?,
             container_port: mapping.container_port.try_into().ok()?,

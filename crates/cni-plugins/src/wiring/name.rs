@@ -44,7 +44,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn name(network: &str, container: &str, ifname: &str) -> LinkName {
-        let attachment = Attachment::new(container, LinkName::new(ifname).unwrap()).unwrap();
+        let attachment = format!("{container}:{ifname}").parse().unwrap();
         host_link_name(&NetworkName::new(network).unwrap(), &attachment)
     }
 
