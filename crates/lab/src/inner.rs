@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal, setsid, wait};
+use rustix::process::{
+    Resource, Rlimit, Signal, WaitOptions, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
+    wait,
+};
 use rustix::thread::UnshareFlags;
 
 use crate::cluster::Cluster;
@@ -45,6 +48,7 @@ fn build() -> Result<(Report, Cluster), LabError> {
         serde_json::from_str(&line).map_err(|error| LabError::io("read the lab's options")(error.into()))?;
     options.check()?;
     refuse_orphanhood()?;
+    allow_many_files();
     let programs = binaries::open(&options.bin_dir)?;
     let own = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
     unshare(own).map_err(|source| {
@@ -62,6 +66,13 @@ fn refuse_orphanhood() -> Result<(), LabError> {
     let mut fds = [PollFd::new(&stdin, PollFlags::HUP)];
     poll(&mut fds, Some(&Timespec::default())).map_err(LabError::call("look after the launcher"))?;
     if fds[0].revents().is_empty() { Ok(()) } else { Err(LabError::Interrupted) }
+}
+
+/// Each pod takes seven descriptors: what the kernel allows at most, not what a login shell starts with.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, a lab that is too large says so when descriptors run out.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn say(message: &Message) -> io::Result<()> {

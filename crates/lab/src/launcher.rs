@@ -17,6 +17,9 @@ use crate::registry::Registry;
 use crate::report::Report;
 use crate::{INNER_COMMAND, LabError, Options};
 
+/// Seconds by which the launcher waits longer than the lab itself, for the last waits and the report.
+const GRACE_S: u64 = 30;
+
 /// What the first process says, once, on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
@@ -105,7 +108,7 @@ fn spawn_first(options: &Options) -> Result<First, LabError> {
 /// Waits for the report, a signal, or the deadline.
 fn watch(first: &mut First, signals: &OwnedFd, options: &Options) -> Result<Report, LabError> {
     // The lab's own waits end a little earlier, and say more.
-    let limit = Duration::from_secs(options.timeout_s + 2);
+    let limit = Duration::from_secs(options.timeout_s + GRACE_S);
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -74,6 +74,7 @@ fn footer(text: &mut String, report: &Report) -> std::fmt::Result {
             None => removed
                 .errors
                 .iter()
+                .take(LISTED)
                 .try_for_each(|error| writeln!(text, "✗ {} removed: {error}", removed.name))?,
         }
     }

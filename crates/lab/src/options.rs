@@ -157,10 +157,13 @@ pub struct Options {
     pub fault: Option<ProbeKind>,
 }
 
-/// Node addresses are 192.0.2.11 and up, and a `/24` of pods is numbered by its node.
-pub const MAX_NODES: u8 = 64;
-/// Each pod costs two namespaces' worth of memory and a thread that answers its probes.
+/// All namespaces of a machine share one neighbour table for each family, of 1,024 entries by default
+/// (`net.ipv6.neigh.default.gc_thresh3`); more nodes that talk to each other would overflow it.
+pub const MAX_NODES: u8 = 32;
+/// A pod has a network namespace and a thread that answers its probes.
 pub const MAX_PODS: u8 = 32;
+/// For the same reason as [`MAX_NODES`].
+pub const MAX_PODS_IN_ALL: u16 = 128;
 
 impl Options {
     /// Refuses what cannot be built.
@@ -178,6 +181,8 @@ impl Options {
         };
         within("--nodes", self.nodes.into(), MAX_NODES.into())?;
         within("--pods", self.pods.into(), MAX_PODS.into())?;
+        let in_all = u64::from(self.nodes) * u64::from(self.pods);
+        within("--nodes times --pods", in_all, MAX_PODS_IN_ALL.into())?;
         within("--timeout", self.timeout_s, 3600)
     }
 }
@@ -185,6 +190,15 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_pods_than_the_neighbour_table_holds_are_refused() {
+        let options = |nodes, pods| crate::topology::tests::options(nodes, pods, Families::Dual);
+        assert!(options(32, 4).check().is_ok());
+        let error = options(32, 5).check().unwrap_err();
+        assert_eq!(error.to_string(), "--nodes times --pods is 160: give 1 to 128");
+        assert_eq!(error.exit_code(), 2);
+    }
 
     #[test]
     fn a_name_that_is_no_file_name_is_refused() {

@@ -280,6 +280,16 @@ impl Report {
             && self.foreign_objects.iter().all(|node| node.ok)
             && self.teardown.iter().all(|node| node.ok)
     }
+
+    /// Whether something failed that this node has a part in.
+    #[must_use]
+    pub fn faults_on(&self, node: &str) -> bool {
+        let at = |place: &str| place.split(['/', ':']).next() == Some(node);
+        self.probes.iter().any(|probe| !probe.ok && (at(&probe.from) || at(&probe.to)))
+            || self.removed_node.iter().any(|removed| !removed.ok)
+            || self.foreign_objects.iter().any(|found| !found.ok && found.node == node)
+            || self.teardown.iter().any(|found| !found.ok && found.node == node)
+    }
 }
 
 #[cfg(test)]
@@ -383,6 +393,15 @@ pub(crate) mod tests {
         assert!(report.verdict());
         report.probes.clear();
         assert!(!report.verdict());
+    }
+
+    #[test]
+    fn a_failure_concerns_both_its_ends_and_no_namesake() {
+        let mut report = example();
+        report.probes[1].to = "node12/pod1".to_owned();
+        for (node, concerned) in [("node1", true), ("node12", true), ("node2", false), ("node", false)] {
+            assert_eq!(report.faults_on(node), concerned, "{node}");
+        }
     }
 
     #[test]

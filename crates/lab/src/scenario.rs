@@ -16,6 +16,9 @@ use crate::report::{
 use crate::topology::{HOST_PORT, NodePlan, Topology};
 use crate::{LabError, Options, aftermath, binaries, fault, foreign, probe};
 
+/// More logs than this would bury the report.
+const LOGS: usize = 3;
+
 /// Builds and proves a lab; the cluster that is given back lives until it is dropped.
 pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Report, Cluster), LabError> {
     let deadline = Instant::now() + Duration::from_secs(options.timeout_s);
@@ -54,7 +57,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         let planted = || fault::plant(kind, &cluster.nodes, &cluster.pods);
         progress.step("fault", planted, |()| (true, format!("planted against {}", kind.name())))?;
     }
-    let send = || Ok::<_, LabError>(send_probes(&cluster, options));
+    let send = || Ok::<_, LabError>(send_probes(&cluster, options, deadline));
     let mut probes = progress.step("probes", send, |probes| passed(probes))?;
     probes.extend(first);
     let mut report = report(options, &cluster, binaries, &ready, probe::in_order(probes));
@@ -74,7 +77,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
     report.steps = progress.steps();
     report.ok = report.verdict();
     if !report.ok && options.fault.is_none() {
-        show_logs(&mut cluster);
+        show_logs(&mut cluster, &report);
     }
     Ok((report, cluster))
 }
@@ -89,9 +92,9 @@ fn passed(probes: &[ProbeReport]) -> (bool, String) {
     (passed == probes.len(), format!("{passed} of {} passed", probes.len()))
 }
 
-fn send_probes(cluster: &Cluster, options: &Options) -> Vec<ProbeReport> {
+fn send_probes(cluster: &Cluster, options: &Options, deadline: Instant) -> Vec<ProbeReport> {
     let probes = probe::matrix(&cluster.topology, &cluster.inhabitants());
-    probe::send_all(probes, options.seed, &|place| cluster.netns_of(place))
+    probe::send_all(probes, options.seed, deadline, &|place| cluster.netns_of(place))
 }
 
 fn take_down(
@@ -188,8 +191,9 @@ fn compare_foreign(
     })
 }
 
-fn show_logs(cluster: &mut Cluster) {
-    for node in &mut cluster.nodes {
+/// Shows what the agents say of the nodes where something went wrong.
+fn show_logs(cluster: &mut Cluster, report: &Report) {
+    for node in cluster.nodes.iter_mut().filter(|node| report.faults_on(&node.plan.name)).take(LOGS) {
         let status = node.agent_status().err().unwrap_or_else(|| "the agent runs".to_owned());
         eprintln!("\n{}: {status}; its log ends:\n{}", node.plan.name, node.log_end());
     }

@@ -72,7 +72,7 @@ pub(crate) fn address_of(nets: &[IpNet], family: Family) -> Option<IpAddr> {
     nets.iter().map(IpNet::addr).find(|ip| is_of(family, *ip))
 }
 
-/// The number as the digits of an IPv6 group, so that people read the same number in both families: 64 is `:64`.
+/// The number as the digits of an IPv6 group, so that people read the same number in both families: 32 is `:32`.
 fn digits(number: u8) -> u16 {
     u16::from(number / 100) * 0x100 + u16::from(number / 10 % 10) * 0x10 + u16::from(number % 10)
 }
@@ -178,12 +178,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_number_reads_the_same_in_both_families() {
-        let topology = Topology::new(&options(64, 1, Families::Dual));
+        let topology = Topology::new(&options(32, 1, Families::Dual));
         let last = topology.nodes.last().unwrap();
-        assert_eq!(last.internal[0].to_string(), "192.0.2.74/24");
-        assert_eq!(last.internal[1].to_string(), "2001:db8:0:1::74/64");
-        assert_eq!(last.pod_cidrs[0].to_string(), "10.244.64.0/24");
-        assert_eq!(last.pod_cidrs[1].to_string(), "fd00:10:244:64::/64");
+        assert_eq!(last.internal[0].to_string(), "192.0.2.42/24");
+        assert_eq!(last.internal[1].to_string(), "2001:db8:0:1::42/64");
+        assert_eq!(last.pod_cidrs[0].to_string(), "10.244.32.0/24");
+        assert_eq!(last.pod_cidrs[1].to_string(), "fd00:10:244:32::/64");
     }
 
     #[test]

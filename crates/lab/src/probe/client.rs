@@ -34,13 +34,23 @@ pub(super) fn send(probe: &Probe, netns: Option<&NetNs>) -> ProbeReport {
             Err(error) => Err(error.to_string()),
         },
     };
-    let (rtt_us, seen_source, error) = match outcome {
+    match outcome {
+        Err(error) => fruitless(probe, &error),
         Ok(Outcome { rtt, answer }) => {
-            let rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-            (Some(rtt_us), Some(answer.source), verify(probe, &answer).err())
+            let error = verify(probe, &answer).err();
+            ProbeReport {
+                ok: error.is_none(),
+                rtt_us: u64::try_from(rtt.as_micros()).ok(),
+                seen_source: Some(answer.source),
+                error,
+                ..fruitless(probe, "")
+            }
         }
-        Err(error) => (None, None, Some(error)),
-    };
+    }
+}
+
+/// The report of a probe that brought nothing home.
+pub(super) fn fruitless(probe: &Probe, error: &str) -> ProbeReport {
     ProbeReport {
         from: probe.from.clone(),
         to: probe.to.clone(),
@@ -48,10 +58,10 @@ pub(super) fn send(probe: &Probe, netns: Option<&NetNs>) -> ProbeReport {
         kind: probe.kind,
         transport: probe.transport,
         first_packet: false,
-        ok: error.is_none(),
-        rtt_us,
-        seen_source,
-        error,
+        ok: false,
+        rtt_us: None,
+        seen_source: None,
+        error: Some(error.to_owned()),
     }
 }
 

@@ -92,7 +92,7 @@ fn of_family(topology: &Topology, inhabitants: &Inhabitants, family: Family) -> 
     for (at, node) in nodes.iter().enumerate() {
         // Each node is the remote one of another, however few there are.
         let next = nodes.get((at + 1) % nodes.len()).filter(|next| next.plan != node.plan);
-        among_pods(&mut probes, family, node, &nodes);
+        among_pods(&mut probes, family, node, &probed_peers(at, &nodes));
         between_pods_and_nodes(&mut probes, topology.mode, family, node, next);
         host_ports(&mut probes, topology, family, node);
         egress_and_mtu(&mut probes, topology, family, node, next);
@@ -114,15 +114,25 @@ fn datagram(kind: ProbeKind, family: Family, from: (&str, IpAddr), to: (&str, Ip
     }
 }
 
-/// Every pair on the node, and every pod to the pod of its number on every other node.
-fn among_pods(probes: &mut Vec<Probe>, family: Family, node: &Node<'_>, nodes: &[Node<'_>]) {
+/// The other nodes whose pods a node's pods probe: all, or in a large cluster the next few. All namespaces of a machine
+/// share one neighbour table of 1,024 entries (`net.ipv4.neigh.default.gc_thresh3`), and a full mesh would overflow it.
+fn probed_peers<'a>(at: usize, nodes: &'a [Node<'a>]) -> Vec<&'a Node<'a>> {
+    let peers = if nodes.len() <= MESH { nodes.len().saturating_sub(1) } else { PEERS };
+    nodes.iter().cycle().skip(at + 1).take(peers).collect()
+}
+
+/// Up to so many nodes, pods probe those of every other.
+const MESH: usize = 9;
+/// In a larger cluster, those of so many others.
+const PEERS: usize = 2;
+
+/// Every pair on the node, and every pod to the pod of its number on other nodes.
+fn among_pods(probes: &mut Vec<Probe>, family: Family, node: &Node<'_>, peers: &[&Node<'_>]) {
     for (number, from) in node.pods.iter().enumerate() {
         for to in node.pods.iter().filter(|to| to.ip != from.ip) {
             probes.push(datagram(ProbeKind::PodPodSame, family, (from.name, from.ip), (to.name, to.ip)));
         }
-        for to in
-            nodes.iter().filter(|other| other.plan != node.plan).filter_map(|other| other.pods.get(number))
-        {
+        for to in peers.iter().filter_map(|peer| peer.pods.get(number)) {
             probes.push(datagram(ProbeKind::PodPodRemote, family, (from.name, from.ip), (to.name, to.ip)));
         }
     }
@@ -284,6 +294,17 @@ mod tests {
             }
         }
         assert_eq!(from(ProbeKind::HostportOutside, "outside"), 4 * 2 * 2);
+    }
+
+    #[test]
+    fn a_large_cluster_is_probed_without_a_full_mesh() {
+        let probes = probes(32, 1, Families::Ipv4);
+        for node in 1..=32 {
+            let pod = format!("node{node}/pod1");
+            let remote = |probe: &&Probe| probe.kind == ProbeKind::PodPodRemote;
+            assert_eq!(probes.iter().filter(remote).filter(|probe| probe.from == pod).count(), PEERS);
+            assert_eq!(probes.iter().filter(remote).filter(|probe| probe.to == pod).count(), PEERS);
+        }
     }
 
     #[test]

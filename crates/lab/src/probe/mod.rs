@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use kernel::netns::NetNs;
 
@@ -36,12 +37,13 @@ pub(crate) struct Probe {
 }
 
 /// How many probes are under way at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
-/// Sends all probes, in the order that `seed` decides, each once.
+/// Sends all probes, in the order that `seed` decides, each once and none after `deadline`.
 pub(crate) fn send_all(
     mut probes: Vec<Probe>,
     seed: u64,
+    deadline: Instant,
     netns_of: &(dyn Fn(&str) -> Option<Arc<NetNs>> + Sync),
 ) -> Vec<ProbeReport> {
     shuffle(&mut probes, seed);
@@ -49,7 +51,12 @@ pub(crate) fn send_all(
     let reports = Mutex::new(Vec::with_capacity(probes.len()));
     let work = || {
         while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let report = client::send(probe, netns_of(&probe.from).as_deref());
+            let netns = netns_of(&probe.from);
+            let report = if Instant::now() < deadline {
+                client::send(probe, netns.as_deref())
+            } else {
+                client::fruitless(probe, "not sent: the lab's time was over")
+            };
             reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(report);
         }
     };
