@@ -1,1 +1,31 @@
-//! agent
+//! The program on each node: it reads the cluster, keeps this node's network as it must be, and reports.
+//!
+//! It decides nothing: what should be is [`node_network`]'s, what pods need is [`cni_plugins`]' and [`attachment`]'s.
+//! Each pass reads the source and the kernel afresh; no pass remembers what an earlier one did. Pods run, start and
+//! stop without it.
+
+mod apply;
+mod atomic_file;
+mod config;
+mod events;
+mod foreign_changes;
+mod http;
+mod metrics;
+mod nft_table;
+mod observe;
+mod paths;
+mod pods;
+mod readable;
+mod reconcile;
+mod run;
+pub mod source;
+mod status;
+mod uninstall;
+
+pub use apply::{Applied, Outcome};
+pub use config::{ConfigError, parse_settings, read_settings};
+pub use paths::Paths;
+pub use reconcile::{PassError, ReconcileReport, Reconciler};
+pub use run::{AgentError, Ended, Options, is_running, plan, run, run_once};
+pub use status::{STATE_SCHEMA, STATE_SCHEMA_VERSION, StateDocument, StatusError, read_state};
+pub use uninstall::{UninstallError, UninstallReport, uninstall};

@@ -1,6 +1,14 @@
 //! The `hostgw` program: one subcommand a file.
 
+mod agent_command;
 mod lab_command;
+mod log;
+mod node_arguments;
+mod output;
+mod plan_command;
+mod schema_command;
+mod status_command;
+mod uninstall_command;
 
 use std::process::ExitCode;
 
@@ -16,11 +24,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Agent(agent_command::Agent),
     Lab(lab_command::Lab),
+    Plan(plan_command::Plan),
+    Schema(schema_command::Schema),
+    Status(status_command::Status),
+    Uninstall(uninstall_command::Uninstall),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Agent(agent) => agent_command::run(&agent),
         Command::Lab(lab) => lab_command::run(lab),
+        Command::Plan(plan) => plan_command::run(&plan),
+        Command::Schema(schema) => schema_command::run(&schema),
+        Command::Status(status) => status_command::run(&status),
+        Command::Uninstall(uninstall) => uninstall_command::run(&uninstall),
     }
 }

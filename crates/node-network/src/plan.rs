@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 pub use change::{Change, ChangeLine, Sign};
-pub use document::{ConditionDocument, PLAN_SCHEMA_VERSION, PlanDocument};
+pub use document::{ConditionDocument, PLAN_SCHEMA, PLAN_SCHEMA_VERSION, PlanDocument};
 pub use forward_rules::{ForwardRuleChange, ForwardRulePlace};
 pub use nft::{ElementChange, NftChange};
 pub use routes::{

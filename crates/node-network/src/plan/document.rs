@@ -10,6 +10,9 @@ use crate::condition::{Condition, Severity};
 /// `schemaVersion` of the document; raised when a field changes its meaning or goes.
 pub const PLAN_SCHEMA_VERSION: u32 = 1;
 
+/// The JSON Schema of the document.
+pub const PLAN_SCHEMA: &str = include_str!("plan.schema.json");
+
 /// A plan to be printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +55,14 @@ impl PlanDocument {
     }
 }
 
+impl PlanDocument {
+    /// Nothing is to be changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
 impl fmt::Display for PlanDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.changes.is_empty() {
@@ -71,5 +82,24 @@ impl fmt::Display for PlanDocument {
             writeln!(f, "{word}: {message}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_names_every_field_that_is_printed() {
+        let schema: serde_json::Value = serde_json::from_str(PLAN_SCHEMA).unwrap();
+        let mut cluster = crate::three_nodes::ThreeNodes::new();
+        cluster.observed.next_hops.clear();
+        let document = serde_json::to_value(PlanDocument::new("node1", &cluster.plan())).unwrap();
+        for (field, value) in document.as_object().unwrap() {
+            let described = schema["properties"].get(field).unwrap();
+            for inner in value.get(0).and_then(|first| first.as_object()).into_iter().flatten() {
+                assert!(described["items"]["properties"].get(inner.0).is_some(), "{field}.{}", inner.0);
+            }
+        }
     }
 }

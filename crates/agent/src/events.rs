@@ -1,0 +1,161 @@
+//! When to look again: the kernel's multicast groups, and folders by inotify. What happened is never asked, only that
+//! something did.
+
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use kernel::KernelError;
+use kernel::events::{Events, Group, Heard};
+use kernel::netlink::Protocol;
+use rustix::fs::inotify;
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+
+use crate::readable::{Owned, readable};
+
+/// Asked for, so that a burst of thousands of route changes is not lost; the kernel may grant less.
+const RECEIVE_BUFFER: i32 = 1 << 20;
+
+/// Hears of changes of the kernel's network state.
+#[derive(Debug)]
+pub(crate) struct KernelEvents {
+    route: AsyncFd<Owned<Events>>,
+    netfilter: AsyncFd<Owned<Events>>,
+}
+
+impl KernelEvents {
+    /// Subscribes in the calling thread's network namespace.
+    pub(crate) fn subscribe() -> Result<Self, KernelError> {
+        let groups = [
+            Group::Links,
+            Group::Ipv4Addresses,
+            Group::Ipv6Addresses,
+            Group::Ipv4Routes,
+            Group::Ipv6Routes,
+            Group::Ipv4Rules,
+            Group::Ipv6Rules,
+        ];
+        let route = Events::subscribe(Protocol::Route, &groups, Some(RECEIVE_BUFFER))?;
+        let netfilter = Events::subscribe(Protocol::Netfilter, &[Group::Nftables], Some(RECEIVE_BUFFER))?;
+        Ok(Self { route: pollable(route)?, netfilter: pollable(netfilter)? })
+    }
+
+    /// Resolves when something was heard.
+    pub(crate) async fn heard(&mut self) -> Result<(), KernelError> {
+        tokio::select! {
+            heard = wait(&mut self.route) => heard,
+            heard = wait(&mut self.netfilter) => heard,
+        }
+    }
+
+    /// Forgets what was heard so far, right before looking: it will be seen.
+    pub(crate) fn drain(&mut self) -> Result<(), KernelError> {
+        drain(&mut self.route.get_mut().0)?;
+        drain(&mut self.netfilter.get_mut().0)
+    }
+}
+
+fn pollable(events: Events) -> Result<AsyncFd<Owned<Events>>, KernelError> {
+    readable(events).map_err(|error| KernelError::new("poll a netlink socket", errno(&error)))
+}
+
+async fn wait(events: &mut AsyncFd<Owned<Events>>) -> Result<(), KernelError> {
+    loop {
+        let mut guard = events
+            .readable_mut()
+            .await
+            .map_err(|error| KernelError::new("wait for netlink events", errno(&error)))?;
+        match guard.get_inner_mut().0.read(|_, _| {})? {
+            Heard::Nothing => guard.clear_ready(),
+            // Messages that were lost (ENOBUFS) are a reason to look like any other: each look is a full one.
+            Heard::Something | Heard::Lost => return Ok(()),
+        }
+    }
+}
+
+fn drain(events: &mut Events) -> Result<(), KernelError> {
+    // Bounded, so that a flood cannot keep us from looking.
+    for _ in 0..10_000 {
+        if events.read(|_, _| {})? == Heard::Nothing {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Hears of changes in one folder, also when it is made later or replaced.
+#[derive(Debug)]
+pub(crate) struct FolderWatch {
+    folder: PathBuf,
+    inotify: Option<AsyncFd<Owned<OwnedFd>>>,
+}
+
+impl FolderWatch {
+    /// Watches `folder`, which need not exist yet.
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, inotify: None }
+    }
+
+    /// Makes sure that the folder of this name is watched. Without inotify (limits, a folder that does not exist) the
+    /// slow resync remains.
+    pub(crate) fn renew(&mut self) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        if self.inotify.is_none() {
+            let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+            let made = inotify::init(flags).ok();
+            self.inotify = made.and_then(|fd| readable(fd).ok());
+        }
+        if let Some(inotify) = &self.inotify {
+            // Adding a watch that is there already changes nothing; a folder that was replaced is another one.
+            let _ = inotify::add_watch(&inotify.get_ref().0, &self.folder, watched_events());
+        }
+    }
+
+    /// Resolves when something in the folder changed.
+    pub(crate) async fn changed(&mut self) {
+        let Some(inotify) = &mut self.inotify else {
+            return std::future::pending().await;
+        };
+        loop {
+            let Ok(mut guard) = inotify.ready_mut(Interest::READABLE).await else {
+                return std::future::pending().await;
+            };
+            if read_events(&guard.get_inner().0) {
+                return;
+            }
+            guard.clear_ready_matching(Ready::READABLE);
+        }
+    }
+}
+
+fn watched_events() -> inotify::WatchFlags {
+    use inotify::WatchFlags as Flags;
+    Flags::CLOSE_WRITE
+        | Flags::MOVED_TO
+        | Flags::MOVED_FROM
+        | Flags::CREATE
+        | Flags::DELETE
+        | Flags::DELETE_SELF
+}
+
+/// Whether there were events of files that are not temporary.
+fn read_events(inotify: &OwnedFd) -> bool {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(inotify, &mut buffer);
+    let mut heard = false;
+    while let Ok(event) = reader.next() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
+        heard |= name.is_none_or(|name| !crate::atomic_file::is_temporary(&name));
+    }
+    heard
+}

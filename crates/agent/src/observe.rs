@@ -1,0 +1,91 @@
+//! What this node holds now, read from the kernel and the files. Nothing is decided here.
+
+mod forward_chains;
+mod links;
+mod nft;
+mod routes;
+
+use std::path::Path;
+
+use kernel::KernelError;
+use kernel::netlink::{Protocol, Socket};
+use kernel::sysctl::Sysctls;
+use node_network::desired::Sysctl;
+use node_network::observed::ObservedNode;
+use node_network::{DesiredNode, Settings};
+
+use crate::atomic_file::{self, FileError};
+use crate::paths::Paths;
+
+pub(crate) use forward_chains::{accept_rule, forward_chains};
+pub(crate) use routes::look_up;
+
+/// A conflist is a few kilobytes; a longer one is not ours.
+const CONFLIST_MAX: u64 = 1 << 20;
+
+/// The sockets through which a pass sees and changes the kernel. They belong to the network namespace in which they
+/// were opened.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) route: Socket,
+    pub(crate) netfilter: Socket,
+    pub(crate) sysctls: Sysctls,
+}
+
+impl Kernel {
+    /// Opens them in the calling thread's network namespace.
+    pub(crate) fn open() -> Result<Self, KernelError> {
+        let mut route = Socket::open(Protocol::Route)?;
+        route.enlarge_receive_buffer();
+        Ok(Self { route, netfilter: Socket::open(Protocol::Netfilter)?, sysctls: Sysctls::default() })
+    }
+}
+
+/// Why this node could not be observed; nothing is planned then.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// What the choice of desired state needs: links, addresses, routes, files.
+pub(crate) fn observe_node(
+    kernel: &mut Kernel,
+    settings: &Settings,
+    paths: &Paths,
+) -> Result<ObservedNode, ObserveError> {
+    let routes = routes::routes(&mut kernel.route, settings.routes.table)?;
+    let links = links::links(kernel, &routes)?;
+    let conflist = paths.on_node(Path::new(&settings.cni.conf_file));
+    let mut observed = ObservedNode {
+        routes: routes.iter().filter_map(routes::observed_route).collect(),
+        conflist: atomic_file::read(&conflist, CONFLIST_MAX)?,
+        ready_file: paths.ready_file().exists(),
+        links,
+        ..ObservedNode::default()
+    };
+    let accept_ra = links::accept_ra_sysctls(&observed.links);
+    for sysctl in accept_ra.into_iter().chain([Sysctl::Ipv4Forward, Sysctl::Ipv6Forwarding]) {
+        if let Some(value) = kernel.sysctls.read(&sysctl.path())? {
+            observed.sysctls.insert(sysctl, value);
+        }
+    }
+    Ok(observed)
+}
+
+/// What only the plan needs: look-ups of the peers' addresses, and nftables.
+pub(crate) fn observe_for_plan(
+    kernel: &mut Kernel,
+    desired: &DesiredNode,
+    observed: &mut ObservedNode,
+) -> Result<(), ObserveError> {
+    observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired);
+    let Some(own) = &desired.own else { return Ok(()) };
+    observed.nft = nft::observed_table(&mut kernel.netfilter, &own.nft)?;
+    observed.forward_chains = forward_chains(&mut kernel.netfilter)?;
+    Ok(())
+}

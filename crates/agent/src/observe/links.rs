@@ -1,0 +1,83 @@
+//! Links with their addresses.
+
+use std::collections::BTreeMap;
+
+use kernel::KernelError;
+use kernel::address::{self, Address, DADFAILED, PERMANENT, TENTATIVE};
+use kernel::link::{self, LOOPBACK, Link};
+use kernel::route::Route;
+use link_name::LinkName;
+use node_network::desired::Sysctl;
+use node_network::observed::{LinkKind, ObservedAddress, ObservedLink};
+
+use super::Kernel;
+
+/// `RTPROT_RA`.
+const ROUTER_ADVERTISEMENT: u8 = 9;
+
+/// Every link by its index.
+pub(super) fn links(
+    kernel: &mut Kernel,
+    routes: &[Route],
+) -> Result<BTreeMap<u32, ObservedLink>, KernelError> {
+    let addresses = address::dump(&mut kernel.route)?;
+    let mut links = BTreeMap::new();
+    for link in link::dump(&mut kernel.route)? {
+        let held: Vec<&Address> = addresses.iter().filter(|address| address.index == link.index).collect();
+        let learns = has_learnt(&link, &held, routes) && kernel_listens(kernel, &link)?;
+        let observed = ObservedLink {
+            index: link.index,
+            kind: kind(&link),
+            up: link.is_up(),
+            master: link.master,
+            addresses: held.into_iter().map(observed_address).collect(),
+            learns_from_router_advertisements: learns,
+            name: link.name,
+        };
+        links.insert(observed.index, observed);
+    }
+    Ok(links)
+}
+
+fn kind(link: &Link) -> LinkKind {
+    if link.flags & LOOPBACK != 0 {
+        return LinkKind::Loopback;
+    }
+    match link.kind.as_deref() {
+        Some("veth") => LinkKind::Veth,
+        Some("bridge") => LinkKind::Bridge,
+        Some("dummy") => LinkKind::Dummy,
+        Some("wireguard") => LinkKind::Wireguard,
+        Some("tun") => LinkKind::Tun,
+        Some("vrf") => LinkKind::Vrf,
+        _ => LinkKind::Other,
+    }
+}
+
+fn observed_address(address: &Address) -> ObservedAddress {
+    ObservedAddress { address: address.ip, usable: address.flags & (TENTATIVE | DADFAILED) == 0 }
+}
+
+/// Somebody has learnt a route or an address from router advertisements on this link: the kernel, or a program that
+/// marks what it learns in the same way.
+fn has_learnt(link: &Link, addresses: &[&Address], routes: &[Route]) -> bool {
+    let route = |route: &Route| {
+        route.protocol == ROUTER_ADVERTISEMENT && route.hops.iter().any(|hop| hop.index == Some(link.index))
+    };
+    let address = |address: &&Address| {
+        address.ip.addr().is_ipv6() && address.flags & PERMANENT == 0 && address.scope == 0
+    };
+    link.flags & LOOPBACK == 0 && (addresses.iter().any(address) || routes.iter().any(route))
+}
+
+/// networkd and NetworkManager set `accept_ra` to 0 and listen themselves; what they learn is theirs to keep.
+fn kernel_listens(kernel: &Kernel, link: &Link) -> Result<bool, KernelError> {
+    let Ok(name) = LinkName::new(link.name.as_str()) else { return Ok(false) };
+    Ok(kernel.sysctls.read(&Sysctl::AcceptRa(name).path())?.as_deref() == Some("1"))
+}
+
+/// The sysctls of the links on which the kernel learns.
+pub(super) fn accept_ra_sysctls(links: &BTreeMap<u32, ObservedLink>) -> Vec<Sysctl> {
+    let learning = links.values().filter(|link| link.learns_from_router_advertisements);
+    learning.filter_map(|link| LinkName::new(link.name.as_str()).ok()).map(Sysctl::AcceptRa).collect()
+}

@@ -1,0 +1,81 @@
+//! Routes, and look-ups of peers' addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use kernel::KernelError;
+use kernel::netlink::Socket;
+use kernel::route::{self, Filter, Hop, Route, TABLE_MAIN};
+use node_network::desired::DesiredRoute;
+use node_network::observed::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind};
+use node_network::{DesiredNode, NODE_ROUTE_PROTOCOL};
+
+/// All routes of the main table and of `table`, and ours in every table.
+pub(super) fn routes(socket: &mut Socket, table: u32) -> Result<Vec<Route>, KernelError> {
+    let tables: BTreeSet<u32> = [TABLE_MAIN, table].into();
+    let mut routes = Vec::new();
+    for family in [route::Family::V4, route::Family::V6] {
+        for table in &tables {
+            routes.extend(route::dump(socket, family, Filter { table: Some(*table), ..Filter::default() })?);
+        }
+        let ours = Filter { protocol: Some(NODE_ROUTE_PROTOCOL), ..Filter::default() };
+        let ours = route::dump(socket, family, ours)?;
+        routes.extend(ours.into_iter().filter(|route| !tables.contains(&route.table)));
+    }
+    Ok(routes)
+}
+
+/// A route in the words of the plan.
+pub(super) fn observed_route(route: &Route) -> Option<ObservedRoute> {
+    Some(ObservedRoute {
+        key: RouteKey { dst: route.destination, table: route.table, metric: route.metric, tos: route.tos },
+        protocol: route.protocol,
+        kind: kind(route.kind),
+        legs: route.hops.iter().map(leg).collect(),
+        prefsrc: route.source,
+        uses_nexthop_object: route.nexthop_id.is_some(),
+    })
+}
+
+fn kind(kind: route::RouteKind) -> RouteKind {
+    match kind {
+        route::RouteKind::Unicast => RouteKind::Unicast,
+        route::RouteKind::Local => RouteKind::Local,
+        route::RouteKind::Unreachable => RouteKind::Unreachable,
+        // `RTN_BLACKHOLE`.
+        route::RouteKind::Blackhole => RouteKind::Other(6),
+        route::RouteKind::Other(number) => RouteKind::Other(number),
+    }
+}
+
+fn leg(hop: &Hop) -> Leg {
+    Leg { via: hop.gateway, link: hop.index.unwrap_or_default() }
+}
+
+/// The kernel's look-up of every peer's address.
+pub(super) fn look_up_next_hops(socket: &mut Socket, desired: &DesiredNode) -> BTreeMap<IpAddr, FibLookup> {
+    let hops: BTreeSet<IpAddr> = desired
+        .routes
+        .values()
+        .filter_map(|route| match route {
+            DesiredRoute::Peer { next_hop, .. } => Some(*next_hop),
+            DesiredRoute::Hold { .. } | DesiredRoute::Guard => None,
+        })
+        .collect();
+    hops.into_iter().map(|hop| (hop, look_up(socket, hop))).collect()
+}
+
+/// The route that wins for one address.
+pub(crate) fn look_up(socket: &mut Socket, address: IpAddr) -> FibLookup {
+    match route::look_up(socket, address, None) {
+        Ok(found) => Ok(FibMatch {
+            dst: found.destination,
+            table: found.table,
+            protocol: found.protocol,
+            kind: kind(found.kind),
+            metric: found.metric,
+            legs: found.hops.iter().map(leg).collect(),
+        }),
+        Err(error) => Err(error.to_string()),
+    }
+}

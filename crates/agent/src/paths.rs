@@ -1,0 +1,71 @@
+//! Where the agent's files are, each below `--root`.
+
+use std::path::{Path, PathBuf};
+
+/// Every path that the agent uses. `/proc` is the kernel's, not a file of this node, and is never prefixed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self::below("/")
+    }
+}
+
+impl Paths {
+    /// Paths below `root`, which must be absolute. The plugin is told the same paths, because it runs on the same node.
+    #[must_use]
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// `path`, which is absolute on the node, below the root.
+    #[must_use]
+    pub fn on_node(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The operator's settings.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.on_node(Path::new("/etc/hostgw/config.yaml"))
+    }
+
+    /// What does not survive a reboot.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.on_node(Path::new("/run/hostgw"))
+    }
+
+    /// Records of the attached pods.
+    #[must_use]
+    pub fn ipam_dir(&self) -> PathBuf {
+        self.run_dir().join("ipam")
+    }
+
+    /// The file without which the plugin's STATUS fails.
+    #[must_use]
+    pub fn ready_file(&self) -> PathBuf {
+        self.run_dir().join("ready")
+    }
+
+    /// What the last pass found and did.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.run_dir().join("state.json")
+    }
+
+    /// What survives a reboot.
+    #[must_use]
+    pub fn var_dir(&self) -> PathBuf {
+        self.on_node(Path::new("/var/lib/hostgw"))
+    }
+
+    /// Values before our changes to what is not ours.
+    #[must_use]
+    pub fn foreign_changes_file(&self) -> PathBuf {
+        self.var_dir().join("foreign-changes.json")
+    }
+}

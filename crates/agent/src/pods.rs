@@ -1,0 +1,117 @@
+//! What living pods need of the node besides the node's own network: their records, routes and host ports. Put back
+//! when lost, freed when a pod is gone.
+
+mod reclaim;
+mod restore;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use attachment::{Entry, NetworkName, Store, networks};
+use node_network::observed::{LinkKind, ObservedNode};
+
+pub(crate) use reclaim::{GRACE_SECONDS, reclaim};
+pub(crate) use restore::restore;
+
+use crate::observe::Kernel;
+
+/// All records of this node.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) entries: Vec<(NetworkName, Entry)>,
+    /// What could not be read; it costs only itself.
+    pub(crate) problems: Vec<String>,
+}
+
+impl Records {
+    /// Reads the records of every network below `data_dir`.
+    pub(crate) fn read(data_dir: &Path) -> Self {
+        let mut records = Self::default();
+        for store in stores(data_dir, &mut records.problems) {
+            match store.records() {
+                Ok(entries) => {
+                    for entry in entries {
+                        match entry {
+                            Ok(entry) => records.entries.push((store.network().clone(), entry)),
+                            Err(bad) => records.problems.push(bad.to_string()),
+                        }
+                    }
+                }
+                Err(error) => records.problems.push(error.to_string()),
+            }
+        }
+        records
+    }
+
+    /// Addresses of all attached pods.
+    pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
+        let allocations = self.entries.iter().flat_map(|(_, entry)| &entry.record.addresses);
+        allocations.map(|allocation| allocation.address.addr()).collect()
+    }
+
+    /// Records whose link this node does not have (any more).
+    pub(crate) fn without_link<'a>(&'a self, observed: &'a ObservedNode) -> impl Iterator<Item = &'a Entry> {
+        let names: BTreeSet<&str> = observed.links.values().map(|link| link.name.as_str()).collect();
+        let entries = self.entries.iter().map(|(_, entry)| entry);
+        entries.filter(move |entry| !names.contains(entry.record.wiring.host_link.as_str()))
+    }
+}
+
+fn stores(data_dir: &Path, problems: &mut Vec<String>) -> Vec<Store> {
+    // Nothing is created here: a node without pods has no folder.
+    let names = match networks(data_dir) {
+        Ok(names) => names,
+        Err(error) => {
+            if data_dir.exists() {
+                problems.push(error.to_string());
+            }
+            return Vec::new();
+        }
+    };
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        match Store::find(data_dir, &name) {
+            Ok(store) => found.extend(store),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    found
+}
+
+/// What was done for pods.
+#[derive(Debug, Default)]
+pub(crate) struct PodsReport {
+    /// Each thing that was put back or freed.
+    pub(crate) done: Vec<String>,
+    /// What failed or could not be read.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Makes the host ports in the kernel those of the records. A ruleset that somebody else changes at this very moment
+/// is looked at in the next pass, which that change brings about.
+pub(crate) fn rebuild_host_ports(
+    kernel: &mut Kernel,
+    observed: &ObservedNode,
+    data_dir: &Path,
+    report: &mut PodsReport,
+) {
+    let dummies = observed.links.values().filter(|link| link.kind == LinkKind::Dummy);
+    let excluded: Vec<IpAddr> =
+        dummies.flat_map(|link| &link.addresses).map(|held| held.address.addr()).collect();
+    let records = || Records::read(data_dir).entries.into_iter().map(|(_, entry)| entry).collect();
+    match cni_plugins::host_ports::rebuild(&mut kernel.netfilter, records, &excluded) {
+        Ok(rebuilt) if rebuilt.is_empty() => {}
+        Ok(rebuilt) => report.done.push(format!(
+            "host ports: {}{} put back, {} removed",
+            if rebuilt.declared { "table made anew, " } else { "" },
+            rebuilt.added,
+            rebuilt.removed
+        )),
+        Err(error) if error.errno == rustix::io::Errno::from_raw_os_error(ERESTART) => {}
+        Err(error) => report.problems.push(error.to_string()),
+    }
+}
+
+/// The ruleset was changed since it was read (`linux/errno.h`; not meant for user space, and yet what nftables says).
+const ERESTART: i32 = 85;

@@ -1,0 +1,277 @@
+//! The loop: wait until something happened, make a pass, tell. Events only say when to look.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use kernel::KernelError;
+use node_network::plan::PlanDocument;
+use node_network::{NodeName, Settings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep_until;
+
+use crate::atomic_file::FileError;
+use crate::events::{FolderWatch, KernelEvents};
+use crate::http;
+use crate::metrics::{Health, SharedHealth};
+use crate::paths::Paths;
+use crate::reconcile::{PassError, ReconcileReport, Reconciler};
+use crate::source::{FileSource, Source, SourceAddress};
+use crate::status::StateDocument;
+
+mod pace;
+
+use pace::Pace;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the nodes are read from.
+    pub source: SourceAddress,
+    /// This node's name among them.
+    pub node_name: NodeName,
+    /// What the operator chose; validated.
+    pub settings: Settings,
+    /// Where files are.
+    pub paths: Paths,
+    /// Where health and metrics are served.
+    pub listen: SocketAddr,
+}
+
+/// Why the agent could not do its work at all.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The kernel refused the sockets.
+    #[error("{0}; the agent needs CAP_NET_ADMIN in the node's network namespace")]
+    Kernel(#[from] KernelError),
+    /// A pass could not be made.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// The source was not read.
+    #[error("{0}")]
+    NotSynced(String),
+    /// Another agent, or an uninstall, is at work.
+    #[error("another `hostgw agent` runs on this node (it holds {}): stop it first", .0.display())]
+    AnotherAgent(PathBuf),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The runtime could not be started.
+    #[error("failed to start the event loop: {0}")]
+    Runtime(std::io::Error),
+}
+
+impl AgentError {
+    /// The contract's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotSynced(_) => 3,
+            Self::Kernel(error) if error.is_permission() => 4,
+            Self::Pass(error) if error.is_permission() => 4,
+            _ => 1,
+        }
+    }
+}
+
+/// What keeps a second agent out for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct AgentLock {
+    _file: File,
+}
+
+impl AgentLock {
+    fn path(paths: &Paths) -> PathBuf {
+        paths.run_dir().join("agent.lock")
+    }
+
+    pub(crate) fn take(paths: &Paths) -> Result<Self, AgentError> {
+        let path = Self::path(paths);
+        let open = || {
+            std::fs::create_dir_all(paths.run_dir())?;
+            File::options().create(true).truncate(false).write(true).open(&path)
+        };
+        let file = open().map_err(|source| FileError::new("open", &path, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(AgentError::AnotherAgent(path)),
+            Err(std::fs::TryLockError::Error(source)) => Err(FileError::new("lock", &path, source).into()),
+        }
+    }
+}
+
+fn open_source(options: &Options) -> FileSource {
+    match &options.source {
+        SourceAddress::File(path) => FileSource::new(options.paths.on_node(path), options.node_name.clone()),
+    }
+}
+
+/// What a pass would change.
+pub fn plan(options: &Options) -> Result<PlanDocument, AgentError> {
+    let mut source = open_source(options);
+    let reading = source.read();
+    let Some(snapshot) = reading.snapshot else {
+        return Err(AgentError::NotSynced(reading.problem.unwrap_or_default()));
+    };
+    Ok(reconciler(options)?.plan(snapshot)?)
+}
+
+fn reconciler(options: &Options) -> Result<Reconciler, AgentError> {
+    Ok(Reconciler::new(options.node_name.clone(), options.settings.clone(), options.paths.clone())?)
+}
+
+/// One pass, and what came of it.
+pub fn run_once(options: &Options) -> Result<StateDocument, AgentError> {
+    let _lock = AgentLock::take(&options.paths)?;
+    let mut source = open_source(options);
+    let mut reconciler = reconciler(options)?;
+    let mut state = StateDocument::new(&options.node_name, options.source.to_string());
+    let reading = source.read();
+    let report = reconciler.pass(&reading)?;
+    tell(&report);
+    state.update(&report);
+    state.write(&options.paths.state_file())?;
+    match (reading.snapshot, reading.problem) {
+        (None, problem) => Err(AgentError::NotSynced(problem.unwrap_or_default())),
+        _ => Ok(state),
+    }
+}
+
+/// Why the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// SIGTERM: the ordinary way.
+    Terminated,
+    /// SIGINT: a person at a terminal.
+    Interrupted,
+}
+
+/// Whether an agent runs on this node.
+pub fn is_running(paths: &Paths) -> Result<bool, AgentError> {
+    match File::options().write(true).open(AgentLock::path(paths)) {
+        Ok(file) => Ok(matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(FileError::new("open", &AgentLock::path(paths), source).into()),
+    }
+}
+
+/// Runs until it is told to stop. Everything in the kernel stays as it is.
+pub fn run(options: &Options) -> Result<Ended, AgentError> {
+    let _lock = AgentLock::take(&options.paths)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(options))
+}
+
+async fn serve(options: &Options) -> Result<Ended, AgentError> {
+    // Subscribed before the first look, so that nothing happens unheard.
+    let mut events = KernelEvents::subscribe()?;
+    let mut source = open_source(options);
+    let mut reconciler = reconciler(options)?;
+    let resync = options.settings.resync_interval.as_duration();
+    let health: SharedHealth = Rc::new(RefCell::new(Health::new(resync)));
+    tokio::task::spawn_local(http::serve(options.listen, Rc::clone(&health)));
+    let mut terminated = signal(SignalKind::terminate()).map_err(AgentError::Runtime)?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?;
+    let conflist = options.paths.on_node(std::path::Path::new(&options.settings.cni.conf_file));
+    let mut conflist_folder =
+        FolderWatch::new(conflist.parent().map(std::path::Path::to_owned).unwrap_or_default());
+    let mut state = StateDocument::new(&options.node_name, options.source.to_string());
+    let mut teller = Teller::default();
+    let mut pace = Pace::new(resync);
+    loop {
+        conflist_folder.renew();
+        if let Err(error) = events.drain() {
+            tracing::error!(%error, "netlink events are lost; subscribing anew");
+            events = KernelEvents::subscribe()?;
+        }
+        let began = Instant::now();
+        let look_again_in = match reconciler.pass(&source.read()) {
+            Ok(report) => {
+                teller.tell(&report);
+                state.update(&report);
+                health.borrow_mut().update(&report);
+                pace.passed(began, report.changed_something());
+                report.look_again_in
+            }
+            Err(error) => {
+                tracing::error!(%error, "no pass could be made; tried again");
+                state.fail(error.to_string());
+                health.borrow_mut().fail();
+                pace.passed(began, true);
+                Some(Duration::from_secs(1))
+            }
+        };
+        if let Err(error) = state.write(&options.paths.state_file()) {
+            tracing::warn!(%error, "the state cannot be written");
+        }
+        let mut deadline = pin!(sleep_until(pace.resync_at(look_again_in).into()));
+        tokio::select! {
+            _ = terminated.recv() => return Ok(Ended::Terminated),
+            _ = interrupted.recv() => return Ok(Ended::Interrupted),
+            () = &mut deadline => {}
+            () = source.changed() => {}
+            () = conflist_folder.changed() => {}
+            heard = events.heard() => if let Err(error) = heard {
+                tracing::warn!(%error, "netlink events are lost; looking at everything");
+            },
+        }
+        // What comes in bursts is looked at once, and a program that keeps undoing ours is not raced with.
+        let pause = pace.pause();
+        if pause > Duration::from_millis(100) {
+            tracing::warn!(
+                pause_ms = pause.as_millis(),
+                "this node's network is being changed again and again; repairs are slowed down"
+            );
+        }
+        tokio::select! {
+            _ = terminated.recv() => return Ok(Ended::Terminated),
+            _ = interrupted.recv() => return Ok(Ended::Interrupted),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Tells what changed, and each condition once.
+#[derive(Debug, Default)]
+struct Teller {
+    last: Vec<String>,
+}
+
+impl Teller {
+    fn tell(&mut self, report: &ReconcileReport) {
+        let conditions = report.conditions.iter().map(ToString::to_string);
+        let problems: Vec<String> = conditions
+            .chain(report.source_problem.iter().cloned())
+            .chain(report.pods_problems.iter().cloned())
+            .collect();
+        for problem in problems.iter().filter(|problem| !self.last.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        self.last = problems;
+        tell(report);
+    }
+}
+
+fn tell(report: &ReconcileReport) {
+    // A first pass on a large cluster changes thousands of routes.
+    const SHOWN: usize = 20;
+    for outcome in report.applied.outcomes.iter().filter(|outcome| outcome.error.is_none()).take(SHOWN) {
+        tracing::info!(change = %outcome.line, "done");
+    }
+    for done in report.pods_done.iter().take(SHOWN) {
+        tracing::info!("{done}");
+    }
+    for (line, error) in report.applied.failures().take(SHOWN) {
+        tracing::error!(change = %line, %error, "failed");
+    }
+    let (applied, failed) = (report.applied.made(), report.applied.failures().count());
+    if applied + failed > 0 {
+        let ms = report.duration.as_millis();
+        tracing::info!(applied, failed, ms, "reconciled");
+    }
+}

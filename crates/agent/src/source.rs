@@ -1,0 +1,65 @@
+//! Where the cluster's nodes are read from.
+
+mod file;
+
+use std::future::Future;
+
+use node_network::ClusterSnapshot;
+
+pub use file::{FileSource, NodesFileError, parse_nodes};
+
+/// A place that tells which nodes there are.
+pub trait Source {
+    /// The newest good snapshot, and what is wrong with the source now. A snapshot, once there, is kept whatever
+    /// happens to the source: never to know less than before is what keeps routes in place.
+    fn read(&mut self) -> Reading<'_>;
+
+    /// Resolves when it is worthwhile to read again; may resolve for nothing.
+    fn changed(&mut self) -> impl Future<Output = ()>;
+}
+
+/// What a source tells.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    /// The newest good snapshot; none before the source was read whole for the first time.
+    pub snapshot: Option<&'a ClusterSnapshot>,
+    /// What is wrong now, with its remedy.
+    pub problem: Option<String>,
+}
+
+/// A source as the command line names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// `file:PATH`.
+    File(std::path::PathBuf),
+}
+
+/// A source that is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceAddressError {
+    /// Some other scheme.
+    #[error("source `{}` is none: give file:PATH", .0.chars().take(64).flat_map(char::escape_default).collect::<String>())]
+    Unknown(String),
+    /// `file:` alone.
+    #[error("source `file:` names no file: give file:/etc/hostgw/nodes.yaml")]
+    NoPath,
+}
+
+impl std::str::FromStr for SourceAddress {
+    type Err = SourceAddressError;
+    fn from_str(text: &str) -> Result<Self, SourceAddressError> {
+        match text.strip_prefix("file:") {
+            Some("") => Err(SourceAddressError::NoPath),
+            Some(path) => Ok(Self::File(path.into())),
+            None => Err(SourceAddressError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl std::fmt::Display for SourceAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}

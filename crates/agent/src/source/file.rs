@@ -1,0 +1,325 @@
+//! A file of Node objects, as `kubectl get nodes -o yaml` prints them, watched.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use node_network::cluster::{
+    DocumentError, Freshness, NodeDocument, NodeObject, SourceKind, snapshot_from_objects,
+};
+use node_network::{ClusterSnapshot, NodeName};
+
+use super::{Reading, Source};
+use crate::events::FolderWatch;
+
+/// 20,000 nodes of 3 KB each.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Why the nodes file cannot be used now. What was last read stays in use.
+#[derive(Debug, thiserror::Error)]
+pub enum NodesFileError {
+    /// It cannot be read.
+    #[error("failed to read nodes file {}: {source}; write the Node objects there (`kubectl get nodes -o yaml`)", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is too long.
+    #[error("nodes file {} is longer than {MAX_BYTES} bytes: leave out managedFields and images", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be parsed.
+    #[error("nodes file {}: {source}; it may be half-written, write it under another name and rename it", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: ParseError,
+    },
+    /// It lists no node.
+    #[error("nodes file {} lists no node: nothing is changed until it does", path.display())]
+    NoNodes {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It lists less than before, and was written just now.
+    #[error("nodes file {} lists less than before and was written just now: waiting for the rest of it", path.display())]
+    BeingWritten {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It does not list this node.
+    #[error("nodes file {} lists {nodes} nodes and not this one, `{this_node}`: add it, or correct --node-name", path.display())]
+    LacksThisNode {
+        /// The file.
+        path: PathBuf,
+        /// How many it lists.
+        nodes: usize,
+        /// This node.
+        this_node: NodeName,
+    },
+}
+
+/// Why a text holds no nodes.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// It is no text.
+    #[error("not UTF-8")]
+    NotText,
+    /// It is neither YAML nor JSON of the expected shape.
+    #[error("{0}")]
+    Syntax(String),
+    /// A document holds something else.
+    #[error("document {number}: {source}")]
+    Document {
+        /// Counted from 1.
+        number: usize,
+        /// Why.
+        source: DocumentError,
+    },
+}
+
+/// The Node objects in a text: JSON, or YAML of one or several documents.
+pub fn parse_nodes(bytes: &[u8]) -> Result<Vec<NodeObject>, ParseError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ParseError::NotText)?;
+    let syntax = |error: &dyn std::fmt::Display| ParseError::Syntax(error.to_string());
+    let documents: Vec<NodeDocument> = if text.trim_start().starts_with('{') {
+        // JSON is YAML too, but several times faster as what it is.
+        serde_json::Deserializer::from_str(text)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|error| syntax(&error))?
+    } else {
+        // Sized for the longest file; each limit bounds memory to a small multiple of it.
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_events: 16 << 20, max_nodes: 8 << 20, max_documents: 20_000 },
+        };
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| syntax(&error))?
+    };
+    let mut objects = Vec::new();
+    for (index, document) in documents.into_iter().enumerate() {
+        let of_document =
+            document.into_objects().map_err(|source| ParseError::Document { number: index + 1, source })?;
+        objects.extend(of_document);
+    }
+    Ok(objects)
+}
+
+/// A file that takes nodes or CIDRs away must have been left alone for this long: cut between two nodes, a file that
+/// is being written looks whole.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Tells whether a file is still the one that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A nodes file.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    this_node: NodeName,
+    watch: FolderWatch,
+    seen: Option<Identity>,
+    settled_at: Option<Instant>,
+    last_good: Option<ClusterSnapshot>,
+    problem: Option<NodesFileError>,
+}
+
+impl FileSource {
+    /// Watches the file at `path`, which need not exist yet.
+    #[must_use]
+    pub fn new(path: PathBuf, this_node: NodeName) -> Self {
+        // The folder is watched, not the file: a file that is replaced by a rename is another file.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let watch = FolderWatch::new(folder.to_owned());
+        Self { path, this_node, watch, seen: None, settled_at: None, last_good: None, problem: None }
+    }
+
+    fn refresh(&mut self) -> Result<(), NodesFileError> {
+        let failed = |source| NodesFileError::Read { path: self.path.clone(), source };
+        let file = File::open(&self.path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(io::Error::other("it is no regular file")));
+        }
+        let identity = Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        if self.seen == Some(identity) && self.problem.is_none() {
+            return Ok(());
+        }
+        self.seen = None;
+        let snapshot = self.parse(&file)?;
+        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
+        let takes_away = self.last_good.as_ref().is_some_and(|last| takes_away(last, &snapshot));
+        if let Some(rest) = age.and_then(|age| SETTLE.checked_sub(age)).filter(|_| takes_away) {
+            self.settled_at = Some(Instant::now() + rest);
+            return Err(NodesFileError::BeingWritten { path: self.path.clone() });
+        }
+        self.last_good = Some(snapshot);
+        self.seen = Some(identity);
+        Ok(())
+    }
+
+    fn parse(&self, file: &File) -> Result<ClusterSnapshot, NodesFileError> {
+        let path = || self.path.clone();
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| NodesFileError::Read { path: path(), source })?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(NodesFileError::TooLong { path: path() });
+        }
+        let objects = parse_nodes(&bytes).map_err(|source| NodesFileError::Parse { path: path(), source })?;
+        let snapshot = snapshot_from_objects(SourceKind::File, Freshness::Synced, objects);
+        if snapshot.nodes.is_empty() {
+            return Err(NodesFileError::NoNodes { path: path() });
+        }
+        if !snapshot.nodes.contains_key(&self.this_node) {
+            let (nodes, this_node) = (snapshot.nodes.len(), self.this_node.clone());
+            return Err(NodesFileError::LacksThisNode { path: path(), nodes, this_node });
+        }
+        Ok(snapshot)
+    }
+}
+
+impl Source for FileSource {
+    fn read(&mut self) -> Reading<'_> {
+        // Before reading, so that a change while reading is heard of.
+        self.watch.renew();
+        self.settled_at = None;
+        self.problem = self.refresh().err();
+        let problem = self.problem.as_ref().map(ToString::to_string);
+        Reading { snapshot: self.last_good.as_ref(), problem }
+    }
+
+    async fn changed(&mut self) {
+        match self.settled_at {
+            Some(instant) => tokio::select! {
+                () = self.watch.changed() => {}
+                () = tokio::time::sleep_until(instant.into()) => {}
+            },
+            None => self.watch.changed().await,
+        }
+    }
+}
+
+fn takes_away(last: &ClusterSnapshot, new: &ClusterSnapshot) -> bool {
+    last.nodes.iter().any(|(name, node)| {
+        let same = new.nodes.get(name);
+        same.is_none_or(|same| {
+            node.pod_cidrs.values().any(|cidr| !same.pod_cidrs.values().any(|new| new == cidr))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const TWO: &str = "apiVersion: v1\nkind: List\nitems:\n- kind: Node\n  metadata:\n    name: node1\n  spec:\n    \
+        podCIDRs: [\"10.244.1.0/24\"]\n- kind: Node\n  metadata:\n    name: node2\n";
+
+    fn source(folder: &Path) -> FileSource {
+        FileSource::new(folder.join("nodes.yaml"), NodeName::new("node1").unwrap())
+    }
+
+    fn names(reading: &Reading<'_>) -> Vec<String> {
+        reading
+            .snapshot
+            .map(|snapshot| snapshot.nodes.keys().map(ToString::to_string).collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn yaml_lists_json_lists_and_several_documents_are_the_same() {
+        let json = r#"{"kind":"List","items":[{"metadata":{"name":"node1"}},{"metadata":{"name":"node2"}}]}"#;
+        let documents = "kind: Node\nmetadata: {name: node1}\n---\nkind: Node\nmetadata: {name: node2}\n";
+        for text in [TWO, json, documents] {
+            assert_eq!(parse_nodes(text.as_bytes()).unwrap().len(), 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn whatever_happens_to_the_file_the_last_good_state_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.yaml");
+        let mut source = source(folder.path());
+        assert!(source.read().problem.unwrap().contains("kubectl get nodes"));
+        assert!(source.read().snapshot.is_none());
+        fs::write(&path, TWO).unwrap();
+        let reading = source.read();
+        assert_eq!((names(&reading), reading.problem), (vec!["node1".to_owned(), "node2".to_owned()], None));
+        let cut = &TWO.as_bytes()[..TWO.len() - "- kind: Node\n  metadata:\n    name: node2\n".len()];
+        let broken: [(&[u8], &str); 7] = [
+            (b"", "lists no node"),
+            (cut, "waiting for the rest"),
+            (b"kind: List\nitems:\n- metadata: {name: \"node", "half-written"),
+            (b"kind: List\nitems: []\n", "lists no node"),
+            (b"kind: Node\nmetadata: {name: node2}\n", "not this one, `node1`"),
+            (b"kind: Pod\n", "Pod"),
+            (b"\xff\xfe", "UTF-8"),
+        ];
+        for (bytes, expected) in broken {
+            fs::write(&path, bytes).unwrap();
+            let reading = source.read();
+            assert_eq!(names(&reading).len(), 2);
+            let problem = reading.problem.unwrap_or_default();
+            assert!(problem.contains(expected), "{problem}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(names(&source.read()).len(), 2);
+        fs::create_dir(&path).unwrap();
+        assert!(source.read().problem.unwrap().contains("failed to read"));
+    }
+
+    #[test]
+    fn a_shorter_file_counts_once_it_has_been_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.yaml");
+        fs::write(&path, TWO).unwrap();
+        let mut source = source(folder.path());
+        assert_eq!(names(&source.read()).len(), 2);
+        fs::write(&path, "kind: Node\nmetadata: {name: node1}\n").unwrap();
+        assert_eq!(names(&source.read()).len(), 2);
+        let earlier = std::time::SystemTime::now() - 2 * SETTLE;
+        File::options().write(true).open(&path).unwrap().set_modified(earlier).unwrap();
+        let reading = source.read();
+        assert_eq!((names(&reading).len(), reading.problem), (1, None));
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_unread() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::create(folder.path().join("nodes.yaml")).unwrap();
+        file.set_len(MAX_BYTES + 1).unwrap();
+        assert!(source(folder.path()).read().problem.unwrap().contains("longer than"));
+    }
+
+    #[test]
+    fn ten_levels_of_aliases_do_not_eat_the_memory() {
+        let mut bomb = String::from("kind: List\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..10 {
+            let last = format!("*a{}", level - 1);
+            bomb += &format!("a{level}: &a{level} [{}]\n", vec![last; 10].join(","));
+        }
+        assert!(parse_nodes(bomb.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! What every command about this node takes: where nodes, settings and files are.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use agent::source::SourceAddress;
+use agent::{ConfigError, Options, Paths, read_settings};
+use clap::Args;
+use node_network::{NodeName, Settings};
+
+/// Where settings and files are.
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// Settings; /etc/hostgw/config.yaml if it exists.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Put before every path: those of the agent, and those that the plugin is told.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+impl Files {
+    pub(crate) fn paths(&self) -> Paths {
+        // A relative root would move with whoever reads the CNI configuration. This fails only without a current folder.
+        Paths::below(std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()))
+    }
+
+    pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
+        let paths = self.paths();
+        let given = self.config.as_deref().map(|path| paths.on_node(&absolute(path)));
+        read_settings(given.as_deref(), &paths.config())
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Which node this is, and who tells.
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// Where the nodes are read from: file:PATH, a list of Kubernetes Node objects (YAML or JSON).
+    #[arg(long, value_name = "SOURCE")]
+    source: SourceAddress,
+    /// This node's name among them.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: NodeName,
+    #[command(flatten)]
+    files: Files,
+}
+
+impl Node {
+    pub(crate) fn options(&self, listen: SocketAddr) -> Result<Options, ConfigError> {
+        let source = match &self.source {
+            SourceAddress::File(path) => SourceAddress::File(absolute(path)),
+        };
+        Ok(Options {
+            source,
+            node_name: self.node_name.clone(),
+            settings: self.files.settings()?,
+            paths: self.files.paths(),
+            listen,
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! `hostgw status`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::node_arguments::Files;
+use crate::output::{Output, fail, print};
+
+const EXAMPLES: &str = "\
+Examples:
+  hostgw status
+  hostgw status -o json | jq '.peers[] | select(.state != \"routed\")'
+
+Exit codes: 0 all is as it should be, verified by look-ups in the kernel; 1 something is not, or the agent does not run;
+3 the source was not read.";
+
+/// Show what the agent on this node last found.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    files: Files,
+    /// What to print (`hostgw schema status` describes the document).
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// Runs the command and gives the contract's exit code.
+pub(crate) fn run(command: &Status) -> ExitCode {
+    let paths = command.files.paths();
+    let state = match agent::read_state(&paths.state_file()) {
+        Ok(state) => state,
+        Err(error) => return fail("status", &error, 1),
+    };
+    if let Err(error) = print(&state, command.output) {
+        return fail("status", &error, 1);
+    }
+    match agent::is_running(&paths) {
+        Ok(true) => ExitCode::from(state.exit_code()),
+        Ok(false) => {
+            eprintln!("hostgw status: no agent runs; this is what its last pass found");
+            ExitCode::from(state.exit_code().max(1))
+        }
+        Err(error) => fail("status", &error, 1),
+    }
+}
