@@ -126,7 +126,10 @@ pub(crate) fn host_port_left(node: IpAddr, port: u16) -> Result<Option<String>, 
     };
     match ask() {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
-        Err(error) => Ok(Some(format!("host port {target} leads somewhere: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(format!(
+            "host port {target} is not refused: it is still translated to a pod that is gone"
+        ))),
+        Err(error) => Ok(Some(format!("host port {target} is not refused: {error}"))),
         Ok(_) => Ok(Some(format!("host port {target} answers"))),
     }
 }
