@@ -26,6 +26,6 @@ pub use apply::{Applied, Outcome};
 pub use config::{ConfigError, parse_settings, read_settings};
 pub use paths::Paths;
 pub use reconcile::{PassError, ReconcileReport, Reconciler};
-pub use run::{AgentError, Ended, Options, is_running, plan, run, run_once};
+pub use run::{AgentError, Ended, Options, is_running, plan, run, run_once, run_until};
 pub use status::{STATE_SCHEMA, STATE_SCHEMA_VERSION, StateDocument, StatusError, read_state};
 pub use uninstall::{UninstallError, UninstallReport, uninstall};

@@ -21,9 +21,12 @@ impl Paths {
         Self { root: root.into() }
     }
 
-    /// `path`, which is absolute on the node, below the root.
+    /// `path`, which is absolute on the node, below the root; one that is below the root already stays.
     #[must_use]
     pub fn on_node(&self, path: &Path) -> PathBuf {
+        if path.starts_with(&self.root) {
+            return path.to_owned();
+        }
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
@@ -67,5 +70,19 @@ impl Paths {
     #[must_use]
     pub fn foreign_changes_file(&self) -> PathBuf {
         self.var_dir().join("foreign-changes.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_below_the_root_once() {
+        let paths = Paths::below("/host");
+        assert_eq!(paths.state_file(), Path::new("/host/run/hostgw/state.json"));
+        assert_eq!(paths.on_node(Path::new("/etc/x")), Path::new("/host/etc/x"));
+        assert_eq!(paths.on_node(Path::new("/host/etc/x")), Path::new("/host/etc/x"));
+        assert_eq!(Paths::default().on_node(Path::new("/etc/x")), Path::new("/etc/x"));
     }
 }

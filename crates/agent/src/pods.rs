@@ -99,8 +99,14 @@ pub(crate) fn rebuild_host_ports(
     let dummies = observed.links.values().filter(|link| link.kind == LinkKind::Dummy);
     let excluded: Vec<IpAddr> =
         dummies.flat_map(|link| &link.addresses).map(|held| held.address.addr()).collect();
-    let records = || Records::read(data_dir).entries.into_iter().map(|(_, entry)| entry).collect();
-    match cni_plugins::host_ports::rebuild(&mut kernel.netfilter, records, &excluded) {
+    let Kernel { netfilter, route, .. } = kernel;
+    let route = std::cell::RefCell::new(route);
+    // Not knowing is no proof that a pod is gone.
+    let link_exists = |name: &link_name::LinkName| {
+        kernel::link::by_name(&mut route.borrow_mut(), name.as_str()).is_ok_and(|found| found.is_none())
+            == false
+    };
+    match cni_plugins::host_ports::rebuild(netfilter, data_dir, &excluded, link_exists) {
         Ok(rebuilt) if rebuilt.is_empty() => {}
         Ok(rebuilt) => report.done.push(format!(
             "host ports: {}{} put back, {} removed",

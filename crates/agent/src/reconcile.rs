@@ -141,11 +141,11 @@ impl Reconciler {
         };
         let mut internal_ips = PerFamily::default();
         if let Some(snapshot) = reading.snapshot {
-            let (plan, own) = self.decide(snapshot, &records, &mut observed)?;
+            let (mut plan, own) = self.decide(snapshot, &records, &mut observed)?;
             internal_ips = own;
             let mut foreign = ForeignChanges::load(self.paths.foreign_changes_file())?;
             report.applied = apply(&plan, &mut self.kernel, &mut foreign, &self.settings, &self.paths);
-            report.conditions = self.judge(&plan, &report.applied);
+            report.conditions = self.judge(&mut plan, &report.applied);
             report.peers = plan.peers;
         }
         // Whether a conflist is there, not whether this pass wrote one.
@@ -157,13 +157,13 @@ impl Reconciler {
     }
 
     /// The plan's conditions, and after it was applied: routes that are installed and not used.
-    fn judge(&mut self, plan: &Plan, applied: &Applied) -> Vec<Condition> {
+    fn judge(&mut self, plan: &mut Plan, applied: &Applied) -> Vec<Condition> {
         let failed: BTreeSet<&str> = applied.failures().map(|(line, _)| line.what.as_str()).collect();
         let mut conditions = plan.conditions.clone();
         // A route that could not be installed has its own failure.
         if failed.is_empty() {
             let socket = &mut self.kernel.route;
-            conditions.extend(judge_effective(&plan.peers, |address| look_up(socket, address)));
+            conditions.extend(judge_effective(&mut plan.peers, |address| look_up(socket, address)));
         }
         conditions
     }

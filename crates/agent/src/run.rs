@@ -1,7 +1,9 @@
 //! The loop: wait until something happened, make a pass, tell. Events only say when to look.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::fs::File;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -161,13 +163,36 @@ pub fn is_running(paths: &Paths) -> Result<bool, AgentError> {
 
 /// Runs until it is told to stop. Everything in the kernel stays as it is.
 pub fn run(options: &Options) -> Result<Ended, AgentError> {
+    run_until(options, signalled())
+}
+
+/// Runs until `stop` resolves, on the calling thread and in its network namespace.
+pub fn run_until(
+    options: &Options,
+    stop: impl Future<Output = Result<Ended, std::io::Error>>,
+) -> Result<Ended, AgentError> {
     let _lock = AgentLock::take(&options.paths)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(options))
+    let work = async {
+        tokio::select! {
+            ended = stop => ended.map_err(AgentError::Runtime),
+            failed = serve(options) => failed.map(|never| match never {}),
+        }
+    };
+    tokio::task::LocalSet::new().block_on(&runtime, work)
 }
 
-async fn serve(options: &Options) -> Result<Ended, AgentError> {
+async fn signalled() -> Result<Ended, std::io::Error> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminated.recv() => Ok(Ended::Terminated),
+        _ = interrupted.recv() => Ok(Ended::Interrupted),
+    }
+}
+
+async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     // Subscribed before the first look, so that nothing happens unheard.
     let mut events = KernelEvents::subscribe()?;
     let mut source = open_source(options);
@@ -175,8 +200,6 @@ async fn serve(options: &Options) -> Result<Ended, AgentError> {
     let resync = options.settings.resync_interval.as_duration();
     let health: SharedHealth = Rc::new(RefCell::new(Health::new(resync)));
     tokio::task::spawn_local(http::serve(options.listen, Rc::clone(&health)));
-    let mut terminated = signal(SignalKind::terminate()).map_err(AgentError::Runtime)?;
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(AgentError::Runtime)?;
     let conflist = options.paths.on_node(std::path::Path::new(&options.settings.cni.conf_file));
     let mut conflist_folder =
         FolderWatch::new(conflist.parent().map(std::path::Path::to_owned).unwrap_or_default());
@@ -211,8 +234,6 @@ async fn serve(options: &Options) -> Result<Ended, AgentError> {
         }
         let mut deadline = pin!(sleep_until(pace.resync_at(look_again_in).into()));
         tokio::select! {
-            _ = terminated.recv() => return Ok(Ended::Terminated),
-            _ = interrupted.recv() => return Ok(Ended::Interrupted),
             () = &mut deadline => {}
             () = source.changed() => {}
             () = conflist_folder.changed() => {}
@@ -228,11 +249,7 @@ async fn serve(options: &Options) -> Result<Ended, AgentError> {
                 "this node's network is being changed again and again; repairs are slowed down"
             );
         }
-        tokio::select! {
-            _ = terminated.recv() => return Ok(Ended::Terminated),
-            _ = interrupted.recv() => return Ok(Ended::Interrupted),
-            () = tokio::time::sleep(pause) => {}
-        }
+        tokio::time::sleep(pause).await;
     }
 }
 

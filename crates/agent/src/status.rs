@@ -76,7 +76,7 @@ pub struct Peer {
     /// The link that leads there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// `routed`, `held` or `refused`.
+    /// `routed`, `shadowed`, `held` or `refused`.
     pub state: String,
 }
 
@@ -197,6 +197,7 @@ fn peer(report: &PeerReport) -> Peer {
         link: report.link.clone(),
         state: match report.state {
             PeerState::Routed => "routed",
+            PeerState::Shadowed => "shadowed",
             PeerState::Held => "held",
             PeerState::Refused => "refused",
         }
@@ -243,7 +244,9 @@ impl fmt::Display for StateDocument {
         for peer in &self.peers {
             let via = peer.next_hop.as_ref().map(|hop| format!(" via {hop}")).unwrap_or_default();
             let link = peer.link.as_ref().map(|link| format!(" dev {link}")).unwrap_or_default();
-            writeln!(f, "  {:<nodes$}  {:<cidrs$}  {:<7}{via}{link}", peer.node, peer.pod_cidr, peer.state)?;
+            let line =
+                format!("  {:<nodes$}  {:<cidrs$}  {:<8}{via}{link}", peer.node, peer.pod_cidr, peer.state);
+            writeln!(f, "{}", line.trim_end())?;
         }
         for StateCondition { severity, message, .. } in &self.conditions {
             writeln!(f, "{severity}: {message}")?;

@@ -36,7 +36,7 @@ fn one_screen() {
     pods       4 attached
     policy     NetworkPolicy is not enforced: this version routes, and does not filter between pods
     peers      1 of 2 pod CIDRs routed
-      node2  10.244.2.0/24       routed  via 192.0.2.12 dev eth0
+      node2  10.244.2.0/24       routed   via 192.0.2.12 dev eth0
       node3  fd00:10:244:3::/64  refused
     error: node `node3` has an IPv6 pod CIDR and no IPv6 InternalIP
     ");

@@ -27,6 +27,9 @@ pub struct ElementChange {
     pub remove: Vec<IpNet>,
     /// To be added.
     pub add: Vec<IpNet>,
+    /// What the set holds then, for when the kernel refuses a removal: somebody may have added a range that is no
+    /// prefix, which goes only as a whole.
+    pub wanted: Vec<IpNet>,
 }
 
 pub(super) fn plan_table(wanted: &NftTable, observed: Option<&ObservedNftTable>) -> Option<NftChange> {
@@ -61,5 +64,6 @@ fn element_change(set: SetName, wanted: &[IpNet], observed: &[IpNet]) -> Option<
     let observed: BTreeSet<IpNet> = observed.iter().copied().collect();
     let remove: Vec<_> = observed.difference(&wanted).copied().collect();
     let add: Vec<_> = wanted.difference(&observed).copied().collect();
-    (!remove.is_empty() || !add.is_empty()).then_some(ElementChange { set, remove, add })
+    let changed = !remove.is_empty() || !add.is_empty();
+    changed.then(|| ElementChange { set, remove, add, wanted: wanted.into_iter().collect() })
 }

@@ -110,6 +110,8 @@ pub struct PeerReport {
 pub enum PeerState {
     /// Installed, or to be installed by this plan.
     Routed,
+    /// Installed, but the kernel uses another route.
+    Shadowed,
     /// Could not be confirmed; what is installed stays.
     Held,
     /// No route.
@@ -356,24 +358,29 @@ fn leads_like(wanted: &WantedLeg, found: Leg) -> bool {
     found.via == Some(wanted.via) && found.link == wanted.link
 }
 
-/// Judges, after a plan was applied, whether the kernel uses the routes: `look_up` answers for one address.
-pub fn judge_effective(peers: &[PeerReport], mut look_up: impl FnMut(IpAddr) -> FibLookup) -> Vec<Condition> {
-    let routed = peers.iter().filter(|peer| peer.state == PeerState::Routed);
-    let judged = routed.filter_map(|peer| {
+/// Judges, after a plan was applied, whether the kernel uses the routes, and marks those that it does not:
+/// `look_up` answers for one address.
+pub fn judge_effective(
+    peers: &mut [PeerReport],
+    mut look_up: impl FnMut(IpAddr) -> FibLookup,
+) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    for peer in peers.iter_mut().filter(|peer| peer.state == PeerState::Routed) {
         // Not the first address: that is often an anycast address or a gateway.
         let probed = peer.pod_cidr.hosts().nth(1).unwrap_or(peer.pod_cidr.addr());
         let winner = match look_up(probed) {
             Ok(found) if found.protocol == crate::NODE_ROUTE_PROTOCOL && found.dst == peer.pod_cidr => {
-                return None;
+                continue;
             }
             // A pod from before this node's CIDR changed; its own route rightly wins.
-            Ok(found) if found.protocol == crate::POD_ROUTE_PROTOCOL => return None,
+            Ok(found) if found.protocol == crate::POD_ROUTE_PROTOCOL => continue,
             Ok(found) => format!("{} of protocol {} in table {}", found.dst, found.protocol, found.table),
             Err(error) => error,
         };
-        Some(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner })
-    });
-    judged.collect()
+        peer.state = PeerState::Shadowed;
+        conditions.push(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner });
+    }
+    conditions
 }
 
 #[cfg(test)]

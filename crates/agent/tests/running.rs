@@ -1,0 +1,263 @@
+//! The agent as it runs: it follows the source and the kernel, and puts back what others take away.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use kernel::netlink::{Protocol, Socket};
+use kernel::nftables::{Family, TableName, Transaction};
+use kernel::{address, link, route};
+use support::pod::attach_pod;
+use support::{Node, change, dual, foreign_route, index_of, node, routed, routes, run, wait_until};
+
+fn flush_ruleset() {
+    let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+    for table in kernel::nftables::tables(&mut socket, None).unwrap() {
+        let mut transaction = Transaction::new();
+        transaction.delete_table(&table.name);
+        transaction.commit(&mut socket).unwrap();
+    }
+}
+
+fn has_table(name: &str) -> bool {
+    let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+    let name = TableName::new(Family::Inet, name);
+    kernel::nftables::tables(&mut socket, None).unwrap().iter().any(|table| table.name == name)
+}
+
+fn get(path: &str) -> String {
+    let mut stream = TcpStream::connect("127.0.0.1:9104").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn nodes_that_come_move_and_go_are_followed() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _agent = node.start();
+    wait_until("node2 is routed", || routed("10.244.2.0/24", "192.0.2.12"));
+    node.write_nodes(&[dual(1), dual(2), dual(3)]);
+    wait_until("node3 is routed", || routed("fd00:10:244:3::/64", "2001:db8::13"));
+    let moved =
+        support::node("node3", &["10.244.3.0/24", "fd00:10:244:3::/64"], &["192.0.2.33", "2001:db8::33"]);
+    node.write_nodes(&[dual(1), dual(2), moved]);
+    wait_until("node3 is routed by its new addresses", || {
+        routed("10.244.3.0/24", "192.0.2.33") && routed("fd00:10:244:3::/64", "2001:db8::33")
+    });
+    node.write_nodes(&[dual(1), dual(2)]);
+    wait_until("node3 is gone", || {
+        !routes(true).iter().any(|route| route.contains(":3::") || route.contains(".3.0"))
+    });
+    assert!(routed("10.244.2.0/24", "192.0.2.12"));
+}
+
+#[test]
+fn what_somebody_deletes_is_put_back() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _agent = node.start();
+    node.wait_until_converged();
+    let conflist = node.path("etc/cni/net.d/10-hostgw.conflist");
+    let good = (routes(true), std::fs::read(&conflist).unwrap());
+    change(|batch, _| {
+        route::delete(batch, &foreign_route("10.244.2.0/24", "192.0.2.12", 104, 104));
+        route::delete(batch, &foreign_route("fd00:10:244:2::/64", "2001:db8::12", 104, 104));
+    });
+    wait_until("the routes are back", || routes(true) == good.0);
+    flush_ruleset();
+    wait_until("the table is back", || has_table("hostgw"));
+    std::fs::remove_file(&conflist).unwrap();
+    wait_until("the conflist is back", || std::fs::read(&conflist).is_ok_and(|bytes| bytes == good.1));
+    std::fs::write(&conflist, "half").unwrap();
+    wait_until("the conflist is whole", || std::fs::read(&conflist).is_ok_and(|bytes| bytes == good.1));
+}
+
+#[test]
+fn a_link_that_flaps_and_an_address_that_comes_back_bring_the_routes_back() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _agent = node.start();
+    node.wait_until_converged();
+    let good = routes(true);
+    let eth0 = index_of("eth0");
+    change(|batch, _| link::set_down(batch, eth0));
+    wait_until("the routes went with the link", || !routed("10.244.2.0/24", "192.0.2.12"));
+    change(|batch, _| link::set_up(batch, eth0));
+    node.add_address("2001:db8::11/64");
+    wait_until("the routes are back", || routes(true) == good);
+    change(|batch, _| address::delete(batch, eth0, "192.0.2.11/24".parse().unwrap()));
+    node.add_address("192.0.2.11/24");
+    wait_until("the routes are back again", || routes(true) == good);
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_is_told() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _agent = node.start();
+    node.wait_until_converged();
+    let good = routes(true);
+    for broken in ["", "kind: List\nitems: [", "kind: List\nitems: []\n", "{", "kind: Pod\n"] {
+        std::fs::write(node.path("nodes.yaml"), broken).unwrap();
+        wait_until("the problem is told", || {
+            node.state()
+                .is_some_and(|state| state.source_problem.is_some() && state.synced && !state.converged)
+        });
+        assert_eq!(routes(true), good);
+        node.write_nodes(&[dual(1), dual(2)]);
+        wait_until("the problem is gone", || node.state().is_some_and(|state| state.converged));
+    }
+}
+
+#[test]
+fn an_agent_that_starts_before_its_file_waits_for_it() {
+    let node = Node::new();
+    let _agent = node.start();
+    wait_until("the missing file is told", || {
+        node.state().is_some_and(|state| state.source_problem.is_some())
+    });
+    assert_eq!(node.state().unwrap().exit_code(), 3);
+    assert!(!node.path("etc/cni/net.d").exists());
+    node.write_nodes(&[dual(1)]);
+    node.wait_until_converged();
+    assert!(node.conflist().is_object());
+}
+
+#[test]
+fn stopping_the_agent_leaves_the_network_as_it_is() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let agent = node.start();
+    node.wait_until_converged();
+    let good = (routes(true), run("nft", &["list", "ruleset"]));
+    drop(agent);
+    assert_eq!((routes(true), run("nft", &["list", "ruleset"])), good);
+    assert!(node.path("etc/cni/net.d/10-hostgw.conflist").exists() && node.path("run/hostgw/ready").exists());
+    assert!(!agent::is_running(&node.paths()).unwrap());
+}
+
+#[test]
+fn health_and_metrics_are_served() {
+    let node = Node::new();
+    let _agent = node.start();
+    wait_until("somebody listens", || TcpStream::connect("127.0.0.1:9104").is_ok());
+    assert!(get("/healthz").starts_with("HTTP/1.1 200"));
+    wait_until("the missing source is told", || {
+        get("/readyz").contains("the source was not read yet: failed")
+    });
+    node.write_nodes(&[dual(1), dual(2)]);
+    wait_until("the node is ready", || get("/readyz").starts_with("HTTP/1.1 200"));
+    let metrics = get("/metrics");
+    for metric in ["hostgw_peer_cidrs_routed 2", "hostgw_nodes 2", "hostgw_converged 1", "hostgw_announced 1"]
+    {
+        assert!(metrics.contains(metric), "{metric} is not in {metrics}");
+    }
+    assert!(get("/other").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn a_living_pod_gets_back_its_routes_and_host_ports() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1)]);
+    let pod = attach_pod(&node, "pod1");
+    let pod_routes =
+        || routes(true).into_iter().filter(|route| route.contains("proto 105")).collect::<Vec<_>>();
+    let good = pod_routes();
+    assert_eq!(good.len(), 2, "{good:?}");
+    let _agent = node.start();
+    wait_until("the host port is served", || has_table("hostgw_hostport"));
+    let served = run("nft", &["list", "table", "inet", "hostgw_hostport"]);
+    assert!(served.contains("8080"), "{served}");
+    flush_ruleset();
+    wait_until("the host port is served again", || {
+        has_table("hostgw_hostport") && run("nft", &["list", "table", "inet", "hostgw_hostport"]) == served
+    });
+    let host_link = index_of(pod.host_link.as_str());
+    change(|batch, _| link::set_down(batch, host_link));
+    wait_until("the routes are back after the link went down", || pod_routes() == good);
+    let neighbours = run("ip", &["neighbour", "show", "dev", pod.host_link.as_str()]);
+    assert_eq!(neighbours.matches("PERMANENT").count(), 2, "{neighbours}");
+    // With the node's address go the routes that have it as their source.
+    change(|batch, _| address::delete(batch, index_of("eth0"), "192.0.2.11/24".parse().unwrap()));
+    wait_until("the pod is reachable from another source", || {
+        pod_routes().iter().any(|route| route.starts_with("10.244.1.2/32") && !route.contains("192.0.2.11"))
+    });
+    node.add_address("192.0.2.11/24");
+    wait_until("the source is the node's address again", || pod_routes() == good);
+}
+
+#[test]
+fn an_attachment_whose_link_is_gone_is_freed() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1)]);
+    let pod = attach_pod(&node, "pod1");
+    let living = attach_living(&node);
+    let _agent = node.start();
+    wait_until("two pods are known", || node.state().is_some_and(|state| state.attachments == 2));
+    change(|batch, _| link::delete(batch, index_of(pod.host_link.as_str())));
+    let records = node.path("run/hostgw/ipam/hostgw/records");
+    wait_until("the record is gone", || !records.join(pod.attachment.to_string()).exists());
+    assert!(records.join(living.attachment.to_string()).exists());
+    let claims: Vec<_> = std::fs::read_dir(node.path("run/hostgw/ipam/hostgw/claims")).unwrap().collect();
+    assert_eq!(claims.len(), living.addresses.len());
+    wait_until("its host port is closed", || {
+        !run("nft", &["list", "table", "inet", "hostgw_hostport"]).contains("8080")
+    });
+}
+
+/// A second pod, without host ports: those of the first are taken.
+fn attach_living(node: &Node) -> support::pod::Pod {
+    support::pod::attach_with_ports(node, "pod2", &[])
+}
+
+#[test]
+fn uninstall_refuses_living_pods_and_otherwise_leaves_nothing() {
+    let node = Node::new();
+    let foreign = (routes(false), run("nft", &["list", "ruleset"]));
+    node.write_nodes(&[dual(1), dual(2)]);
+    let pod = attach_pod(&node, "pod1");
+    node.pass();
+    let error = agent::uninstall(&node.settings, &node.paths(), false).unwrap_err();
+    assert!(
+        error.to_string().contains(pod.host_link.as_str()) && error.to_string().contains("--force"),
+        "{error}"
+    );
+    assert!(routed("10.244.2.0/24", "192.0.2.12"));
+    let report = agent::uninstall(&node.settings, &node.paths(), true).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(routes(true), Vec::<String>::new());
+    assert_eq!((routes(false), run("nft", &["list", "ruleset"])), foreign);
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
+    for path in ["run/hostgw", "var/lib/hostgw", "etc/cni/net.d/10-hostgw.conflist"] {
+        assert!(!node.path(path).exists(), "{path}");
+    }
+    assert!(agent::uninstall(&node.settings, &node.paths(), false).unwrap().is_clean());
+}
+
+#[test]
+fn a_node_with_a_new_cidr_keeps_its_old_pods() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1)]);
+    let pod = attach_pod(&node, "pod1");
+    let _agent = node.start();
+    node.wait_until_converged();
+    node.write_nodes(&[renumbered()]);
+    wait_until("the guard follows", || {
+        routes(true).iter().any(|route| route.starts_with("unreachable 10.244.7.0/24"))
+    });
+    wait_until("the conflist follows", || node.conflist().to_string().contains("10.244.7.0/24"));
+    assert!(
+        routes(true).iter().any(|route| route.starts_with("10.244.1.2/32") && route.contains("proto 105"))
+    );
+    let set = run("nft", &["list", "set", "inet", "hostgw", "pod_cidrs4"]);
+    assert!(set.contains("10.244.1.2") && set.contains("10.244.7.0/24"), "{set}");
+    assert!(index_of(pod.host_link.as_str()) > 0);
+}
+
+fn renumbered() -> String {
+    node("node1", &["10.244.7.0/24", "fd00:10:244:7::/64"], &["192.0.2.11", "2001:db8::11"])
+}
