@@ -4,11 +4,14 @@
 mod reclaim;
 mod restore;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
 use attachment::{Entry, NetworkName, Store, networks};
+use kernel::link;
+use link_name::LinkName;
 use node_network::observed::{LinkKind, ObservedNode};
 
 pub(crate) use reclaim::{GRACE_SECONDS, reclaim};
@@ -100,12 +103,10 @@ pub(crate) fn rebuild_host_ports(
     let excluded: Vec<IpAddr> =
         dummies.flat_map(|link| &link.addresses).map(|held| held.address.addr()).collect();
     let Kernel { netfilter, route, .. } = kernel;
-    let route = std::cell::RefCell::new(route);
+    let route = RefCell::new(route);
     // Not knowing is no proof that a pod is gone.
-    let link_exists = |name: &link_name::LinkName| {
-        kernel::link::by_name(&mut route.borrow_mut(), name.as_str()).is_ok_and(|found| found.is_none())
-            == false
-    };
+    let link_exists =
+        |name: &LinkName| !matches!(link::by_name(&mut route.borrow_mut(), name.as_str()), Ok(None));
     match cni_plugins::host_ports::rebuild(netfilter, data_dir, &excluded, link_exists) {
         Ok(rebuilt) if rebuilt.is_empty() => {}
         Ok(rebuilt) => report.done.push(format!(

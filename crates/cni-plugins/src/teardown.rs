@@ -1,7 +1,9 @@
 //! Removing what one attachment has on the node: host ports, shaping, link. Everything is tried, whatever fails, and
 //! everything that fails is told.
 
-use attachment::{Attachment, Entry, NetworkName, Record, State};
+use std::time::{Duration, Instant};
+
+use attachment::{Attachment, Detachment, Entry, NetworkName, Record, ReleaseError, State, Store};
 use cni_spec::{CniError, ErrorCode};
 use kernel::KernelError;
 use kernel::link;
@@ -32,6 +34,27 @@ impl<'a> Leftover<'a> {
             _ => Published::Perhaps,
         };
         Self { network, attachment, record: entry.map(|entry| &entry.record), published }
+    }
+}
+
+/// For how long a record that another process holds is waited for: the agent holds it for microseconds while it puts host
+/// ports back, an ADD that nobody waits for any more until it ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Takes a record in hand, so that it can be torn down; none where there is none.
+pub(crate) fn take_in_hand<'a>(
+    store: &'a Store,
+    attachment: &Attachment,
+) -> Result<Option<Detachment<'a>>, ReleaseError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match store.detach(attachment) {
+            Err(ReleaseError::InProgress { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Making the whole table agree with the records, as the agent does after somebody flushed the ruleset.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::path::Path;
+use std::rc::Rc;
 
-use attachment::{Entry, Record, State};
+use attachment::{Entry, Record, State, Store};
 use kernel::KernelError;
 use kernel::netlink::Socket;
 use kernel::nftables::{
     Difference, Element, Existing, Family, Table, TableName, Transaction, Value, generation, observe,
 };
+use link_name::LinkName;
 
 use super::table::{Names, Placed, TABLE, elements_of, empty_table};
 
@@ -34,7 +37,7 @@ impl RebuildReport {
 /// The whole table for these records; `excluded` are the addresses of dummy links.
 fn wanted_table<'a>(records: impl Iterator<Item = &'a Record>, excluded: &[IpAddr]) -> Table {
     let mut elements: HashMap<&'static str, Vec<Element>> = HashMap::new();
-    let mut keys: std::collections::HashSet<(&'static str, Vec<Value>)> = std::collections::HashSet::new();
+    let mut keys: HashSet<(&'static str, Vec<Value>)> = HashSet::new();
     for Placed { set, element } in records.flat_map(elements_of) {
         // Two records of one port cannot both be served; the store names them as contested.
         if keys.insert((set, element.key.clone())) {
@@ -53,67 +56,127 @@ fn wanted_table<'a>(records: impl Iterator<Item = &'a Record>, excluded: &[IpAdd
     table
 }
 
-/// Puts back what is missing of the records' host ports and removes what no record has. Where no pod has a host port
-/// and there is no table, none is made. Established flows survive: only elements that differ are touched, unless the
-/// rules themselves were changed.
+/// Puts back what is missing of the records' host ports below `data_dir`, and removes what no record has. Where no pod
+/// has a host port and there is no table, none is made. Established flows survive: only elements that differ are
+/// touched, unless the rules themselves were changed.
 ///
-/// `records` is called after the table was read. A plugin writes its record first and its elements after, so no element
-/// seen can belong to a record not yet seen. The change is refused by the kernel (`ERESTART`) where somebody else
-/// changed the ruleset meanwhile; then the next pass sees it.
+/// The records are read after the table was. A plugin writes its record first and its elements after, so no element seen
+/// can belong to a record not yet seen; and what is put back is put back while its record is held, so that no DEL is
+/// under way that has just removed it. A removal is refused by the kernel (`ERESTART`) where somebody else changed the
+/// ruleset meanwhile; then the next pass sees it.
 pub fn rebuild(
     socket: &mut Socket,
-    records: impl FnOnce() -> Vec<Entry>,
+    data_dir: &Path,
     excluded: &[IpAddr],
+    link_exists: impl Fn(&LinkName) -> bool,
 ) -> Result<RebuildReport, KernelError> {
     let name = TableName::new(Family::Inet, TABLE);
     let generation = generation(socket)?;
     let found = observe(socket, &name)?;
-    let entries = records();
-    let known = wanted_table(entries.iter().map(|entry| &entry.record), excluded);
-    // What an ADD in progress has not published yet, it will.
-    let attached = entries.iter().filter(|entry| entry.state == State::Attached).map(|entry| &entry.record);
-    let restorable = wanted_table(attached, excluded);
+    let kept = kept_records(data_dir, link_exists);
+    let known = wanted_table(kept.iter().map(|kept| &kept.entry.record), excluded);
     let mut transaction = Transaction::at_generation(generation);
     let report = match found {
-        None if !has_ports(&restorable) => return Ok(RebuildReport::default()),
+        None if !has_ports(&known) => return Ok(RebuildReport::default()),
         None => {
-            transaction.create(&restorable, Existing::Refuse);
-            RebuildReport { declared: true, added: count(&restorable), removed: 0 }
+            transaction.create(&known, Existing::Refuse);
+            RebuildReport { declared: true, added: count(&known), removed: 0 }
         }
         Some(found) => {
             let differences = found.differences(&known);
-            if differences.iter().all(|difference| matches!(difference, Difference::Elements { .. })) {
-                correct(&mut transaction, &name, &restorable, differences)
-            } else {
+            if !differences.iter().all(|difference| matches!(difference, Difference::Elements { .. })) {
                 transaction.declare(&known);
                 RebuildReport { declared: true, added: count(&known), removed: 0 }
+            } else {
+                return correct(socket, transaction, &known, differences, &kept);
             }
         }
     };
-    if !transaction.is_empty() {
-        transaction.commit(socket)?;
-    }
+    transaction.commit(socket)?;
     Ok(report)
 }
 
-/// Element by element.
-fn correct(
-    transaction: &mut Transaction,
-    name: &TableName,
-    restorable: &Table,
-    differences: Vec<Difference>,
-) -> RebuildReport {
-    let mut report = RebuildReport::default();
-    for difference in differences {
-        let Difference::Elements { set, mut missing, unexpected } = difference else { continue };
-        let Some(declared) = restorable.sets.iter().find(|declared| declared.name == set) else { continue };
-        missing.retain(|element| declared.elements.contains(element));
-        transaction.delete_elements(name, declared, &unexpected);
-        transaction.add_elements(name, declared, &missing, Existing::Keep);
-        report.removed += unexpected.len();
-        report.added += missing.len();
+/// A record, and the store that it is in.
+struct Kept {
+    store: Rc<Store>,
+    entry: Entry,
+}
+
+/// The records whose host ports are to be open: those of an ADD under way, which it may have opened already, and those of
+/// pods that live.
+fn kept_records(data_dir: &Path, link_exists: impl Fn(&LinkName) -> bool) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    for network in attachment::networks(data_dir).unwrap_or_default() {
+        let Ok(Some(store)) = Store::find(data_dir, &network) else { continue };
+        let store = Rc::new(store);
+        let Ok(records) = store.records() else { continue };
+        for entry in records.flatten().filter(|entry| !entry.record.host_ports.is_empty()) {
+            if entry.state == State::Adding || link_exists(&entry.record.wiring.host_link) {
+                kept.push(Kept { store: Rc::clone(&store), entry });
+            }
+        }
     }
-    report
+    kept
+}
+
+/// Element by element: removes what no record has in the given transaction, then puts back what pods that are attached
+/// lack, each while its record is held.
+fn correct(
+    socket: &mut Socket,
+    mut removal: Transaction,
+    known: &Table,
+    differences: Vec<Difference>,
+    kept: &[Kept],
+) -> Result<RebuildReport, KernelError> {
+    let mut report = RebuildReport::default();
+    let mut missing: HashSet<(String, Element)> = HashSet::new();
+    for difference in differences {
+        let Difference::Elements { set, missing: lacking, unexpected } = difference else { continue };
+        if let Some(declared) = known.sets.iter().find(|declared| declared.name == set) {
+            removal.delete_elements(&known.name, declared, &unexpected);
+            report.removed += unexpected.len();
+            // Addresses of dummy links belong to nobody who could hold them.
+            if declared.data.is_none() {
+                removal.add_elements(&known.name, declared, &lacking, Existing::Keep);
+                report.added += lacking.len();
+                continue;
+            }
+        }
+        missing.extend(lacking.into_iter().map(|element| (set.clone(), element)));
+    }
+    if !removal.is_empty() {
+        removal.commit(socket)?;
+    }
+    if missing.is_empty() {
+        return Ok(report);
+    }
+    for Kept { store, entry } in kept.iter().filter(|kept| kept.entry.state == State::Attached) {
+        let lacking: Vec<Placed> = elements_of(&entry.record)
+            .into_iter()
+            .filter(|placed| missing.contains(&(placed.set.to_owned(), placed.element.clone())))
+            .collect();
+        if lacking.is_empty() {
+            continue;
+        }
+        // Being removed, or gone: nothing of it is to come back.
+        let Ok(Some(held)) = store.detach(&entry.record.attachment) else { continue };
+        let mut transaction = Transaction::new();
+        for Placed { set, element } in &lacking {
+            if let Some(declared) = known.sets.iter().find(|declared| declared.name == *set) {
+                transaction.add_elements(
+                    &known.name,
+                    declared,
+                    std::slice::from_ref(element),
+                    Existing::Keep,
+                );
+            }
+        }
+        let done = transaction.commit(socket);
+        drop(held);
+        done?;
+        report.added += lacking.len();
+    }
+    Ok(report)
 }
 
 fn has_ports(table: &Table) -> bool {

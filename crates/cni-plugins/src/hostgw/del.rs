@@ -7,7 +7,7 @@ use cni_spec::{AttachmentCall, CniError, ErrorCode, StoreConf};
 use kernel::netlink::{Protocol, Socket};
 
 use crate::failure::{kernel_refused, release_failed};
-use crate::teardown::{Leftover, tear_down};
+use crate::teardown::{Leftover, take_in_hand, tear_down};
 
 /// Detaches a pod. The record tells what it has; without one the link is found by its name.
 pub(crate) fn del(call: &AttachmentCall<Option<PathBuf>>, conf: &StoreConf) -> Result<(), CniError> {
@@ -16,7 +16,7 @@ pub(crate) fn del(call: &AttachmentCall<Option<PathBuf>>, conf: &StoreConf) -> R
     let io = |error: attachment::IoError| CniError::new(ErrorCode::Io, error.to_string());
     let store = Store::find(&conf.data_dir, network).map_err(io)?;
     let detachment = match &store {
-        Some(store) => store.detach(attachment).map_err(|error| release_failed(&error))?,
+        Some(store) => take_in_hand(store, attachment).map_err(|error| release_failed(&error))?,
         None => None,
     };
     let entry = detachment.as_ref().and_then(|detachment| detachment.entry());

@@ -1,6 +1,6 @@
 //! What ADD must know of the node and the pod before it decides anything.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use cni_spec::{CniError, ErrorCode, IpFamily, NetConf, NodeAddresses};
@@ -73,33 +73,31 @@ impl NodeFacts {
     /// Asks the kernel for what `conf` does not say. A configured address that the node does not hold (any more) would
     /// make the kernel refuse every pod's route: it is ignored, and `answer` is told.
     pub(super) fn gather(conf: &NetConf, socket: &mut Socket, answer: &mut Answer) -> Result<Self, CniError> {
-        let mut facts = Self { addresses: conf.node_addresses, mtu: conf.mtu.unwrap_or(0) };
-        for family in IpFamily::BOTH {
-            let Some(address) = facts.addresses.of(family) else { continue };
-            if !is_local(socket, address)? {
-                answer.warn(&format!("`nodeAddresses`: {address} is no address of this node, it is ignored"));
-                match family {
-                    IpFamily::V4 => facts.addresses.v4 = None,
-                    IpFamily::V6 => facts.addresses.v6 = None,
+        let mut facts = Self { addresses: NodeAddresses::default(), mtu: conf.mtu.unwrap_or(0) };
+        let mut links: Vec<u32> = Vec::with_capacity(2);
+        for family in IpFamily::BOTH.into_iter().filter(|family| conf.ipam.range_sets.has_family(*family)) {
+            let configured = conf.node_addresses.of(family);
+            let uplink = match holder(socket, configured)? {
+                Some(link) => Some(Uplink { source: configured, link }),
+                None => {
+                    if let Some(address) = configured {
+                        answer.warn(&format!(
+                            "`nodeAddresses`: {address} is no address of this node, it is ignored"
+                        ));
+                    }
+                    default_uplink(socket, family)?
                 }
+            };
+            if let Some(Uplink { source, link }) = uplink {
+                facts.set_address(source);
+                links.extend(link.filter(|link| !links.contains(link)));
             }
         }
-        let held = facts.addresses;
-        let missing = |family| conf.ipam.range_sets.has_family(family) && held.of(family).is_none();
-        for family in IpFamily::BOTH {
-            if !missing(family) && facts.mtu != 0 {
-                continue;
-            }
-            let Some(uplink) = uplink(socket, family)? else { continue };
-            if missing(family) {
-                match uplink.source {
-                    Some(IpAddr::V4(source)) => facts.addresses.v4 = Some(source),
-                    Some(IpAddr::V6(source)) => facts.addresses.v6 = Some(source),
-                    None => {}
-                }
-            }
-            if facts.mtu == 0 {
-                facts.mtu = mtu_of(socket, &uplink)?.unwrap_or(0);
+        if facts.mtu == 0 {
+            // Where the families leave by different links, what fits the smaller fits both.
+            for link in links {
+                let mtu = link::by_index(socket, link).map_err(kernel_refused)?.map_or(0, |link| link.mtu);
+                facts.mtu = if facts.mtu == 0 { mtu } else { facts.mtu.min(mtu) };
             }
         }
         if facts.mtu == 0 {
@@ -107,28 +105,65 @@ impl NodeFacts {
         }
         Ok(facts)
     }
-}
 
-fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, CniError> {
-    match route::look_up(socket, address, None) {
-        Ok(route) => Ok(route.kind == RouteKind::Local),
-        Err(error) if no_route(error.errno) => Ok(false),
-        Err(error) => Err(kernel_refused(error)),
+    fn set_address(&mut self, address: Option<IpAddr>) {
+        match address {
+            Some(IpAddr::V4(address)) => self.addresses.v4 = Some(address),
+            Some(IpAddr::V6(address)) => self.addresses.v6 = Some(address),
+            None => {}
+        }
     }
 }
 
-/// How the node reaches what it knows nothing of: over its default route. None where it has none.
-fn uplink(socket: &mut Socket, family: IpFamily) -> Result<Option<Route>, CniError> {
-    // Addresses that are documentation's (RFC 5737, RFC 3849): no network has a route of its own to them.
-    let anywhere = match family {
-        IpFamily::V4 => IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
-        IpFamily::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
-    };
-    match route::resolve(socket, anywhere) {
-        Ok(route) => Ok(Some(route)),
+/// How the node speaks to the world.
+struct Uplink {
+    /// With which address.
+    source: Option<IpAddr>,
+    /// Over which link.
+    link: Option<u32>,
+}
+
+/// The link that holds `address`, if the node does; the inner value is missing where the kernel does not say which.
+fn holder(socket: &mut Socket, address: Option<IpAddr>) -> Result<Option<Option<u32>>, CniError> {
+    let Some(address) = address else { return Ok(None) };
+    match route::look_up(socket, address, None) {
+        Ok(route) if route.kind == RouteKind::Local => Ok(Some(link_of(&route))),
+        Ok(_) => Ok(None),
         Err(error) if no_route(error.errno) => Ok(None),
         Err(error) => Err(kernel_refused(error)),
     }
+}
+
+fn link_of(route: &Route) -> Option<u32> {
+    route.hops.first().and_then(|hop| hop.index)
+}
+
+/// The node's way to where it knows no better: its default route. None where it has none.
+fn default_uplink(socket: &mut Socket, family: IpFamily) -> Result<Option<Uplink>, CniError> {
+    // Addresses of documentation and benchmarks (RFC 5737, 3849, 9637, 5180): a network that has a route of its own to
+    // all of them is not to be expected.
+    let nowhere: [IpAddr; 3] = match family {
+        IpFamily::V4 => [[203, 0, 113, 1], [198, 51, 100, 1], [192, 0, 2, 1]].map(IpAddr::from),
+        IpFamily::V6 => [
+            [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1],
+            [0x3fff, 0, 0, 0, 0, 0, 0, 1],
+            [0x2001, 2, 0, 0, 0, 0, 0, 1],
+        ]
+        .map(IpAddr::from),
+    };
+    for address in nowhere {
+        match route::look_up(socket, address, None) {
+            Ok(found) if found.destination.prefix_len() == 0 && found.kind == RouteKind::Unicast => {
+                // The second look-up gives the source address, which the route itself does not name.
+                let resolved = route::resolve(socket, address).map_err(kernel_refused)?;
+                return Ok(Some(Uplink { source: resolved.source, link: link_of(&resolved) }));
+            }
+            Ok(_) => {}
+            Err(error) if no_route(error.errno) => {}
+            Err(error) => return Err(kernel_refused(error)),
+        }
+    }
+    Ok(None)
 }
 
 fn no_route(errno: Errno) -> bool {
@@ -136,9 +171,4 @@ fn no_route(errno: Errno) -> bool {
         errno,
         Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL | Errno::AFNOSUPPORT
     )
-}
-
-fn mtu_of(socket: &mut Socket, uplink: &Route) -> Result<Option<u32>, CniError> {
-    let Some(index) = uplink.hops.first().and_then(|hop| hop.index) else { return Ok(None) };
-    Ok(link::by_index(socket, index).map_err(kernel_refused)?.map(|link| link.mtu))
 }
