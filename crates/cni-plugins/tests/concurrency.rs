@@ -10,12 +10,12 @@ use kernel::netlink::{Protocol, Socket};
 use serde_json::Value;
 use support::assert_first_packets;
 use support::node::{GATEWAYS, Node, Pod, addresses_of, ip};
-use support::plugin::{Call, Running};
+use support::plugin::{Call, Outcome, Running};
 
 const PODS: usize = 100;
 
 /// Runs a verb for every pod at the same time.
-fn all_at_once(verb: &str, pods: &[Pod], conf: &Value) -> Vec<support::plugin::Outcome> {
+fn all_at_once(verb: &str, pods: &[Pod], conf: &Value) -> Vec<Outcome> {
     let running: Vec<Running> = pods.iter().map(|pod| Call::about(verb, pod, conf).start()).collect();
     running.into_iter().map(Running::finish).collect()
 }
@@ -26,7 +26,7 @@ fn a_hundred_come_and_go(mode: &str) {
     let pods: Vec<Pod> = (0..PODS).map(|number| Pod::new(format!("pod{number}"))).collect();
     for _ in 0..2 {
         // The first round makes the folders and the bridge; the second finds both.
-        let results: Vec<Value> = all_at_once("ADD", &pods, &conf).iter().map(|done| done.result()).collect();
+        let results: Vec<Value> = all_at_once("ADD", &pods, &conf).iter().map(Outcome::result).collect();
         let held: BTreeSet<_> = results.iter().flat_map(addresses_of).collect();
         assert_eq!(held.len(), 2 * PODS);
         let some: Vec<_> =

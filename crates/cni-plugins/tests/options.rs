@@ -5,44 +5,16 @@ mod support;
 
 use std::net::{IpAddr, SocketAddr};
 
-use kernel::link::{Veth, VethEnd};
 use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
-use kernel::route::{Family, Filter, Hop, Route};
+use kernel::route::{Family, Filter};
 use kernel::{address, link, route};
 use serde_json::{Value, json};
 use support::node::{
-    FIRST, GATEWAYS, Node, Pod, add, addresses_of, change, check, del, index_of, ip, name, pod_routes,
+    FIRST, GATEWAYS, NODE_ADDRESSES, Node, Pod, add, addresses_of, change, check, del, ip, pod_routes, uplink,
 };
 use support::plugin::Call;
-use support::{assert_first_packets, new_pod, one_datagram, udp};
-
-const NODE_ADDRESSES: [&str; 2] = ["192.0.2.11", "2001:db8:1::11"];
-
-/// An uplink of this MTU with the node's addresses and default routes; the router's namespace.
-fn uplink(mtu: u32) -> NetNs {
-    let router = new_pod();
-    let (up, peer) = (name("up0"), name("lan0"));
-    let veth = Veth {
-        host: VethEnd { name: &up, mac: None, netns: None },
-        peer: VethEnd { name: &peer, mac: None, netns: Some(std::os::fd::AsFd::as_fd(&router)) },
-        mtu,
-        master: None,
-        up: true,
-    };
-    change(|batch, _| link::create_veth(batch, &veth));
-    router.run(|| change(|batch, _| link::set_up(batch, index_of("lan0")))).unwrap();
-    let index = index_of("up0");
-    change(|batch, _| {
-        address::add(batch, index, "192.0.2.11/24".parse().unwrap(), 0);
-        address::add(batch, index, "2001:db8:1::11/64".parse().unwrap(), address::NODAD);
-        for (any, gateway) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8:1::1")] {
-            let hop = Hop { gateway: Some(ip(gateway)), index: Some(index), ..Hop::default() };
-            route::add(batch, &Route { hops: vec![hop], ..Route::to(any.parse().unwrap()) });
-        }
-    });
-    router
-}
+use support::{assert_first_packets, one_datagram, udp};
 
 fn link_in(pod: &Pod) -> link::Link {
     let look_up = || link::by_name(&mut Socket::open(Protocol::Route).unwrap(), "eth0").unwrap().unwrap();
@@ -117,7 +89,9 @@ fn requested_addresses_are_given_whoever_requests_them() {
         let conf = node.conf_with(json!({"runtimeConfig": {"ips": ["fd00:10:244:1::77"]}}));
         (conf, "IgnoreUnknown=1;K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=shop;IP=10.244.1.77")
     };
-    let ways: [&dyn Fn(&Node) -> (Value, &'static str); 3] = [&by_capability, &by_args_of_conf, &by_both];
+    /// A configuration and `CNI_ARGS`.
+    type Way = fn(&Node) -> (Value, &'static str);
+    let ways: [Way; 3] = [by_capability, by_args_of_conf, by_both];
     for way in ways {
         let node = Node::enter();
         let (conf, args) = way(&node);

@@ -5,22 +5,15 @@ mod support;
 
 use kernel::netlink::{Protocol, Socket};
 use kernel::{address, link, neighbour, route};
-use serde_json::{Value, json};
+use serde_json::json;
 use support::assert_first_packets;
 use support::node::{
-    FIRST, GATEWAYS, Node, Pod, SECOND, add, addresses_of, change, check, del, index_of, ip, observe,
-    pod_routes,
+    FIRST, GATEWAYS, Node, Pod, SECOND, add, addresses_of, change, check, del, host_link, index_of, ip,
+    observe, pod_routes,
 };
 use support::plugin::Call;
 
 const MODES: [&str; 2] = ["ptp", "bridge"];
-
-/// The name of the node's end in a result.
-fn host_link(result: &Value) -> String {
-    let interfaces = result["interfaces"].as_array().unwrap();
-    let host = interfaces.iter().filter(|interface| interface["sandbox"].is_null()).next_back().unwrap();
-    host["name"].as_str().unwrap().to_owned()
-}
 
 #[test]
 fn the_first_packet_works_each_way_in_each_family_and_mode_and_families() {
@@ -120,7 +113,7 @@ fn check_names_each_difference_to_what_add_left() {
     let remove_host_route: Damage = |_, _, _| {
         let routes = pod_routes();
         change(|batch, _| {
-            route::delete(batch, routes.iter().find(|r| r.destination.addr().is_ipv6()).unwrap())
+            route::delete(batch, routes.iter().find(|r| r.destination.addr().is_ipv6()).unwrap());
         });
     };
     let host_down: Damage = |_, _, host| change(|batch, _| link::set_down(batch, index_of(host)));
@@ -145,7 +138,7 @@ fn check_names_each_difference_to_what_add_left() {
         let conf = node.conf("ptp");
         let result = add(&pod, &conf);
         check(&pod, &conf, &result).silent();
-        damage(&node, &pod, &host_link(&result));
+        damage(&node, &pod, host_link(&result));
         let (found, msg) = check(&pod, &conf, &result).error();
         assert_eq!(found, code, "{msg}");
         assert!(msg.contains(said), "{msg}");
@@ -160,7 +153,7 @@ fn check_of_a_bridged_pod_names_a_port_that_left_the_bridge() {
     let result = add(&pod, &conf);
     check(&pod, &conf, &result).silent();
     let host = host_link(&result);
-    change(|batch, _| link::set_master(batch, index_of(&host), 0));
+    change(|batch, _| link::set_master(batch, index_of(host), 0));
     let (code, msg) = check(&pod, &conf, &result).error();
     assert_eq!(code, 107);
     assert!(msg.contains(&format!("link `{host}` is no port of bridge `cni0`")), "{msg}");

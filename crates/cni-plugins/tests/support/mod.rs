@@ -62,7 +62,10 @@ pub(crate) fn udp(ns: &NetNs, address: IpAddr, port: u16) -> UdpSocket {
 pub(crate) fn one_datagram(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> SocketAddr {
     at.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let nonce = format!("{to}");
-    from.send_to(nonce.as_bytes(), to).unwrap_or_else(|error| panic!("send to {to}: {error}"));
+    from.send_to(nonce.as_bytes(), to).unwrap_or_else(|error| {
+        // IPv6 says EINVAL where no neighbour can be made: the table is one for all namespaces of the machine.
+        panic!("send to {to}: {error} (if `dmesg` says \"neighbor table overflow\", too much else runs here)")
+    });
     let mut buffer = [0; 100];
     let (length, source) =
         at.recv_from(&mut buffer).unwrap_or_else(|error| panic!("nothing at {to}: {error}"));

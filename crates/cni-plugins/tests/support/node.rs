@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use kernel::link::{Veth, VethEnd};
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
-use kernel::route::{Family, Filter, Route};
+use kernel::nftables::{self, Element, Set, TableName};
+use kernel::route::{Family, Filter, Hop, Route};
 use kernel::{address, link, route};
 use link_name::LinkName;
 use serde_json::{Value, json};
@@ -82,6 +83,54 @@ pub(crate) fn foreign_veth(one: &str, other: &str) {
     change(|batch, _| link::create_veth(batch, &veth));
 }
 
+/// The node's addresses on its [`uplink`], and those of the router there.
+pub(crate) const NODE_ADDRESSES: [&str; 2] = ["192.0.2.11", "2001:db8:1::11"];
+pub(crate) const ROUTER_ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8:1::1"];
+
+/// An uplink of this MTU with the node's addresses and default routes; the router's namespace.
+pub(crate) fn uplink(mtu: u32) -> NetNs {
+    let router = new_pod();
+    let (up, peer) = (name("up0"), name("lan0"));
+    let veth = Veth {
+        host: VethEnd { name: &up, mac: None, netns: None },
+        peer: VethEnd { name: &peer, mac: None, netns: Some(router.as_fd()) },
+        mtu,
+        master: None,
+        up: true,
+    };
+    change(|batch, _| link::create_veth(batch, &veth));
+    let hold = |index, addresses: [&str; 2]| {
+        change(|batch, _| {
+            for (address, (length, flags)) in addresses.into_iter().zip([(24, 0), (64, address::NODAD)]) {
+                address::add(batch, index, format!("{address}/{length}").parse().unwrap(), flags);
+            }
+            link::set_up(batch, index);
+            link::request(batch, index);
+        });
+    };
+    router.run(|| hold(index_of("lan0"), ROUTER_ADDRESSES)).unwrap();
+    let index = index_of("up0");
+    hold(index, NODE_ADDRESSES);
+    change(|batch, _| {
+        for (any, gateway) in ["0.0.0.0/0", "::/0"].into_iter().zip(ROUTER_ADDRESSES) {
+            let hop = Hop { gateway: Some(ip(gateway)), index: Some(index), ..Hop::default() };
+            route::add(batch, &Route { hops: vec![hop], ..Route::to(any.parse().unwrap()) });
+        }
+    });
+    router
+}
+
+/// What the plugin has in its table, each element as one line; nothing where there is no table.
+pub(crate) fn open_host_ports() -> Vec<String> {
+    let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+    let table = TableName::new(nftables::Family::Inet, "hostgw_hostport");
+    let sets = nftables::observe(&mut socket, &table).unwrap().map(|table| table.sets).unwrap_or_default();
+    let line =
+        |set: &Set, element: &Element| format!("host port {} {:?} {:?}", set.name, element.key, element.data);
+    let lines = |set: &Set| set.elements.iter().map(|element| line(set, element)).collect::<Vec<_>>();
+    sets.iter().flat_map(|observed| lines(&observed.set)).collect()
+}
+
 impl Node {
     /// Moves the calling thread to a new node.
     pub(crate) fn enter() -> Self {
@@ -135,6 +184,7 @@ impl Node {
     /// Everything that a plugin could leave on this node or has to leave alone.
     pub(crate) fn state(&self) -> Vec<String> {
         let mut state = observe();
+        state.extend(open_host_ports());
         state.extend(self.kept().into_iter().map(|file| format!("file {file}")));
         state
     }
@@ -216,4 +266,11 @@ pub(crate) fn check(pod: &Pod, conf: &Value, result: &Value) -> Outcome {
 pub(crate) fn addresses_of(result: &Value) -> Vec<IpAddr> {
     let ips = result["ips"].as_array().unwrap();
     ips.iter().map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap()).collect()
+}
+
+/// The name of the node's end of the pod's link in a result.
+pub(crate) fn host_link(result: &Value) -> &str {
+    let interfaces = result["interfaces"].as_array().unwrap();
+    let host = interfaces.iter().rfind(|interface| interface["sandbox"].is_null()).unwrap();
+    host["name"].as_str().unwrap()
 }
