@@ -13,6 +13,9 @@ use crate::wiring::WiringError;
 pub(crate) fn kernel_refused(error: KernelError) -> CniError {
     let remedy = match error.errno {
         Errno::PERM | Errno::ACCESS => "the plugin needs CAP_NET_ADMIN and CAP_SYS_ADMIN on the node",
+        Errno::EXIST => {
+            "something else has it already, on the node or in the pod: see `ip route` and `ip address` there"
+        }
         Errno::NOBUFS | Errno::NOMEM => "the node is short of memory",
         Errno::OPNOTSUPP | Errno::AFNOSUPPORT => {
             "this kernel lacks a feature that the configuration asks for"

@@ -28,6 +28,8 @@ fn a_path_that_is_no_network_namespace_is_refused_and_one_that_is_gone_is_absent
     let refused = NetNs::open(file.path()).unwrap_err();
     assert_eq!(refused.errno, Errno::INVAL);
     assert!(refused.to_string().contains(&file.path().display().to_string()), "{refused}");
+    let another_kind = NetNs::open(Path::new("/proc/self/ns/mnt")).unwrap_err();
+    assert_eq!(another_kind.errno, Errno::INVAL);
     assert!(NetNs::open(Path::new("/proc/self/absent")).unwrap_err().is_absent());
     assert_eq!(id_of(file.path()), None);
 }

@@ -69,8 +69,8 @@ fn create_pair(
             peer: VethEnd { name: &plan.pod_link, mac: Some(plan.pod_mac), netns: Some(pod.as_fd()) },
             mtu: plan.mtu,
             master: bridge.map(|bridge| bridge.index),
-            // A routed link must first be told to make no link-local address of its own.
-            up: bridge.is_some(),
+            // It must first be told to make no link-local address of its own.
+            up: false,
         },
     );
     link::request_by_name(&mut batch, plan.host_link.as_str());

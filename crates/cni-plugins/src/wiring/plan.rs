@@ -150,7 +150,8 @@ fn pod_route(route: &cni_spec::Route) -> Step {
 
 fn host_steps(wiring: &Wiring, pod_mac: Mac, addresses: &[PodAddress]) -> Vec<Step> {
     if *wiring != Wiring::Ptp {
-        return vec![Step::Settle];
+        // A port's own link-local address is of no use to anybody, and takes a place in the neighbour table.
+        return vec![Step::NoAutomaticLinkLocal, Step::Up, Step::Settle];
     }
     let mut steps = vec![Step::NoAutomaticLinkLocal];
     steps.extend(gateways(addresses).into_iter().map(|gateway| Step::Address(IpNet::from(gateway))));
@@ -272,6 +273,8 @@ mod tests {
         pod: add route 0.0.0.0/0 via 10.244.1.1 protocol 3
         pod: add route ::/0 via fd00:10:244:1::1 protocol 3
         pod: look the link up again
+        node: turn off the automatic link-local address
+        node: set the link up
         node: look the link up again
         ");
     }
