@@ -1,10 +1,11 @@
 //! When to look again: the kernel's multicast groups, and folders by inotify. What happened is never asked, only that
 //! something did.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use kernel::KernelError;
 use kernel::events::{Events, Group, Heard};
@@ -94,13 +95,17 @@ fn errno(error: &std::io::Error) -> Errno {
 #[derive(Debug)]
 pub(crate) struct FolderWatch {
     folder: PathBuf,
+    file: OsString,
     inotify: Option<AsyncFd<Owned<OwnedFd>>>,
+    completed: bool,
 }
 
 impl FolderWatch {
-    /// Watches `folder`, which need not exist yet.
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, inotify: None }
+    /// Watches the folder of `path`, which need not exist yet: a file that is replaced by a rename is another file.
+    pub(crate) fn of_file(path: &Path) -> Self {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = path.file_name().unwrap_or_default().to_owned();
+        Self { folder: folder.to_owned(), file, inotify: None, completed: false }
     }
 
     /// Makes sure that the folder of this name is watched. Without inotify (limits, a folder that does not exist) the
@@ -120,6 +125,14 @@ impl FolderWatch {
         }
     }
 
+    /// Whether somebody has closed the file after writing, or renamed it into place, since this was last asked.
+    pub(crate) fn take_completed(&mut self) -> bool {
+        if let Some(inotify) = &self.inotify {
+            self.completed |= read_events(&inotify.get_ref().0, &self.file).completed;
+        }
+        std::mem::take(&mut self.completed)
+    }
+
     /// Resolves when something in the folder changed.
     pub(crate) async fn changed(&mut self) {
         let Some(inotify) = &mut self.inotify else {
@@ -129,7 +142,9 @@ impl FolderWatch {
             let Ok(mut guard) = inotify.ready_mut(Interest::READABLE).await else {
                 return std::future::pending().await;
             };
-            if read_events(&guard.get_inner().0) {
+            let events = read_events(&guard.get_inner().0, &self.file);
+            self.completed |= events.completed;
+            if events.heard {
                 return;
             }
             guard.clear_ready_matching(Ready::READABLE);
@@ -147,15 +162,24 @@ fn watched_events() -> inotify::WatchFlags {
         | Flags::DELETE_SELF
 }
 
-/// Whether there were events of files that are not temporary.
-fn read_events(inotify: &OwnedFd) -> bool {
+/// What there was to be read.
+#[derive(Clone, Copy, Debug, Default)]
+struct FolderEvents {
+    /// Something happened to a file that is no temporary one of ours.
+    heard: bool,
+    /// The file was written to its end.
+    completed: bool,
+}
+
+fn read_events(inotify: &OwnedFd, file: &OsStr) -> FolderEvents {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = inotify::Reader::new(inotify, &mut buffer);
-    let mut heard = false;
+    let mut events = FolderEvents::default();
     while let Ok(event) = reader.next() {
-        use std::os::unix::ffi::OsStrExt;
-        let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
-        heard |= name.is_none_or(|name| !crate::atomic_file::is_temporary(&name));
+        let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
+        events.heard |= name.is_none_or(|name| !crate::atomic_file::is_temporary(name));
+        let whole = inotify::ReadFlags::CLOSE_WRITE | inotify::ReadFlags::MOVED_TO;
+        events.completed |= name == Some(file) && event.events().intersects(whole);
     }
-    heard
+    events
 }

@@ -52,6 +52,12 @@ pub enum ObserveError {
     File(#[from] FileError),
 }
 
+impl ObserveError {
+    pub(crate) fn is_permission(&self) -> bool {
+        matches!(self, Self::Kernel(error) if error.is_permission())
+    }
+}
+
 /// What the choice of desired state needs: links, addresses, routes, files.
 pub(crate) fn observe_node(
     kernel: &mut Kernel,

@@ -22,18 +22,25 @@ use crate::source::Reading;
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
     /// This node cannot be observed.
-    #[error("failed to observe this node: {0}")]
+    #[error("failed to observe this node: {}{}", .0, remedy(.0))]
     Observe(#[from] ObserveError),
     /// The record of foreign changes cannot be read; without it nothing foreign may be changed.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
+fn remedy(error: &ObserveError) -> &'static str {
+    match error {
+        error if error.is_permission() => "; it takes CAP_NET_ADMIN in the node's network namespace",
+        _ => "",
+    }
+}
+
 impl PassError {
     /// Whether the process lacks a capability (`CAP_NET_ADMIN`).
     #[must_use]
     pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Observe(ObserveError::Kernel(error)) if error.is_permission())
+        matches!(self, Self::Observe(error) if error.is_permission())
     }
 }
 

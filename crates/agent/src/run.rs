@@ -75,6 +75,7 @@ impl AgentError {
             Self::NotSynced(_) => 3,
             Self::Kernel(error) if error.is_permission() => 4,
             Self::Pass(error) if error.is_permission() => 4,
+            Self::File(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => 4,
             _ => 1,
         }
     }
@@ -132,6 +133,7 @@ pub fn run_once(options: &Options) -> Result<StateDocument, AgentError> {
     let mut source = open_source(options);
     let mut reconciler = reconciler(options)?;
     let mut state = StateDocument::new(&options.node_name, options.source.to_string());
+    state.once = true;
     let reading = source.read();
     let report = reconciler.pass(&reading)?;
     tell(&report);
@@ -201,8 +203,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     let health: SharedHealth = Rc::new(RefCell::new(Health::new(resync)));
     tokio::task::spawn_local(http::serve(options.listen, Rc::clone(&health)));
     let conflist = options.paths.on_node(std::path::Path::new(&options.settings.cni.conf_file));
-    let mut conflist_folder =
-        FolderWatch::new(conflist.parent().map(std::path::Path::to_owned).unwrap_or_default());
+    let mut conflist_folder = FolderWatch::of_file(&conflist);
     let mut state = StateDocument::new(&options.node_name, options.source.to_string());
     let mut teller = Teller::default();
     let mut pace = Pace::new(resync);

@@ -29,6 +29,9 @@ pub struct StateDocument {
     pub version: String,
     /// The agent's process.
     pub pid: u32,
+    /// The agent was started for one pass.
+    #[serde(default)]
+    pub once: bool,
     /// When the last pass ended, in seconds since 1970.
     pub updated: u64,
     /// The source's address.

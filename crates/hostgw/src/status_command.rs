@@ -13,7 +13,7 @@ Examples:
   hostgw status -o json | jq '.peers[] | select(.state != \"routed\")'
 
 Exit codes: 0 all is as it should be, verified by look-ups in the kernel; 1 something is not, or the agent does not run;
-3 the source was not read.";
+3 the source was not read. After `hostgw agent --once` no agent need run.";
 
 /// Show what the agent on this node last found.
 #[derive(Debug, Args)]
@@ -37,8 +37,8 @@ pub(crate) fn run(command: &Status) -> ExitCode {
         return fail("status", &error, 1);
     }
     match agent::is_running(&paths) {
-        Ok(true) => ExitCode::from(state.exit_code()),
-        Ok(false) => {
+        Ok(running) if running || state.once => ExitCode::from(state.exit_code()),
+        Ok(_) => {
             eprintln!("hostgw status: no agent runs; this is what its last pass found");
             ExitCode::from(state.exit_code().max(1))
         }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use node_network::cluster::{
@@ -88,19 +88,12 @@ pub enum ParseError {
 /// The Node objects in a text: JSON, or YAML of one or several documents.
 pub fn parse_nodes(bytes: &[u8]) -> Result<Vec<NodeObject>, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ParseError::NotText)?;
-    let syntax = |error: &dyn std::fmt::Display| ParseError::Syntax(error.to_string());
-    let documents: Vec<NodeDocument> = if text.trim_start().starts_with('{') {
-        // JSON is YAML too, but several times faster as what it is.
-        serde_json::Deserializer::from_str(text)
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .map_err(|error| syntax(&error))?
-    } else {
-        // Sized for the longest file; each limit bounds memory to a small multiple of it.
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_events: 16 << 20, max_nodes: 8 << 20, max_documents: 20_000 },
-        };
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| syntax(&error))?
+    // JSON is YAML too, but several times faster as what it is; and what begins like it may still be YAML.
+    let json = text.trim_start().starts_with('{').then(|| documents_of_json(text));
+    let documents = match json {
+        Some(Ok(documents)) => documents,
+        Some(Err(error)) => documents_of_yaml(text).map_err(|_| ParseError::Syntax(error.to_string()))?,
+        None => documents_of_yaml(text).map_err(|error| ParseError::Syntax(error.to_string()))?,
     };
     let mut objects = Vec::new();
     for (index, document) in documents.into_iter().enumerate() {
@@ -111,9 +104,21 @@ pub fn parse_nodes(bytes: &[u8]) -> Result<Vec<NodeObject>, ParseError> {
     Ok(objects)
 }
 
-/// A file that takes nodes or CIDRs away must have been left alone for this long: cut between two nodes, a file that
-/// is being written looks whole.
-const SETTLE: Duration = Duration::from_millis(300);
+/// Cut between two nodes, a file that is being written looks whole. One that takes nodes or CIDRs away counts once its
+/// writer has closed or renamed it, or, where that cannot be heard, once it has been left alone for this long.
+const SETTLE: Duration = Duration::from_secs(2);
+
+fn documents_of_json(text: &str) -> Result<Vec<NodeDocument>, serde_json::Error> {
+    serde_json::Deserializer::from_str(text).into_iter().collect()
+}
+
+fn documents_of_yaml(text: &str) -> Result<Vec<NodeDocument>, serde_saphyr::Error> {
+    // Sized for the longest file; each limit bounds memory to a small multiple of it.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_events: 16 << 20, max_nodes: 8 << 20, max_documents: 20_000 },
+    };
+    serde_saphyr::from_multiple_with_options(text, options)
+}
 
 /// Tells whether a file is still the one that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,13 +146,11 @@ impl FileSource {
     /// Watches the file at `path`, which need not exist yet.
     #[must_use]
     pub fn new(path: PathBuf, this_node: NodeName) -> Self {
-        // The folder is watched, not the file: a file that is replaced by a rename is another file.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let watch = FolderWatch::new(folder.to_owned());
+        let watch = FolderWatch::of_file(&path);
         Self { path, this_node, watch, seen: None, settled_at: None, last_good: None, problem: None }
     }
 
-    fn refresh(&mut self) -> Result<(), NodesFileError> {
+    fn refresh(&mut self, completed: bool) -> Result<(), NodesFileError> {
         let failed = |source| NodesFileError::Read { path: self.path.clone(), source };
         let file = File::open(&self.path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -168,7 +171,7 @@ impl FileSource {
         let snapshot = self.parse(&file)?;
         let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
         let takes_away = self.last_good.as_ref().is_some_and(|last| takes_away(last, &snapshot));
-        if let Some(rest) = age.and_then(|age| SETTLE.checked_sub(age)).filter(|_| takes_away) {
+        if let Some(rest) = age.and_then(|age| SETTLE.checked_sub(age)).filter(|_| takes_away && !completed) {
             self.settled_at = Some(Instant::now() + rest);
             return Err(NodesFileError::BeingWritten { path: self.path.clone() });
         }
@@ -204,7 +207,8 @@ impl Source for FileSource {
         // Before reading, so that a change while reading is heard of.
         self.watch.renew();
         self.settled_at = None;
-        self.problem = self.refresh().err();
+        let completed = self.watch.take_completed();
+        self.problem = self.refresh(completed).err();
         let problem = self.problem.as_ref().map(ToString::to_string);
         Reading { snapshot: self.last_good.as_ref(), problem }
     }
@@ -233,6 +237,7 @@ fn takes_away(last: &ClusterSnapshot, new: &ClusterSnapshot) -> bool {
 mod tests {
     use super::*;
     use std::fs;
+    use std::path::Path;
 
     const TWO: &str = "apiVersion: v1\nkind: List\nitems:\n- kind: Node\n  metadata:\n    name: node1\n  spec:\n    \
         podCIDRs: [\"10.244.1.0/24\"]\n- kind: Node\n  metadata:\n    name: node2\n";
@@ -252,7 +257,9 @@ mod tests {
     fn yaml_lists_json_lists_and_several_documents_are_the_same() {
         let json = r#"{"kind":"List","items":[{"metadata":{"name":"node1"}},{"metadata":{"name":"node2"}}]}"#;
         let documents = "kind: Node\nmetadata: {name: node1}\n---\nkind: Node\nmetadata: {name: node2}\n";
-        for text in [TWO, json, documents] {
+        let flow = "{kind: Node, metadata: {name: node1}}\n---\n{kind: Node, metadata: {name: node2}}\n";
+        let two_json = "{\"kind\":\"Node\",\"metadata\":{\"name\":\"a\"}}\n{\"kind\":\"Node\"}";
+        for text in [TWO, json, documents, flow, two_json] {
             assert_eq!(parse_nodes(text.as_bytes()).unwrap().len(), 2, "{text}");
         }
     }
