@@ -178,6 +178,8 @@ pub fn run_until(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
     let work = async {
         tokio::select! {
+            // Looked at first, so that signals are heard from before the first pass on.
+            biased;
             ended = stop => ended.map_err(AgentError::Runtime),
             failed = serve(options) => failed.map(|never| match never {}),
         }
