@@ -144,13 +144,17 @@ fn delete_link(socket: &mut Socket, link: &Link) -> Result<bool, KernelError> {
     }
 }
 
-/// The pods' bridge goes unless somebody else has a port in it.
+/// The first bytes of the address that the plugin gives the bridges it makes.
+const BRIDGE_MAC: [u8; 2] = [0x0e, 0x58];
+
+/// The pods' bridge goes if the plugin made it and nobody has a port in it.
 fn remove_bridge(socket: &mut Socket, settings: &Settings, report: &mut UninstallReport) {
     let Some(name) = settings.pod_bridge() else { return };
     let mut remove = || -> Result<bool, KernelError> {
         let Some(bridge) = link::by_name(socket, name)? else { return Ok(false) };
         let ports = link::dump(socket)?.into_iter().filter(|port| port.master == Some(bridge.index)).count();
-        if bridge.kind.as_deref() != Some("bridge") || ports > 0 {
+        let is_ours = bridge.mac.is_some_and(|mac| mac.starts_with(&BRIDGE_MAC));
+        if bridge.kind.as_deref() != Some("bridge") || ports > 0 || !is_ours {
             return Ok(false);
         }
         delete_link(socket, &bridge)

@@ -5,8 +5,10 @@ mod support;
 use std::net::IpAddr;
 
 use agent::AgentError;
+use kernel::link;
 use kernel::netlink::{Protocol, Socket};
 use kernel::route::{self, Hop};
+use link_name::LinkName;
 use node_network::settings::OnLinkPrefix;
 use support::{Node, change, dual, foreign_route, node, routed, routes, run, run_with_input};
 
@@ -296,6 +298,20 @@ fn a_thousand_peers_are_routed_in_one_pass() {
     assert_eq!(state.peers.iter().filter(|peer| peer.state == "routed").count(), 1_200);
     assert_eq!(routes(true).len(), 1_202);
     node.assert_nothing_to_change();
+}
+
+#[test]
+fn uninstall_deletes_the_pods_bridge_and_not_one_that_somebody_made() {
+    let mut node = Node::new();
+    node.settings.mode = node_network::settings::Mode::Bridge;
+    node.write_nodes(&[dual(1)]);
+    for (mac, stays) in [([0x0e, 0x58, 10, 244, 1, 1], false), ([0x02, 0, 0, 0, 0, 1], true)] {
+        assert!(node.pass().converged);
+        change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500));
+        assert!(agent::uninstall(&node.settings, &node.paths(), false).unwrap().is_clean());
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        assert_eq!(link::by_name(&mut socket, "cni0").unwrap().is_some(), stays);
+    }
 }
 
 #[test]
