@@ -10,7 +10,7 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 
 use super::readiness::{Awaited, lister};
-use super::{LinkPlan, Step, Wiring, WiringError};
+use super::{LinkPlan, Step, WiringError};
 
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +39,12 @@ pub fn attach(
     carry_out(&mut inside, &plan.pod_steps, pod_index, plan.pod_link.as_str())?;
 
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
-    let mut host_batch = Batch::new();
-    if let Wiring::Bridge { hairpin: true, .. } = plan.wiring {
-        link::set_hairpin(&mut host_batch, host_index, true);
-    }
-    if let Some(bridge) = bridge {
-        link::request(&mut host_batch, bridge.index);
-    }
-    host.execute_all(&mut host_batch)?;
     carry_out(host, &plan.host_steps, host_index, plan.host_link.as_str())?;
+    if let Some(bridge) = bridge {
+        // Its first port gives the bridge a carrier, too.
+        carry_out(host, &[Step::Settle], bridge.index, &bridge.name)?;
+    }
+    carry_out(&mut inside, &plan.last_pod_steps, pod_index, plan.pod_link.as_str())?;
 
     pod_awaited.wait(pod_index, lister(&mut inside))?;
     host_awaited.wait(host_index, lister(host))?;

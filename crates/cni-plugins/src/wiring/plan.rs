@@ -67,10 +67,13 @@ pub struct LinkPlan {
     pub mtu: u32,
     /// How the node's end is connected.
     pub wiring: Wiring,
-    /// What to do in the pod, in order.
+    /// What to do in the pod, in order, first.
     pub pod_steps: Vec<Step>,
-    /// What to do on the node, in order.
+    /// What to do on the node, in order, second.
     pub host_steps: Vec<Step>,
+    /// What to do in the pod last: only now that both ends are up is there a carrier, and the kernel would drop what the
+    /// pod sends until it has noticed by itself.
+    pub last_pod_steps: Vec<Step>,
     /// IPv6 addresses in the pod for which to wait.
     pub pod_awaits: Vec<Ipv6Addr>,
     /// IPv6 addresses on the node's end for which to wait.
@@ -93,6 +96,7 @@ pub fn plan_link(
     LinkPlan {
         pod_steps: pod_steps(&wiring, (pod_mac, host_mac), addresses, routes),
         host_steps: host_steps(&wiring, pod_mac, addresses),
+        last_pod_steps: vec![Step::Settle],
         pod_awaits: ipv6(addresses.iter().map(|address| address.subnet.addr())),
         host_awaits: match wiring {
             Wiring::Ptp => ipv6(gateways(addresses).into_iter()),
@@ -130,7 +134,6 @@ fn pod_steps(
         steps.extend(gateways(addresses).into_iter().map(|gateway| Step::Neighbour(gateway, host_mac)));
     }
     steps.extend(routes.iter().map(pod_route));
-    steps.push(Step::Settle);
     steps
 }
 
@@ -149,9 +152,12 @@ fn pod_route(route: &cni_spec::Route) -> Step {
 }
 
 fn host_steps(wiring: &Wiring, pod_mac: Mac, addresses: &[PodAddress]) -> Vec<Step> {
-    if *wiring != Wiring::Ptp {
+    if let Wiring::Bridge { hairpin, .. } = wiring {
         // A port's own link-local address is of no use to anybody, and takes a place in the neighbour table.
-        return vec![Step::NoAutomaticLinkLocal, Step::Up, Step::Settle];
+        let mut steps = vec![Step::NoAutomaticLinkLocal];
+        steps.extend(hairpin.then_some(Step::Hairpin));
+        steps.extend([Step::Up, Step::Settle]);
+        return steps;
     }
     let mut steps = vec![Step::NoAutomaticLinkLocal];
     steps.extend(gateways(addresses).into_iter().map(|gateway| Step::Address(IpNet::from(gateway))));
@@ -231,7 +237,7 @@ mod tests {
         let side = |name: &str, steps: &[Step]| {
             steps.iter().map(|step| format!("{name}: {step}\n")).collect::<String>()
         };
-        side("pod", &plan.pod_steps) + &side("node", &plan.host_steps)
+        side("pod", &plan.pod_steps) + &side("node", &plan.host_steps) + &side("pod", &plan.last_pod_steps)
     }
 
     #[test]
@@ -248,7 +254,6 @@ mod tests {
         pod: add permanent neighbour fd00:10:244:1::1 at 0e:58:0a:f4:01:05
         pod: add route 0.0.0.0/0 via 10.244.1.1 protocol 3
         pod: add route ::/0 via fd00:10:244:1::1 protocol 3
-        pod: look the link up again
         node: turn off the automatic link-local address
         node: add address 10.244.1.1/32
         node: add address fd00:10:244:1::1/128
@@ -258,6 +263,7 @@ mod tests {
         node: add permanent neighbour 10.244.1.5 at 0a:58:0a:f4:01:05
         node: add permanent neighbour fd00:10:244:1::5 at 0a:58:0a:f4:01:05
         node: look the link up again
+        pod: look the link up again
         ");
     }
 
@@ -272,10 +278,11 @@ mod tests {
         pod: set the link up
         pod: add route 0.0.0.0/0 via 10.244.1.1 protocol 3
         pod: add route ::/0 via fd00:10:244:1::1 protocol 3
-        pod: look the link up again
         node: turn off the automatic link-local address
+        node: let the port send frames back
         node: set the link up
         node: look the link up again
+        pod: look the link up again
         ");
     }
 

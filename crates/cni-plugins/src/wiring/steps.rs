@@ -25,6 +25,8 @@ pub enum Step {
     Neighbour(IpAddr, Mac),
     /// The loopback link up as well.
     LoopbackUp,
+    /// This bridge port may send a frame back to where it came from.
+    Hairpin,
     /// Makes the kernel finish what "up" began, see [`link::request`].
     Settle,
 }
@@ -49,6 +51,7 @@ impl Step {
             }
             Self::Neighbour(ip, mac) => neighbour::set_permanent(batch, index, *ip, *mac),
             Self::LoopbackUp => link::set_up(batch, LOOPBACK_INDEX),
+            Self::Hairpin => link::set_hairpin(batch, index, true),
             Self::Settle => link::request(batch, index),
         }
     }
@@ -77,6 +80,7 @@ impl fmt::Display for Step {
                 write!(f, "add permanent neighbour {ip} at {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
             }
             Self::LoopbackUp => f.write_str("set the loopback link up"),
+            Self::Hairpin => f.write_str("let the port send frames back"),
             Self::Settle => f.write_str("look the link up again"),
         }
     }
