@@ -1,6 +1,7 @@
 //! What living pods need of the node besides the node's own network: their records, routes and host ports. Put back
 //! when lost, freed when a pod is gone.
 
+mod bridge;
 mod reclaim;
 mod restore;
 
@@ -14,6 +15,7 @@ use kernel::link;
 use link_name::LinkName;
 use node_network::observed::{LinkKind, ObservedNode};
 
+pub(crate) use bridge::restore_bridges;
 pub(crate) use reclaim::{GRACE_SECONDS, reclaim};
 pub(crate) use restore::restore;
 

@@ -7,7 +7,10 @@ use attachment::{
     AddressRange, Allocation, Attachment, Bandwidth, HostPort, MacAddress, Mode, Netns, NetworkName,
     Protocol, Range, Request, Store, Wiring,
 };
-use cni_plugins::wiring::{PodAddress, Side, attach, host_link_name, mac_of, plan_link, shaping_link_name};
+use cni_plugins::wiring::{
+    BridgePlan, PodAddress, Side, attach, host_link_name, mac_of, plan_link, shaping_link_name,
+};
+use ipnet::IpNet;
 use kernel::netlink::{self, Socket};
 use kernel::netns::NetNs;
 use link_name::LinkName;
@@ -34,6 +37,15 @@ pub(crate) fn attach_pod(node: &Node, id: &str) -> Pod {
 
 /// Attaches pod `id` to `node`.
 pub(crate) fn attach_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) -> Pod {
+    attach_as(node, id, host_ports, &Mode::Ptp)
+}
+
+/// Attaches pod `id` to `node` as a port of `cni0`.
+pub(crate) fn attach_bridged(node: &Node, id: &str) -> Pod {
+    attach_as(node, id, &[], &Mode::Bridge(LinkName::new("cni0").unwrap()))
+}
+
+fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod {
     let network = NetworkName::new("hostgw").unwrap();
     let attachment = format!("{id}:eth0").parse::<Attachment>().unwrap();
     let host_link = host_link_name(&network, &attachment);
@@ -56,7 +68,7 @@ pub(crate) fn attach_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) 
         netns: Netns { path: format!("/run/netns/{id}"), dev: 0, inode: 0 },
         boot_id: "boot".to_owned(),
         host_link: host_link.clone(),
-        mode: Mode::Ptp,
+        mode: mode.clone(),
         pod_mac: MacAddress::new(mac_of(allocations[0].address.addr(), Side::Pod)).ok(),
         host_mac: None,
         mtu: 1500,
@@ -86,10 +98,19 @@ pub(crate) fn attach_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) 
     let ns = enter_new_namespace();
     node.ns.enter().unwrap();
     let eth0 = LinkName::new("eth0").unwrap();
-    let wiring = cni_plugins::wiring::Wiring::Ptp;
-    let plan = plan_link((host_link.clone(), eth0), None, 1500, wiring, &addresses, &[]);
     let mut host = Socket::open(netlink::Protocol::Route).unwrap();
-    attach(&plan, None, &node.ns, &ns, &mut host).unwrap();
+    let (wiring, bridge) = match mode {
+        Mode::Ptp => (cni_plugins::wiring::Wiring::Ptp, None),
+        Mode::Bridge(name) => {
+            let of = |address: &PodAddress| IpNet::new(address.gateway, address.subnet.prefix_len()).unwrap();
+            let gateways = addresses.iter().map(of).collect();
+            let plan = BridgePlan { name: name.clone(), gateways, mtu: 1500 };
+            let wiring = cni_plugins::wiring::Wiring::Bridge { bridge: name.clone(), hairpin: true };
+            (wiring, Some(plan.ensure(&mut host).unwrap()))
+        }
+    };
+    let plan = plan_link((host_link.clone(), eth0), None, 1500, wiring, &addresses, &[]);
+    attach(&plan, bridge.as_ref(), &node.ns, &ns, &mut host).unwrap();
     reservation.mark_attached().unwrap();
     let addresses = addresses.iter().map(|address| address.subnet.addr()).collect();
     Pod { ns, attachment, host_link, addresses }

@@ -1,9 +1,11 @@
-//! The bridge that bridged pods share: made by the first pod, found by the others, also when two are first at once.
+//! The bridge that bridged pods share: made by the first pod, found by the others, also when two are first at once,
+//! and made whole again by the agent.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use kernel::KernelError;
+use kernel::address;
 use kernel::link::{self, Link, Mac};
 use kernel::netlink::{Batch, Socket};
 use kernel::sysctl::Sysctls;
@@ -23,6 +25,16 @@ pub struct BridgePlan {
     pub mtu: u32,
 }
 
+/// `IN6_ADDR_GEN_MODE_NONE`, as the sysctl has it.
+const NO_AUTOMATIC_LINK_LOCAL: &str = "1";
+
+/// Whether a bridge of this Ethernet address was made by us: others' are random, or a port's.
+#[must_use]
+pub fn is_our_bridge_mac(mac: Mac) -> bool {
+    let ours = mac_of(IpAddr::from([0, 0, 0, 0]), Side::Host);
+    mac[..2] == ours[..2]
+}
+
 impl BridgePlan {
     /// The address that a new bridge gets.
     fn mac(&self) -> Mac {
@@ -33,10 +45,14 @@ impl BridgePlan {
     /// What is done once, to a new bridge.
     fn first_steps(&self) -> Vec<Step> {
         let mut steps = vec![Step::NoAutomaticLinkLocal];
-        if self.gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
-            steps.push(Step::Address(link_local(self.mac())));
-        }
+        steps.extend(self.link_local(self.mac()));
         steps
+    }
+
+    /// The address from which a bridge with an IPv6 gateway speaks to its neighbours.
+    fn link_local(&self, mac: Mac) -> Option<Step> {
+        let speaks_ipv6 = self.gateways.iter().any(|gateway| gateway.addr().is_ipv6());
+        speaks_ipv6.then(|| Step::Address(link_local(mac)))
     }
 
     /// Finds or makes the bridge, and gives it the gateway addresses that it lacks.
@@ -45,16 +61,54 @@ impl BridgePlan {
             Some(found) => found,
             None => self.create(socket)?,
         };
-        if bridge.kind.as_deref() != Some("bridge") {
-            let kind = bridge.kind.unwrap_or_else(|| "physical link".to_owned());
-            return Err(WiringError::NotABridge { name: self.name.to_string(), kind });
-        }
+        let bridge = self.checked(bridge)?;
         let mut steps: Vec<Step> = self.gateways.iter().map(|gateway| Step::Address(*gateway)).collect();
         if !bridge.is_up() {
             steps.push(Step::Up);
         }
         self.carry_out(socket, &steps, bridge.index)?;
         Ok(bridge)
+    }
+
+    /// Makes the bridge of living pods what [`Self::ensure`] made it, and says what that took. A link that goes down
+    /// loses its IPv6 addresses, and one of ours gets no link-local address from the kernel when it comes back.
+    pub fn restore(&self, socket: &mut Socket) -> Result<(Link, Vec<String>), WiringError> {
+        let Some(found) = link::by_name(socket, self.name.as_str())? else {
+            return Ok((self.ensure(socket)?, vec!["made anew".to_owned()]));
+        };
+        let mut steps: Vec<Step> = self.gateways.iter().map(|gateway| Step::Address(*gateway)).collect();
+        if let Some(mac) = found.mac.filter(|mac| is_our_bridge_mac(*mac)) {
+            steps.extend(self.link_local(mac));
+            let mode = format!("net/ipv6/conf/{}/addr_gen_mode", self.name);
+            if Sysctls::default().read(&mode)?.is_some_and(|mode| mode != NO_AUTOMATIC_LINK_LOCAL) {
+                steps.insert(0, Step::NoAutomaticLinkLocal);
+            }
+        }
+        let held: Vec<IpNet> = address::dump(socket)?
+            .into_iter()
+            .filter(|address| address.index == found.index)
+            .map(|address| address.ip)
+            .collect();
+        steps.retain(|step| !matches!(step, Step::Address(wanted) if held.contains(wanted)));
+        if !found.is_up() {
+            steps.push(Step::Up);
+        }
+        if steps.is_empty() {
+            return Ok((found, Vec::new()));
+        }
+        let bridge = self.checked(found)?;
+        self.carry_out(socket, &steps, bridge.index)?;
+        Ok((bridge, steps.iter().map(Step::to_string).collect()))
+    }
+
+    fn checked(&self, found: Link) -> Result<Link, WiringError> {
+        match found.kind.as_deref() {
+            Some("bridge") => Ok(found),
+            kind => {
+                let kind = kind.unwrap_or("physical link").to_owned();
+                Err(WiringError::NotABridge { name: self.name.to_string(), kind })
+            }
+        }
     }
 
     fn create(&self, socket: &mut Socket) -> Result<Link, WiringError> {

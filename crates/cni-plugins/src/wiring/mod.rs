@@ -9,7 +9,7 @@ mod plan;
 mod readiness;
 mod steps;
 
-pub use bridge::BridgePlan;
+pub use bridge::{BridgePlan, is_our_bridge_mac};
 pub use detach::delete_link;
 pub use execute::{Wired, attach};
 pub use name::{HOST_LINK_PREFIX, host_link_name, shaping_link_name};
