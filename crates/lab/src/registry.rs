@@ -54,7 +54,10 @@ impl Registry {
         let usable = runtime.filter(|folder| fs::metadata(folder).is_ok_and(|found| found.uid() == owner));
         let folder = match usable {
             Some(runtime) => runtime.join("hostgw-lab"),
-            None if owner == 0 => PathBuf::from("/run/hostgw-lab"),
+            // Root of a user namespace is not root of the machine: /run is not its own.
+            None if owner == 0 && fs::metadata("/run").is_ok_and(|run| run.uid() == 0) => {
+                PathBuf::from("/run/hostgw-lab")
+            }
             None => PathBuf::from(format!("/tmp/hostgw-lab-{owner}")),
         };
         Self { folder, owner }
