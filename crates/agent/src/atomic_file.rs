@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// Temporary names begin so; runtimes ignore dot files, and names that do not end in `.conf` or `.conflist`.
 const TEMPORARY: &str = ".hostgw-";
@@ -29,7 +31,7 @@ impl FileError {
 
 /// Whether a file of this name is one of our half-written ones.
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with(TEMPORARY))
+    name.to_str().is_some_and(|name| name.starts_with(TEMPORARY) && name.ends_with(".new"))
 }
 
 /// Puts `contents` at `path`, making folders as needed. Whoever reads sees the old file or the new one.
@@ -55,11 +57,18 @@ pub(crate) fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fil
     })
 }
 
+/// Opens a regular file to be read. Anything else is refused, and never waited for: to open a FIFO blocks until
+/// somebody writes to it.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
 /// Reads a file of at most `limit` bytes; `None` where there is none.
 pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
-    use std::io::Read;
     let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
+    match open_regular(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
         Ok(read) if read as u64 > limit => {
             let source = io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes"));
             Err(FileError::new("read", path, source))
@@ -94,6 +103,15 @@ mod tests {
         assert!(read(&path, 2).unwrap_err().to_string().contains("longer than 2 bytes"));
         assert!(remove(&path).unwrap());
         assert!(!remove(&path).unwrap());
+    }
+
+    #[test]
+    fn a_fifo_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        assert!(read(&path, 10).unwrap_err().to_string().contains("no regular file"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The settings file.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use node_network::Settings;
 use node_network::settings::SettingsError;
+
+use crate::atomic_file::open_regular;
 
 /// Far more than any settings need.
 const MAX_BYTES: u64 = 1 << 20;
@@ -47,7 +48,7 @@ fn join(faults: &[SettingsError]) -> String {
 pub fn read_settings(given: Option<&Path>, default: &Path) -> Result<Settings, ConfigError> {
     let path = given.unwrap_or(default);
     let mut text = String::new();
-    match File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text)) {
+    match open_regular(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text)) {
         Ok(_) => parse_settings(path, &text),
         Err(error) if given.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
         Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),

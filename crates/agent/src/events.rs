@@ -38,6 +38,8 @@ impl KernelEvents {
             Group::Ipv6Routes,
             Group::Ipv4Rules,
             Group::Ipv6Rules,
+            Group::Ipv4Netconf,
+            Group::Ipv6Netconf,
         ];
         let route = Events::subscribe(Protocol::Route, &groups, Some(RECEIVE_BUFFER))?;
         let netfilter = Events::subscribe(Protocol::Netfilter, &[Group::Nftables], Some(RECEIVE_BUFFER))?;
@@ -91,7 +93,8 @@ fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-/// Hears of changes in one folder, also when it is made later or replaced.
+/// Hears of changes of one file, also when it or its folder is made later or replaced. Other files in the folder are
+/// none of its business: ours might be among them, and each pass would bring about the next.
 #[derive(Debug)]
 pub(crate) struct FolderWatch {
     folder: PathBuf,
@@ -133,7 +136,7 @@ impl FolderWatch {
         std::mem::take(&mut self.completed)
     }
 
-    /// Resolves when something in the folder changed.
+    /// Resolves when the file, or the folder itself, changed.
     pub(crate) async fn changed(&mut self) {
         let Some(inotify) = &mut self.inotify else {
             return std::future::pending().await;
@@ -165,7 +168,7 @@ fn watched_events() -> inotify::WatchFlags {
 /// What there was to be read.
 #[derive(Clone, Copy, Debug, Default)]
 struct FolderEvents {
-    /// Something happened to a file that is no temporary one of ours.
+    /// Something happened to the file, or to the folder itself.
     heard: bool,
     /// The file was written to its end.
     completed: bool,
@@ -177,7 +180,8 @@ fn read_events(inotify: &OwnedFd, file: &OsStr) -> FolderEvents {
     let mut events = FolderEvents::default();
     while let Ok(event) = reader.next() {
         let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
-        events.heard |= name.is_none_or(|name| !crate::atomic_file::is_temporary(name));
+        // Whoever mounts a ConfigMap swaps the symlink that all its files lead through.
+        events.heard |= name.is_none_or(|name| name == file || name == "..data");
         let whole = inotify::ReadFlags::CLOSE_WRITE | inotify::ReadFlags::MOVED_TO;
         events.completed |= name == Some(file) && event.events().intersects(whole);
     }

@@ -31,6 +31,10 @@ pub enum Group {
     Ipv4Rules,
     /// IPv6 policy rules.
     Ipv6Rules,
+    /// Per-link settings of IPv4, forwarding among them.
+    Ipv4Netconf,
+    /// Per-link settings of IPv6, forwarding among them.
+    Ipv6Netconf,
     /// nftables; needs a socket of [`Protocol::Netfilter`].
     Nftables,
 }
@@ -46,6 +50,8 @@ impl Group {
             Self::Ipv6Addresses => 9,
             Self::Ipv6Routes => 11,
             Self::Ipv6Rules => 19,
+            Self::Ipv4Netconf => 24,
+            Self::Ipv6Netconf => 25,
             Self::Nftables => 7,
         }
     }
