@@ -23,6 +23,9 @@ pub trait Source {
 pub struct Reading<'a> {
     /// The newest good snapshot; none before the source was read whole for the first time.
     pub snapshot: Option<&'a ClusterSnapshot>,
+    /// The snapshot was read whole: what it lacks is gone. Else it may be the beginning of a file that is being
+    /// written, and nothing is deleted on its word.
+    pub whole: bool,
     /// What is wrong now, with its remedy.
     pub problem: Option<String>,
 }

@@ -60,6 +60,12 @@ impl Node {
         let half_written = self.root.join("etc/hostgw/.nodes.yaml");
         let path = self.root.join("etc/hostgw/nodes.yaml");
         write(&half_written, nodes)?;
+        // As from `cp -p`: an agent that starts this very second need not wonder whether there is more to come.
+        File::options()
+            .write(true)
+            .open(&half_written)
+            .and_then(|file| file.set_modified(std::time::UNIX_EPOCH))
+            .map_err(LabError::io(format!("date {}", half_written.display())))?;
         fs::rename(&half_written, &path).map_err(LabError::io(format!("replace {}", path.display())))
     }
 

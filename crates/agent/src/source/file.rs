@@ -1,17 +1,19 @@
 //! A file of Node objects, as `kubectl get nodes -o yaml` prints them, watched.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use node_network::cluster::{
-    DocumentError, Freshness, NodeDocument, NodeObject, SourceKind, snapshot_from_objects,
+    ClusterNode, DocumentError, Freshness, NodeDocument, NodeObject, SourceKind, snapshot_from_objects,
 };
 use node_network::{ClusterSnapshot, NodeName};
 
 use super::{Reading, Source};
+use crate::atomic_file::open_regular;
 use crate::events::FolderWatch;
 
 /// 20,000 nodes of 3 KB each.
@@ -48,8 +50,8 @@ pub enum NodesFileError {
         /// The file.
         path: PathBuf,
     },
-    /// It lists less than before, and was written just now.
-    #[error("nodes file {} lists less than before and was written just now: waiting for the rest of it", path.display())]
+    /// It was written just now, and may be cut.
+    #[error("nodes file {} was written just now: waiting for the rest of it; write it under another name and rename it", path.display())]
     BeingWritten {
         /// The file.
         path: PathBuf,
@@ -104,8 +106,9 @@ pub fn parse_nodes(bytes: &[u8]) -> Result<Vec<NodeObject>, ParseError> {
     Ok(objects)
 }
 
-/// Cut between two nodes, a file that is being written looks whole. One that takes nodes or CIDRs away counts once its
-/// writer has closed or renamed it, or, where that cannot be heard, once it has been left alone for this long.
+/// A file that is being written may look whole, cut between two nodes or within an address. It counts once its writer
+/// has closed or renamed it, or, where that cannot be heard, once it has been left alone for this long. Until then
+/// nothing is taken of it but nodes that were not known before and have another behind them.
 const SETTLE: Duration = Duration::from_secs(2);
 
 fn documents_of_json(text: &str) -> Result<Vec<NodeDocument>, serde_json::Error> {
@@ -136,9 +139,12 @@ pub struct FileSource {
     path: PathBuf,
     this_node: NodeName,
     watch: FolderWatch,
+    /// The file whose verdict is final; it is not parsed again.
     seen: Option<Identity>,
     settled_at: Option<Instant>,
     last_good: Option<ClusterSnapshot>,
+    /// Some snapshot was read whole, so that `last_good` holds all there is.
+    whole: bool,
     problem: Option<NodesFileError>,
 }
 
@@ -147,16 +153,32 @@ impl FileSource {
     #[must_use]
     pub fn new(path: PathBuf, this_node: NodeName) -> Self {
         let watch = FolderWatch::of_file(&path);
-        Self { path, this_node, watch, seen: None, settled_at: None, last_good: None, problem: None }
+        Self {
+            path,
+            this_node,
+            watch,
+            seen: None,
+            settled_at: None,
+            last_good: None,
+            whole: false,
+            problem: None,
+        }
     }
 
-    fn refresh(&mut self, completed: bool) -> Result<(), NodesFileError> {
-        let failed = |source| NodesFileError::Read { path: self.path.clone(), source };
-        let file = File::open(&self.path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(io::Error::other("it is no regular file")));
-        }
+    /// When a file that was written just now will have been left alone for long enough.
+    pub(crate) fn settles_in(&self) -> Option<Duration> {
+        self.settled_at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn refresh(&mut self, completed: bool) {
+        let (file, metadata) = match self.open() {
+            Ok(opened) => opened,
+            Err(source) => {
+                self.seen = None;
+                self.problem = Some(NodesFileError::Read { path: self.path.clone(), source });
+                return;
+            }
+        };
         let identity = Identity {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -164,23 +186,23 @@ impl FileSource {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         };
-        if self.seen == Some(identity) && self.problem.is_none() {
-            return Ok(());
+        if self.seen == Some(identity) {
+            return;
         }
-        self.seen = None;
-        let snapshot = self.parse(&file)?;
         let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
-        let takes_away = self.last_good.as_ref().is_some_and(|last| takes_away(last, &snapshot));
-        if let Some(rest) = age.and_then(|age| SETTLE.checked_sub(age)).filter(|_| takes_away && !completed) {
-            self.settled_at = Some(Instant::now() + rest);
-            return Err(NodesFileError::BeingWritten { path: self.path.clone() });
-        }
-        self.last_good = Some(snapshot);
-        self.seen = Some(identity);
-        Ok(())
+        let rest = age.and_then(|age| SETTLE.checked_sub(age)).filter(|_| !completed);
+        self.settled_at = rest.map(|rest| Instant::now() + rest);
+        self.seen = rest.is_none().then_some(identity);
+        self.problem = self.parse(&file).and_then(|objects| self.take(objects, rest.is_none())).err();
     }
 
-    fn parse(&self, file: &File) -> Result<ClusterSnapshot, NodesFileError> {
+    fn open(&self) -> io::Result<(File, Metadata)> {
+        let file = open_regular(&self.path)?;
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
+    }
+
+    fn parse(&self, file: &File) -> Result<Vec<NodeObject>, NodesFileError> {
         let path = || self.path.clone();
         let mut bytes = Vec::new();
         file.take(MAX_BYTES + 1)
@@ -189,16 +211,42 @@ impl FileSource {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(NodesFileError::TooLong { path: path() });
         }
-        let objects = parse_nodes(&bytes).map_err(|source| NodesFileError::Parse { path: path(), source })?;
-        let snapshot = snapshot_from_objects(SourceKind::File, Freshness::Synced, objects);
-        if snapshot.nodes.is_empty() {
-            return Err(NodesFileError::NoNodes { path: path() });
+        parse_nodes(&bytes).map_err(|source| NodesFileError::Parse { path: path(), source })
+    }
+
+    /// Takes over what a file says; of one that is not `settled`, what is certain.
+    fn take(&mut self, mut objects: Vec<NodeObject>, settled: bool) -> Result<(), NodesFileError> {
+        let snapshot = |objects| snapshot_from_objects(SourceKind::File, Freshness::Synced, objects);
+        // The node that is being written may be cut within an address.
+        let uncertain = if settled { None } else { objects.pop() };
+        let certain = snapshot(objects);
+        let mut nodes = certain.nodes.clone();
+        for (name, node) in snapshot(uncertain.into_iter().collect()).nodes {
+            nodes.entry(name).or_insert(node);
         }
-        if !snapshot.nodes.contains_key(&self.this_node) {
-            let (nodes, this_node) = (snapshot.nodes.len(), self.this_node.clone());
-            return Err(NodesFileError::LacksThisNode { path: path(), nodes, this_node });
+        if nodes.is_empty() {
+            return Err(NodesFileError::NoNodes { path: self.path.clone() });
         }
-        Ok(snapshot)
+        if !nodes.contains_key(&self.this_node) {
+            let (path, this_node) = (self.path.clone(), self.this_node.clone());
+            return Err(NodesFileError::LacksThisNode { path, nodes: nodes.len(), this_node });
+        }
+        if settled {
+            self.last_good = Some(certain);
+            self.whole = true;
+            return Ok(());
+        }
+        match &mut self.last_good {
+            Some(last) if self.whole && last.nodes == nodes => return Ok(()),
+            Some(last) if adds_only(last, &nodes) => {
+                for (name, node) in certain.nodes {
+                    last.nodes.entry(name).or_insert(node);
+                }
+            }
+            None if certain.nodes.contains_key(&self.this_node) => self.last_good = Some(certain),
+            _ => {}
+        }
+        Err(NodesFileError::BeingWritten { path: self.path.clone() })
     }
 }
 
@@ -208,9 +256,9 @@ impl Source for FileSource {
         self.watch.renew();
         self.settled_at = None;
         let completed = self.watch.take_completed();
-        self.problem = self.refresh(completed).err();
+        self.refresh(completed);
         let problem = self.problem.as_ref().map(ToString::to_string);
-        Reading { snapshot: self.last_good.as_ref(), problem }
+        Reading { snapshot: self.last_good.as_ref(), whole: self.whole, problem }
     }
 
     async fn changed(&mut self) {
@@ -224,13 +272,9 @@ impl Source for FileSource {
     }
 }
 
-fn takes_away(last: &ClusterSnapshot, new: &ClusterSnapshot) -> bool {
-    last.nodes.iter().any(|(name, node)| {
-        let same = new.nodes.get(name);
-        same.is_none_or(|same| {
-            node.pod_cidrs.values().any(|cidr| !same.pod_cidrs.values().any(|new| new == cidr))
-        })
-    })
+/// Every node that was known is there, unchanged.
+fn adds_only(last: &ClusterSnapshot, new: &BTreeMap<NodeName, ClusterNode>) -> bool {
+    last.nodes.iter().all(|(name, node)| new.get(name) == Some(node))
 }
 
 #[cfg(test)]
@@ -264,6 +308,17 @@ mod tests {
         }
     }
 
+    /// Writes as somebody did who has left the file alone since.
+    fn write(path: &Path, bytes: impl AsRef<[u8]>) {
+        fs::write(path, bytes).unwrap();
+        settle(path);
+    }
+
+    fn settle(path: &Path) {
+        let earlier = std::time::SystemTime::now() - 2 * SETTLE;
+        File::options().write(true).open(path).unwrap().set_modified(earlier).unwrap();
+    }
+
     #[test]
     fn whatever_happens_to_the_file_the_last_good_state_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -271,7 +326,7 @@ mod tests {
         let mut source = source(folder.path());
         assert!(source.read().problem.unwrap().contains("kubectl get nodes"));
         assert!(source.read().snapshot.is_none());
-        fs::write(&path, TWO).unwrap();
+        write(&path, TWO);
         let reading = source.read();
         assert_eq!((names(&reading), reading.problem), (vec!["node1".to_owned(), "node2".to_owned()], None));
         let cut = &TWO.as_bytes()[..TWO.len() - "- kind: Node\n  metadata:\n    name: node2\n".len()];
@@ -294,22 +349,92 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert_eq!(names(&source.read()).len(), 2);
         fs::create_dir(&path).unwrap();
-        assert!(source.read().problem.unwrap().contains("failed to read"));
+        assert!(source.read().problem.unwrap().contains("no regular file"));
     }
 
     #[test]
     fn a_shorter_file_counts_once_it_has_been_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nodes.yaml");
-        fs::write(&path, TWO).unwrap();
+        write(&path, TWO);
         let mut source = source(folder.path());
         assert_eq!(names(&source.read()).len(), 2);
         fs::write(&path, "kind: Node\nmetadata: {name: node1}\n").unwrap();
         assert_eq!(names(&source.read()).len(), 2);
-        let earlier = std::time::SystemTime::now() - 2 * SETTLE;
-        File::options().write(true).open(&path).unwrap().set_modified(earlier).unwrap();
+        assert!(source.settles_in().is_some());
+        settle(&path);
         let reading = source.read();
         assert_eq!((names(&reading).len(), reading.problem), (1, None));
+        assert_eq!(source.settles_in(), None);
+    }
+
+    fn node(name: &str, address: &str) -> String {
+        format!(
+            "- metadata: {{name: {name}}}\n  status:\n    addresses:\n    - type: InternalIP\n      address: {address}\n"
+        )
+    }
+
+    #[test]
+    fn of_a_file_written_just_now_the_first_read_takes_all_nodes_but_the_last_and_does_not_call_it_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.yaml");
+        let text =
+            format!("kind: List\nitems:\n{}{}", node("node1", "192.0.2.11"), node("node2", "192.0.2.1"));
+        fs::write(&path, &text).unwrap();
+        let mut source = source(folder.path());
+        let reading = source.read();
+        assert_eq!((names(&reading), reading.whole), (vec!["node1".to_owned()], false));
+        assert!(reading.problem.unwrap().contains("waiting for the rest"));
+        settle(&path);
+        let reading = source.read();
+        assert_eq!((names(&reading).len(), reading.whole, reading.problem), (2, true, None));
+    }
+
+    #[test]
+    fn a_known_node_whose_address_is_cut_is_not_believed_and_new_nodes_before_the_last_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.yaml");
+        let (one, two) = (node("node1", "192.0.2.11"), node("node2", "192.0.2.12"));
+        let (three, four) = (node("node3", "192.0.2.13"), node("node4", "192.0.2.14"));
+        let mut source = source(folder.path());
+        write(&path, format!("kind: List\nitems:\n{one}{two}"));
+        let good = source.read().snapshot.cloned();
+        fs::write(&path, format!("kind: List\nitems:\n{one}{}", two.replace(".12", ".1"))).unwrap();
+        assert_eq!(source.read().snapshot.cloned(), good);
+        fs::write(&path, format!("kind: List\nitems:\n{one}{two}{three}{four}")).unwrap();
+        assert_eq!(names(&source.read()), ["node1", "node2", "node3"]);
+        settle(&path);
+        assert_eq!(names(&source.read()).len(), 4);
+    }
+
+    #[test]
+    fn a_file_that_is_the_same_as_before_is_no_problem_though_it_was_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.yaml");
+        write(&path, TWO);
+        let mut source = source(folder.path());
+        assert_eq!(source.read().problem, None);
+        fs::write(&path, TWO).unwrap();
+        assert_eq!(source.read().problem, None);
+    }
+
+    #[test]
+    fn a_bad_file_that_was_left_alone_is_parsed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.yaml");
+        write(&path, "kind: Pod\n");
+        let mut source = source(folder.path());
+        let problem = source.read().problem.unwrap();
+        assert!(source.seen.is_some());
+        assert_eq!(source.read().problem.unwrap(), problem);
+    }
+
+    #[test]
+    fn a_fifo_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("nodes.yaml"), mode).unwrap();
+        assert!(source(folder.path()).read().problem.unwrap().contains("no regular file"));
     }
 
     #[test]
