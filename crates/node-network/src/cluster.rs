@@ -30,6 +30,9 @@ pub struct ClusterSnapshot {
     pub nodes: BTreeMap<NodeName, ClusterNode>,
     /// What was wrong with the nodes' objects; each cost only the part that it names.
     pub problems: Vec<NodeProblem>,
+    /// How many objects are none of `nodes` because they cannot be told: any of them may be the node whose routes
+    /// seem to be nobody's.
+    pub left_out: usize,
 }
 
 /// Where a snapshot came from.
@@ -71,6 +74,8 @@ pub struct ClusterNode {
     pub further_internal_ips: Vec<IpAddr>,
     /// The pod CIDR of each family.
     pub pod_cidrs: PerFamily<IpNet>,
+    /// It has a further pod CIDR, of unknown family, that cannot be read.
+    pub unreadable_pod_cidr: bool,
 }
 
 impl ClusterNode {

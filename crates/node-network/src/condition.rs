@@ -6,9 +6,10 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::cluster::{NodeName, NodeProblem};
+use crate::desired::OwnClash;
 use crate::family::Family;
 use crate::next_hop::NextHopProblem;
-use crate::observed::RouteKey;
+use crate::observed::{BridgeFault, RouteKey};
 
 /// How much a condition matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -37,6 +38,22 @@ pub enum Condition {
         node: NodeName,
         /// How many there are.
         nodes: usize,
+    },
+    /// A pod CIDR of this node cannot be read.
+    #[error(
+        "a pod CIDR of this node `{node}` cannot be read: correct its Node object; nothing of this node is changed and nothing is deleted until then"
+    )]
+    OwnPodCidrUnreadable {
+        /// This node.
+        node: NodeName,
+    },
+    /// Objects whose meaning is unknown.
+    #[error(
+        "{objects} objects of the source are no node that can be told: nothing is deleted until they are put right or removed"
+    )]
+    ObjectsLeftOut {
+        /// How many.
+        objects: usize,
     },
     /// The source is silent, and what it last said is used.
     #[error(
@@ -252,9 +269,45 @@ pub enum Condition {
         /// The pods.
         prefixes: String,
     },
-    /// Another node holds this node's CIDR by right, so the node is not announced.
+    /// The address that pods' packets are to come to cannot be used yet.
     #[error(
-        "this node is not announced to the runtime because its pod CIDR belongs to another node: delete and re-create the Node object to get another"
+        "this node's InternalIP {address} cannot be used: check that its link is up and that no other host has the address"
+    )]
+    InternalIpNotUsable {
+        /// The address.
+        address: IpAddr,
+    },
+    /// This node's own pod CIDR holds what is no pod.
+    #[error(
+        "this node's own pod CIDR {pod_cidr} {clash}, and is not guarded: choose pod CIDRs apart from the node's networks"
+    )]
+    OwnPodCidrClash {
+        /// The CIDR.
+        pod_cidr: IpNet,
+        /// What is in it.
+        clash: OwnClash,
+    },
+    /// Pods could not have IPv6.
+    #[error(
+        "setting mtu is `{mtu}` and this node has an IPv6 pod CIDR, for which a link must carry 1280 bytes: use 0, or 1280 at least; the CNI configuration stays as it is"
+    )]
+    MtuTooSmall {
+        /// The setting in bytes.
+        mtu: u32,
+    },
+    /// The bridge is somebody else's.
+    #[error(
+        "setting bridge is `{bridge}`, which {fault}: name a bridge that is the pods' alone; the CNI configuration stays as it is"
+    )]
+    BridgeNotOfPods {
+        /// Its name.
+        bridge: String,
+        /// Why.
+        fault: BridgeFault,
+    },
+    /// Pods could not be reached, so the node is not announced.
+    #[error(
+        "this node is not announced to the runtime: no pod starts here until what is said of its own pod CIDR, address and settings is put right"
     )]
     NotAnnounced,
 }
@@ -265,9 +318,10 @@ impl Condition {
     pub const fn severity(&self) -> Severity {
         match self {
             Self::PodCidrInsideLink { .. } | Self::WireguardNextHop { .. } => Severity::Notice,
-            Self::BadNodeObject(_)
-            | Self::CachedSource { .. }
+            Self::BadNodeObject(problem) => problem.severity,
+            Self::CachedSource { .. }
             | Self::InternalIpNotLocal { .. }
+            | Self::InternalIpNotUsable { .. }
             | Self::MultipathClash { .. }
             | Self::NoNextHop { held: true, .. } => Severity::Warning,
             _ => Severity::Error,
@@ -280,6 +334,8 @@ impl Condition {
         match self {
             Self::BadNodeObject(_) => "bad-node-object",
             Self::ThisNodeMissing { .. } => "this-node-missing",
+            Self::OwnPodCidrUnreadable { .. } => "own-pod-cidr-unreadable",
+            Self::ObjectsLeftOut { .. } => "objects-left-out",
             Self::CachedSource { .. } => "cached-source",
             Self::NoPodCidr { .. } => "no-pod-cidr",
             Self::NoInternalIp { .. } => "no-internal-ip",
@@ -299,6 +355,10 @@ impl Condition {
             Self::RouteNotEffective { .. } => "route-not-effective",
             Self::SysctlUnreadable { .. } => "sysctl-unreadable",
             Self::ForeignChainDrops { .. } => "foreign-chain-drops",
+            Self::InternalIpNotUsable { .. } => "internal-ip-not-usable",
+            Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
+            Self::MtuTooSmall { .. } => "mtu-too-small",
+            Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
             Self::NotAnnounced => "not-announced",
         }
     }

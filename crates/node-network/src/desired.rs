@@ -4,6 +4,7 @@ mod cni_conflist;
 mod forwarding;
 mod masquerade;
 mod nft_table;
+mod own_clash;
 mod precedence;
 mod routes;
 
@@ -15,13 +16,14 @@ use ipnet::IpNet;
 pub use cni_conflist::Conflist;
 pub use forwarding::{Direction, ForwardAccept, Sysctl, WantedSysctl};
 pub use nft_table::{BaseChain, ChainKind, Hook, Match, NftTable, Rule, SetName, TABLE_NAME, Verdict};
+pub use own_clash::OwnClash;
 pub use routes::{DesiredRoute, GUARD_METRIC};
 
 use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
 use crate::condition::Condition;
 use crate::family::{Family, PerFamily, host_prefix};
 use crate::observed::HostFacts;
-use crate::settings::Settings;
+use crate::settings::{MIN_IPV6_MTU, Settings};
 
 /// Everything that the decision rests on.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +64,10 @@ pub struct DesiredNode {
     pub routes: BTreeMap<IpNet, DesiredRoute>,
     /// Peers' CIDRs that get no route; the conditions say why.
     pub refused: Vec<(NodeName, IpNet)>,
-    /// Orphans of ours may be deleted: the source was read whole and lists this node.
+    /// Routes of ours may be deleted: the source was read whole, lists this node, and its CIDRs can be read.
     pub may_delete: bool,
+    /// Families in which routes that seem to be nobody's may belong to a node that cannot be told.
+    pub kept_orphans: BTreeSet<Family>,
     /// This node's internal addresses, one a family.
     pub internal_ips: PerFamily<IpAddr>,
     /// What depends on this node's own Node object; `None` while that is not known for certain, and then nothing of
@@ -86,7 +90,7 @@ pub struct OwnNetwork {
     pub nft: NftTable,
     /// What iptables' FORWARD chains must accept where they drop by policy.
     pub forward_accepts: BTreeSet<ForwardAccept>,
-    /// The CNI configuration; none without a pod CIDR.
+    /// The CNI configuration; none without a pod CIDR, or where pods could not start by it.
     pub conflist: Option<Conflist>,
     /// The node may be announced for the first time. An announced node is never withdrawn.
     pub announce: bool,
@@ -101,41 +105,60 @@ pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
     if this.is_none() {
         conditions.push(Condition::ThisNodeMissing { node: this_node.clone(), nodes: snapshot.nodes.len() });
     }
+    if this.is_some_and(|this| this.unreadable_pod_cidr) {
+        conditions.push(Condition::OwnPodCidrUnreadable { node: this_node.clone() });
+    }
+    if snapshot.left_out > 0 {
+        conditions.push(Condition::ObjectsLeftOut { objects: snapshot.left_out });
+    }
     if let Freshness::Cached { age_seconds } = snapshot.freshness {
         conditions.push(Condition::CachedSource { age_seconds });
     }
-    let synced = snapshot.freshness == Freshness::Synced;
-    let choice = routes::desired_routes(this_node, snapshot, host);
+    let certain = routes::known_for_certain(this_node, snapshot);
+    let choice = routes::desired_routes(this_node, snapshot, host, inputs.settings);
     conditions.extend(choice.conditions);
-    let own =
-        this.filter(|_| synced).map(|this| own_network(inputs, this, &choice.lost_own, &mut conditions));
+    let undisputed = choice.lost_own.is_empty() && choice.clashing_own.is_empty();
+    let own = certain.map(|this| own_network(inputs, this, undisputed, &mut conditions));
     DesiredNode {
         routes: choice.routes,
         refused: choice.refused,
-        may_delete: synced && this.is_some(),
+        may_delete: certain.is_some(),
+        kept_orphans: Family::BOTH.into_iter().filter(|family| has_untold(snapshot, *family)).collect(),
         internal_ips: this.map(|this| this.internal_ips.clone()).unwrap_or_default(),
         own,
         conditions,
     }
 }
 
+/// A node of which neither the pod CIDR nor the next hop of this family is known, so that none of the installed routes
+/// can be said not to be its.
+fn has_untold(snapshot: &ClusterSnapshot, family: Family) -> bool {
+    let untold = |node: &ClusterNode| {
+        let known = node.pod_cidrs.get(family).is_some() || node.internal_ips.get(family).is_some();
+        node.unreadable_pod_cidr && !known
+    };
+    snapshot.left_out > 0 || snapshot.nodes.values().any(untold)
+}
+
 fn own_network(
     inputs: &DesiredInputs<'_>,
     this: &ClusterNode,
-    lost: &[IpNet],
+    undisputed: bool,
     conditions: &mut Vec<Condition>,
 ) -> OwnNetwork {
     let DesiredInputs { snapshot, settings, host, attached, paths, .. } = *inputs;
     if this.pod_cidrs.is_empty() {
         conditions.push(Condition::NoPodCidr { node: this.name.clone() });
     }
+    let mut reachable = false;
     for (family, _) in this.pod_cidrs.iter() {
         match this.internal_ips.get(family) {
+            Some(ip) if host.usable_addresses.contains(ip) => reachable = true,
             None => conditions.push(Condition::NoInternalIp { node: this.name.clone(), family }),
             Some(ip) if !host.local_addresses.contains_key(ip) => {
                 conditions.push(Condition::InternalIpNotLocal { address: *ip });
             }
-            Some(_) => {}
+            Some(ip) => conditions.push(Condition::InternalIpNotUsable { address: *ip }),
         }
     }
     let own_cidrs: Vec<IpNet> = this.pod_cidrs.values().copied().collect();
@@ -143,16 +166,31 @@ fn own_network(
     let pod_prefixes =
         IpNet::aggregate(&own_cidrs.iter().copied().chain(strays.copied().map(host_prefix)).collect());
     let nft = masquerade::nft_table(this, snapshot, settings, host, &pod_prefixes);
-    let conflist = (!this.pod_cidrs.is_empty()).then(|| Conflist::new(this, settings, paths));
+    let faults = conflist_faults(this, settings, host);
+    let refused = !faults.is_empty();
+    conditions.extend(faults);
+    let conflist = (!refused && !this.pod_cidrs.is_empty()).then(|| Conflist::new(this, settings, paths));
     OwnNetwork {
         pod_cidrs: this.pod_cidrs.clone(),
         sysctls: forwarding::sysctls(&pod_prefixes, settings),
         forward_accepts: forwarding::forward_accepts(&pod_prefixes, settings),
         nft,
         conflist,
-        announce: lost.is_empty(),
+        announce: undisputed && reachable && !refused,
         pod_prefixes,
     }
+}
+
+/// Why pods could not start by the conflist that the settings ask for; the last good one stays.
+fn conflist_faults(this: &ClusterNode, settings: &Settings, host: &HostFacts) -> Vec<Condition> {
+    let mut faults = Vec::new();
+    if this.pod_cidrs.get(Family::Ipv6).is_some() && (1..MIN_IPV6_MTU).contains(&settings.mtu) {
+        faults.push(Condition::MtuTooSmall { mtu: settings.mtu });
+    }
+    if let (Some(bridge), Some(fault)) = (settings.pod_bridge(), &host.bridge_fault) {
+        faults.push(Condition::BridgeNotOfPods { bridge: bridge.to_owned(), fault: fault.clone() });
+    }
+    faults
 }
 
 impl OwnNetwork {
@@ -162,3 +200,6 @@ impl OwnNetwork {
         self.pod_prefixes.iter().any(|prefix| Family::of_net(prefix) == family)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ mod link;
 mod nft;
 mod route;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -68,9 +68,18 @@ impl ObservedNode {
     #[must_use]
     pub fn host_facts(&self, pod_bridge: Option<&str>) -> HostFacts {
         let mut facts = HostFacts { announced: self.conflist.is_some(), ..HostFacts::default() };
+        facts.bridge_fault = pod_bridge.and_then(|name| self.bridge_fault(name));
+        let pods_own = |link: &ObservedLink| {
+            let named = pod_bridge == Some(link.name.as_str()) && facts.bridge_fault.is_none();
+            named || link.is_pod_link() || self.has_pod_port(link)
+        };
+        let of_pods: BTreeSet<u32> = self.links.values().filter(|l| pods_own(l)).map(|l| l.index).collect();
         for (link, address) in self.addresses() {
+            if link.up && address.usable {
+                facts.usable_addresses.insert(address.address.addr());
+            }
             facts.local_addresses.entry(address.address.addr()).or_insert_with(|| link.name.clone());
-            let of_pods = link.is_pod_link() || pod_bridge == Some(link.name.as_str());
+            let of_pods = of_pods.contains(&link.index);
             let prefix = address.address.trunc();
             if !of_pods && link.kind != LinkKind::Loopback && prefix != host_prefix(address.address.addr()) {
                 facts.on_link_prefixes.push((prefix, link.name.clone()));
@@ -86,18 +95,54 @@ impl ObservedNode {
                 _ => {}
             }
         }
+        let foreign = self.routes.iter().filter(|route| !route.is_ours() && !route.is_pods());
+        let legs = foreign.flat_map(|route| &route.legs).filter(|leg| !of_pods.contains(&leg.link));
+        facts.gateways = legs.filter_map(|leg| leg.via).collect();
         facts
+    }
+
+    /// A bridge that only pods are joined to.
+    fn has_pod_port(&self, bridge: &ObservedLink) -> bool {
+        let mut ports = self.links.values().filter(|port| port.master == Some(bridge.index)).peekable();
+        ports.peek().is_some() && ports.all(ObservedLink::is_pod_link)
+    }
+
+    fn bridge_fault(&self, name: &str) -> Option<BridgeFault> {
+        let bridge = self.links.values().find(|link| link.name == name)?;
+        if bridge.kind != LinkKind::Bridge {
+            return Some(BridgeFault::NoBridge);
+        }
+        let mut ports = self.links.values().filter(|port| port.master == Some(bridge.index));
+        let foreign = ports.find(|port| !port.is_pod_link())?;
+        Some(BridgeFault::ForeignPort(foreign.name.clone()))
     }
 }
 
 /// `RT_TABLE_MAIN` (`linux/rtnetlink.h`).
 pub const MAIN_TABLE: u32 = 254;
 
+/// Why a link cannot be the pods' bridge.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BridgeFault {
+    /// A link of another kind has the name.
+    #[error("is a link and no bridge")]
+    NoBridge,
+    /// The bridge joins something else: with the node's uplink in it, rules about pods would hit the network.
+    #[error("has port `{0}`, which is no pod's")]
+    ForeignPort(String),
+}
+
 /// What the choice of desired routes needs to know of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Every address of this node, and the name of the link that holds it.
     pub local_addresses: BTreeMap<IpAddr, String>,
+    /// Those of links that are up, which are neither tentative nor duplicates.
+    pub usable_addresses: BTreeSet<IpAddr>,
+    /// Next hops of others' routes, but for those that lead to pods.
+    pub gateways: BTreeSet<IpAddr>,
+    /// Why the bridge that the settings name for pods is none of the pods'.
+    pub bridge_fault: Option<BridgeFault>,
     /// Connected prefixes of links that are not pods', and the links' names.
     pub on_link_prefixes: Vec<(IpNet, String)>,
     /// Next hops of our routes now, by destination: the present holder of a pod CIDR.

@@ -21,7 +21,7 @@ pub use routes::{
 pub use sysctls::SysctlChange;
 
 use crate::condition::Condition;
-use crate::desired::{Conflist, DesiredNode};
+use crate::desired::{Conflist, DesiredNode, Sysctl};
 use crate::observed::ObservedNode;
 use crate::settings::Settings;
 
@@ -55,9 +55,12 @@ pub fn plan(desired: &DesiredNode, observed: &ObservedNode, settings: &Settings)
         plan.forward_rules = forward_rules::plan_rules(own, observed, &mut conditions);
         // An announced node is kept up to date whatever happens; only the first announcement waits.
         let announced = observed.conflist.is_some();
-        let announce = own.conflist.as_ref().filter(|_| own.announce || announced);
-        plan.ready_file = announce.is_some() && !observed.ready_file;
-        plan.conflist = announce
+        let announce = (own.announce || announced) && !own.pod_cidrs.is_empty();
+        plan.ready_file = announce && !observed.ready_file;
+        plan.conflist = own
+            .conflist
+            .as_ref()
+            .filter(|_| announce)
             .filter(|conflist| observed.conflist.as_deref() != Some(conflist.render().as_bytes()))
             .cloned();
         if !own.announce && !announced {
@@ -69,15 +72,18 @@ pub fn plan(desired: &DesiredNode, observed: &ObservedNode, settings: &Settings)
 }
 
 impl Plan {
-    /// The changes in safe order: what protects the uplinks, forwarding, NAT, what others would drop, new and changed
-    /// routes, removal of orphans, and last the announcement.
+    /// The changes in safe order: what protects the uplinks, NAT and what restricts forwarding, what others would
+    /// drop, forwarding, new and changed routes, removal of orphans, and last the announcement.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         let additions = self.routes.values().filter(|change| !change.is_delete());
         let deletions = self.routes.values().filter(|change| change.is_delete());
-        let sysctls = self.sysctls.iter().map(Change::Sysctl);
-        sysctls
+        let (uplinks, forwarding): (Vec<_>, Vec<_>) =
+            self.sysctls.iter().partition(|change| matches!(change.sysctl, Sysctl::AcceptRa(_)));
+        let uplinks = uplinks.into_iter().map(Change::Sysctl);
+        uplinks
             .chain(self.nft.iter().map(Change::Nft))
             .chain(self.forward_rules.iter().map(Change::ForwardRule))
+            .chain(forwarding.into_iter().map(Change::Sysctl))
             .chain(additions.chain(deletions).map(Change::Route))
             .chain(self.ready_file.then_some(Change::ReadyFile))
             .chain(self.conflist.iter().map(Change::Conflist))

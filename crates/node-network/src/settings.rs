@@ -185,6 +185,8 @@ pub struct SettingsError {
 
 /// A pod's link must carry any IPv4 packet (RFC 791).
 const MIN_MTU: u32 = 68;
+/// Each link must carry an IPv6 packet of this many bytes (RFC 8200).
+pub(crate) const MIN_IPV6_MTU: u32 = 1_280;
 const MAX_MTU: u32 = 65_535;
 
 impl Settings {

@@ -38,6 +38,7 @@ pub(crate) fn node(number: u8) -> ClusterNode {
         internal_ips: PerFamily::default(),
         further_internal_ips: Vec::new(),
         pod_cidrs: PerFamily::default(),
+        unreadable_pod_cidr: false,
     };
     node.internal_ips.insert(Family::Ipv4, ip(&format!("192.0.2.1{number}")));
     node.internal_ips.insert(Family::Ipv6, ip(&format!("2001:db8::1{number}")));
@@ -105,6 +106,7 @@ impl ThreeNodes {
                 freshness: Freshness::Synced,
                 nodes: (1..=3).map(node).map(|node| (node.name.clone(), node)).collect(),
                 problems: Vec::new(),
+                left_out: 0,
             },
             settings: Settings::default(),
             observed: ObservedNode {

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use model::{any_world, apply};
 use node_network::cluster::{Freshness, SourceKind};
-use node_network::desired::SetName;
+use node_network::desired::{DesiredRoute, SetName};
 use node_network::family::overlaps;
-use node_network::observed::ObservedRoute;
+use node_network::observed::{ObservedRoute, RouteKind};
 use node_network::plan::{NftChange, RouteChange};
 use node_network::{Change, Family, NODE_ROUTE_PROTOCOL, Plan};
 use proptest::prelude::*;
@@ -83,7 +83,10 @@ proptest! {
         let desired = world.desired();
         let listed = world.snapshot.nodes.contains_key(&world.this_node);
         let synced = world.snapshot.freshness == Freshness::Synced;
-        prop_assert_eq!(desired.may_delete, listed && synced);
+        let nodes = &world.snapshot.nodes;
+        let readable = nodes.get(&world.this_node).is_some_and(|this| !this.unreadable_pod_cidr);
+        prop_assert_eq!(desired.may_delete, listed && synced && readable);
+        prop_assert_eq!(desired.own.is_some(), listed && synced && readable);
         if !desired.may_delete {
             let plan = world.plan();
             let changes: Vec<_> = Family::BOTH.into_iter().flat_map(|f| route_changes(&plan, f)).collect();
@@ -105,6 +108,61 @@ proptest! {
             for cidr in own.pod_cidrs.values() {
                 prop_assert!(!overlaps(cidr, &route.key.dst), "{} goes to a peer", route.key);
             }
+        }
+    }
+
+    #[test]
+    fn while_an_object_cannot_be_told_only_what_a_known_node_holds_is_deleted(mut world in any_world()) {
+        world.snapshot.left_out = 1;
+        let plan = world.plan();
+        let known: Vec<_> = world.snapshot.nodes.values().flat_map(|node| node.pod_cidrs.values()).collect();
+        for change in Family::BOTH.into_iter().flat_map(|family| route_changes(&plan, family)) {
+            let dst = destinations(&change)[0];
+            prop_assert!(deleted(&change) == 0 || known.iter().any(|cidr| overlaps(cidr, &dst)), "{dst}");
+        }
+    }
+
+    #[test]
+    fn a_guard_never_stands_on_addresses_of_the_nodes_networks(world in any_world()) {
+        for (cidr, route) in &world.desired().routes {
+            if *route != DesiredRoute::Guard {
+                continue;
+            }
+            for (link, held) in world.observed.addresses().filter(|(link, _)| !link.is_pod_link()) {
+                let network = held.address.trunc();
+                prop_assert!(!overlaps(&network, cidr), "{cidr} guards {network} of {}", link.name);
+            }
+            for node in world.snapshot.nodes.values() {
+                prop_assert!(!node.internal_ips.values().any(|address| cidr.contains(address)));
+            }
+        }
+    }
+
+    #[test]
+    fn routes_to_a_peer_with_an_unreadable_cidr_stay(world in any_world()) {
+        let plan = world.plan();
+        let unreadable = |hop| world.snapshot.nodes.values().any(|node| {
+            node.name != world.this_node
+                && node.unreadable_pod_cidr
+                && node.pod_cidrs.is_empty()
+                && node.internal_ips.values().any(|address| *address == hop)
+        });
+        let desired = world.desired();
+        for route in world.observed.routes.iter().filter(|route| route.is_ours_alone()) {
+            let Some(hop) = route.legs.first().and_then(|leg| leg.via) else { continue };
+            let dst = route.key.dst;
+            let by_right = |node: &node_network::ClusterNode| node.pod_cidrs.values().any(|cidr| overlaps(cidr, &dst));
+            if !unreadable(hop) || world.snapshot.nodes.values().any(by_right) {
+                continue;
+            }
+            let held = desired.routes.get(&dst).is_some_and(|held| matches!(held, DesiredRoute::Hold { .. }));
+            // Guards stand for this node's own pods while its Node object is not certain.
+            let guarded = world.observed.routes.iter().any(|r| {
+                r.is_ours() && r.kind == RouteKind::Unreachable && overlaps(&r.key.dst, &dst)
+            });
+            prop_assert!(held || guarded, "{}", route.key);
+            let gone = Family::BOTH.into_iter().flat_map(|family| route_changes(&plan, family));
+            prop_assert!(guarded || gone.into_iter().all(|change| destinations(&change)[0] != dst));
         }
     }
 

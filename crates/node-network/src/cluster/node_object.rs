@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{ClusterNode, ClusterSnapshot, Freshness, NodeName, NodeProblem, SourceKind, unix_seconds};
+use crate::condition::Severity;
 use crate::family::{Family, PerFamily};
 
 /// Names the addresses to use instead of `status.addresses`: a comma-separated list, at most one a family.
@@ -149,8 +150,10 @@ pub fn snapshot_from_objects(
     objects: impl IntoIterator<Item = NodeObject>,
 ) -> ClusterSnapshot {
     let mut nodes = BTreeMap::new();
-    let mut problems = Vec::new();
+    let mut problems: Vec<NodeProblem> = Vec::new();
+    let mut left_out = 0;
     for (position, object) in objects.into_iter().enumerate() {
+        let before = problems.len();
         if nodes.len() >= MAX_NODES {
             problems.push(NodeProblem::new(
                 &format!("items[{position}]"),
@@ -159,10 +162,16 @@ pub fn snapshot_from_objects(
                 "nodes were read and there are more",
                 "split the cluster: the rest is ignored",
             ));
+            left_out += 1;
+            graver(&mut problems, before);
             break;
         }
         let mut reader = Reader { node: format!("items[{position}]"), problems: &mut problems };
-        let Some(node) = reader.node(object) else { continue };
+        let Some(node) = reader.node(object) else {
+            left_out += 1;
+            graver(&mut problems, before);
+            continue;
+        };
         if nodes.contains_key(&node.name) {
             problems.push(NodeProblem::new(
                 node.name.as_str(),
@@ -171,11 +180,18 @@ pub fn snapshot_from_objects(
                 "is the name of an earlier node too",
                 "remove one of the two: the first is used",
             ));
+            left_out += 1;
+            graver(&mut problems, before);
             continue;
         }
         nodes.insert(node.name.clone(), node);
     }
-    ClusterSnapshot { source, freshness, nodes, problems }
+    ClusterSnapshot { source, freshness, nodes, problems, left_out }
+}
+
+/// The problems from `first` on cost routes.
+fn graver(problems: &mut [NodeProblem], first: usize) {
+    problems.iter_mut().skip(first).for_each(|problem| problem.severity = Severity::Error);
 }
 
 /// Reads one object, and notes what is wrong with it.
@@ -231,11 +247,21 @@ impl Reader<'_> {
         let created = self.created(metadata.creation_timestamp);
         let terminating = self.present("metadata.deletionTimestamp", metadata.deletion_timestamp).is_some();
         let annotations = self.present("metadata.annotations", metadata.annotations).unwrap_or_default();
-        let spec = self.present("spec", object.spec).unwrap_or_default();
         let status = self.present("status", object.status).unwrap_or_default();
         let (internal_ips, further_internal_ips) = self.internal_ips(annotations, status);
-        let pod_cidrs = self.pod_cidrs(spec);
-        Some(ClusterNode { name, uid, created, terminating, internal_ips, further_internal_ips, pod_cidrs })
+        let before = self.problems.len();
+        let (pod_cidrs, unreadable_pod_cidr) = self.pod_cidrs(object.spec);
+        graver(self.problems, before);
+        Some(ClusterNode {
+            name,
+            uid,
+            created,
+            terminating,
+            internal_ips,
+            further_internal_ips,
+            pod_cidrs,
+            unreadable_pod_cidr,
+        })
     }
 
     fn uid(&mut self, uid: Lenient<String>) -> String {
@@ -310,7 +336,10 @@ impl Reader<'_> {
         Some(address)
     }
 
-    fn pod_cidrs(&mut self, spec: Spec) -> PerFamily<IpNet> {
+    /// The pod CIDRs, and whether there is one that cannot be read.
+    fn pod_cidrs(&mut self, spec: Lenient<Spec>) -> (PerFamily<IpNet>, bool) {
+        let before = self.problems.len();
+        let spec = self.present("spec", spec).unwrap_or_default();
         let list = self.present("spec.podCIDRs", spec.pod_cidrs).unwrap_or_default();
         let single = self.present("spec.podCIDR", spec.pod_cidr);
         let mut texts = Vec::with_capacity(list.len().max(1));
@@ -326,8 +355,12 @@ impl Reader<'_> {
                 .extend(single.filter(|text| !text.is_empty()).map(|text| ("spec.podCIDR".to_owned(), text)));
         }
         let mut cidrs = PerFamily::default();
+        let mut unreadable = self.problems.len() > before;
         for (field, text) in texts {
-            let Some(cidr) = self.pod_cidr(&field, &text) else { continue };
+            let Some(cidr) = self.pod_cidr(&field, &text) else {
+                unreadable = true;
+                continue;
+            };
             let family = Family::of_net(&cidr);
             if cidrs.get(family).is_some() {
                 let reason = format!("is a second {family} CIDR");
@@ -336,7 +369,7 @@ impl Reader<'_> {
             }
             cidrs.insert(family, cidr);
         }
-        cidrs
+        (cidrs, unreadable)
     }
 
     fn pod_cidr(&mut self, field: &str, text: &str) -> Option<IpNet> {

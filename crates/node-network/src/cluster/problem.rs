@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::condition::Severity;
+
 /// Enough of a hostile value to recognise it, and too little to flood a log.
 const SHOWN_CHARS: usize = 64;
 
@@ -17,7 +19,9 @@ pub struct NodeProblem {
     /// Why it cannot be used.
     pub reason: String,
     /// What the operator can do.
-    pub remedy: String,
+    pub remedy: Box<str>,
+    /// An error where routes depend on it.
+    pub severity: Severity,
 }
 
 impl NodeProblem {
@@ -33,14 +37,15 @@ impl NodeProblem {
             field: field.into(),
             value: bounded(value),
             reason: reason.into(),
-            remedy: remedy.into(),
+            remedy: remedy.into().into_boxed_str(),
+            severity: Severity::Warning,
         }
     }
 }
 
 impl fmt::Display for NodeProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, field, value, reason, remedy } = self;
+        let Self { node, field, value, reason, remedy, severity: _ } = self;
         write!(f, "node `{node}`: {field} `{value}` {reason}: {remedy}")
     }
 }

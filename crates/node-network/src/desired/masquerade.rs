@@ -56,7 +56,7 @@ pub(super) fn nft_table(
         chains.push(postrouting_chain(this, host));
     }
     if settings.anti_spoof {
-        chains.push(prerouting_chain(settings));
+        chains.push(prerouting_chain(settings, host));
     }
     NftTable { sets, chains }
 }
@@ -109,8 +109,10 @@ fn postrouting_chain(this: &ClusterNode, host: &HostFacts) -> BaseChain {
 
 /// From pods: no router advertisements, and no source address that does not lead back to the pod. Link-local and
 /// unspecified sources are neighbour discovery.
-fn prerouting_chain(settings: &Settings) -> BaseChain {
-    let bridge = settings.pod_bridge().map(|name| Match::Iifname(name.to_owned()));
+fn prerouting_chain(settings: &Settings, host: &HostFacts) -> BaseChain {
+    // What a bridge's other ports bring is not from pods.
+    let bridge = settings.pod_bridge().filter(|_| host.bridge_fault.is_none());
+    let bridge = bridge.map(|name| Match::Iifname(name.to_owned()));
     let pod_links = std::iter::once(Match::IifnamePrefix(POD_LINK_PREFIX)).chain(bridge);
     let rule = |name, pod_link: &Match, matched, verdict| Rule {
         name,

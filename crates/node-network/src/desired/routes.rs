@@ -5,11 +5,13 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::own_clash::own_clash;
 use super::precedence::{Claim, precedence};
 use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
 use crate::condition::Condition;
 use crate::family::{Family, overlaps};
 use crate::observed::HostFacts;
+use crate::settings::Settings;
 
 /// Metric of the guard. It must lose against whatever else holds the same prefix, such as the connected route of a
 /// pod bridge (metric 0 in IPv4, 256 in IPv6), and so is larger than the metrics that anybody gives to a real route.
@@ -40,6 +42,8 @@ pub(super) struct RouteChoice {
     pub(super) refused: Vec<(NodeName, IpNet)>,
     /// This node's CIDRs that another node holds by right.
     pub(super) lost_own: Vec<IpNet>,
+    /// This node's CIDRs that would cut something off.
+    pub(super) clashing_own: Vec<IpNet>,
     pub(super) conditions: Vec<Condition>,
 }
 
@@ -47,6 +51,7 @@ pub(super) fn desired_routes(
     this_node: &NodeName,
     snapshot: &ClusterSnapshot,
     host: &HostFacts,
+    settings: &Settings,
 ) -> RouteChoice {
     let mut claims = claims(this_node, snapshot);
     claims.sort_by(|a, b| precedence(a, b, snapshot.source, host));
@@ -56,24 +61,58 @@ pub(super) fn desired_routes(
         routes: BTreeMap::new(),
         refused: Vec::new(),
         lost_own: lost_own.iter().map(|loss| loss.claim.cidr).collect(),
+        clashing_own: Vec::new(),
         conditions: lost_own.iter().map(Loss::condition).collect(),
     };
     // What another node holds by right and this node was never announced with holds no pods of this node.
     let is_own =
         |claim: &&Claim<'_>| claim.is_this_node && (host.announced || !choice.lost_own.contains(&claim.cidr));
     let mut own: Vec<IpNet> = claims.iter().filter(is_own).map(|claim| claim.cidr).collect();
-    if snapshot.freshness == Freshness::Synced && snapshot.nodes.contains_key(this_node) {
-        choice.routes.extend(own.iter().map(|cidr| (*cidr, DesiredRoute::Guard)));
+    let node_addresses = node_addresses(snapshot);
+    if known_for_certain(this_node, snapshot).is_some() {
+        for cidr in &own {
+            match own_clash(cidr, host, &node_addresses, settings) {
+                None => {
+                    choice.routes.insert(*cidr, DesiredRoute::Guard);
+                }
+                Some(clash) => {
+                    choice.clashing_own.push(*cidr);
+                    choice.conditions.push(Condition::OwnPodCidrClash { pod_cidr: *cidr, clash });
+                }
+            }
+        }
     } else {
         // Neither a list without this node nor a cache can take away what the guards say was this node's.
         own.extend(&host.guards);
     }
-    choice.peers(&claims, &own, snapshot, host);
+    choice.peers(&claims, &own, &node_addresses, host);
+    choice.hold_unreadable(this_node, snapshot, host, &own);
     choice
 }
 
+/// This node, unless what the source says of it may be incomplete.
+pub(super) fn known_for_certain<'a>(
+    this_node: &NodeName,
+    snapshot: &'a ClusterSnapshot,
+) -> Option<&'a ClusterNode> {
+    let this = snapshot.nodes.get(this_node)?;
+    (snapshot.freshness == Freshness::Synced && !this.unreadable_pod_cidr).then_some(this)
+}
+
+fn node_addresses(snapshot: &ClusterSnapshot) -> BTreeMap<IpAddr, &NodeName> {
+    let of_node = |node: &ClusterNode| node.internal_ips.values().copied().collect::<Vec<_>>();
+    let nodes = snapshot.nodes.values();
+    nodes.flat_map(|node| of_node(node).into_iter().map(|address| (address, &node.name))).collect()
+}
+
 impl RouteChoice {
-    fn peers(&mut self, claims: &[Claim<'_>], own: &[IpNet], snapshot: &ClusterSnapshot, host: &HostFacts) {
+    fn peers(
+        &mut self,
+        claims: &[Claim<'_>],
+        own: &[IpNet],
+        node_addresses: &BTreeMap<IpAddr, &NodeName>,
+        host: &HostFacts,
+    ) {
         let mut peers = Vec::new();
         for claim in claims.iter().filter(|claim| !claim.is_this_node) {
             // Own pods come first, whoever is right: the kernel must never send them to another node.
@@ -93,16 +132,10 @@ impl RouteChoice {
         for loss in losses {
             self.refuse(&loss.claim, loss.condition());
         }
-        let addresses = |node: &'_ ClusterNode| node.internal_ips.values().copied().collect::<Vec<_>>();
-        let node_addresses: BTreeMap<IpAddr, &NodeName> = snapshot
-            .nodes
-            .values()
-            .flat_map(|node| addresses(node).into_iter().map(|address| (address, &node.name)))
-            .collect();
         let mut hop_holders: BTreeMap<IpAddr, &NodeName> = BTreeMap::new();
         for claim in &winners {
             let node = claim.node.name.clone();
-            match peer_route(claim, host, &node_addresses, &hop_holders) {
+            match peer_route(claim, host, node_addresses, &hop_holders) {
                 Ok(next_hop) => {
                     hop_holders.insert(next_hop, &claim.node.name);
                     self.routes.insert(claim.cidr, DesiredRoute::Peer { node, next_hop });
@@ -113,6 +146,27 @@ impl RouteChoice {
                     self.conditions.push(condition);
                 }
                 Err(condition) => self.refuse(claim, condition),
+            }
+        }
+    }
+
+    /// Where a peer's CIDR cannot be read, the routes that lead to the peer stay, unless others hold them by right.
+    fn hold_unreadable(
+        &mut self,
+        this_node: &NodeName,
+        snapshot: &ClusterSnapshot,
+        host: &HostFacts,
+        own: &[IpNet],
+    ) {
+        let unreadable = |node: &&ClusterNode| node.unreadable_pod_cidr && node.name != *this_node;
+        for node in snapshot.nodes.values().filter(unreadable) {
+            for (dst, hops) in &host.holders {
+                let family = Family::of_net(dst);
+                let leads_there = node.internal_ips.get(family).is_some_and(|hop| hops.contains(hop));
+                let taken = own.iter().chain(self.routes.keys()).any(|other| overlaps(other, dst));
+                if leads_there && !taken && node.pod_cidrs.get(family).is_none() {
+                    self.routes.insert(*dst, DesiredRoute::Hold { node: node.name.clone() });
+                }
             }
         }
     }
@@ -243,7 +297,7 @@ fn longest(address: IpAddr) -> IpNet {
     }
 }
 
-fn first_within<'a>(
+pub(super) fn first_within<'a>(
     addresses: &BTreeMap<IpAddr, &'a NodeName>,
     cidr: &IpNet,
 ) -> Option<(IpAddr, &'a NodeName)> {

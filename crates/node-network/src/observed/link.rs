@@ -19,7 +19,8 @@ pub struct ObservedLink {
     pub master: Option<u32>,
     /// Its addresses.
     pub addresses: Vec<ObservedAddress>,
-    /// The kernel itself (`accept_ra` = 1) has learnt a default route or an address from router advertisements here.
+    /// The kernel itself listens to router advertisements here (`accept_ra` = 1), and it is a link to a network
+    /// rather than to containers; it may have heard none yet.
     pub learns_from_router_advertisements: bool,
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     ElementChange, ForwardRuleChange, InstalledRoute, NftChange, RouteChange, SysctlChange, WantedRoute,
 };
-use crate::desired::{Conflist, Sysctl, TABLE_NAME};
+use crate::desired::{Conflist, Hook, Sysctl, TABLE_NAME};
 use crate::observed::RouteKind;
 use crate::{NODE_ROUTE_PROTOCOL, desired::ForwardAccept};
 
@@ -37,6 +37,22 @@ impl Change<'_> {
             Self::Nft(_) => true,
             Self::Sysctl(change) => !matches!(change.sysctl, Sysctl::AcceptRa(_)),
             Self::ForwardRule(_) | Self::Route(_) | Self::ReadyFile | Self::Conflist(_) => false,
+        }
+    }
+
+    /// This change is not made in a pass in which `earlier` failed: it would do harm without it.
+    #[must_use]
+    pub fn waits_for(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::ReadyFile | Self::Conflist(_), _) => earlier.announcement_needs_it(),
+            (Self::Sysctl(this), Self::Nft(NftChange::Create(table) | NftChange::Rebuild(table))) => {
+                let restricts = table.chains.iter().any(|chain| chain.hook == Hook::Forward);
+                restricts && matches!(this.sysctl, Sysctl::Ipv4Forward | Sysctl::Ipv6Forwarding)
+            }
+            (Self::Sysctl(this), Self::Sysctl(earlier)) => {
+                this.sysctl == Sysctl::Ipv6Forwarding && matches!(earlier.sysctl, Sysctl::AcceptRa(_))
+            }
+            _ => false,
         }
     }
 }

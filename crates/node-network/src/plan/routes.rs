@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cluster::NodeName;
 use crate::condition::Condition;
 use crate::desired::{DesiredNode, DesiredRoute, GUARD_METRIC};
-use crate::family::{Family, PerFamily};
+use crate::family::{Family, PerFamily, overlaps};
 use crate::next_hop::{NextHopProblem, next_hop};
 use crate::observed::{FibLookup, Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind};
 use crate::settings::Settings;
@@ -289,7 +289,7 @@ impl<'a> Planner<'a> {
         let orphaned: Vec<_> = self
             .at
             .iter()
-            .filter(|(dst, _)| !desired.routes.contains_key(dst))
+            .filter(|(dst, _)| !desired.routes.contains_key(dst) && !may_be_somebodys(dst, desired))
             .map(|(dst, routes)| {
                 (*dst, routes.iter().copied().filter(|route| route.is_ours()).collect::<Vec<_>>())
             })
@@ -334,6 +334,15 @@ impl<'a> Planner<'a> {
         // One is enough to act upon, and a list could be long.
         self.conditions.extend(shadow.take(1));
     }
+}
+
+/// A node that cannot be told may hold this destination; one that overlaps what a known node holds, it may not.
+fn may_be_somebodys(dst: &IpNet, desired: &DesiredNode) -> bool {
+    let own = desired.own.iter().flat_map(|own| own.pod_cidrs.values());
+    let refused = || desired.refused.iter().any(|(_, cidr)| cidr == dst);
+    desired.kept_orphans.contains(&Family::of_net(dst))
+        && !own.chain(desired.routes.keys()).any(|known| overlaps(known, dst))
+        && !refused()
 }
 
 impl InstalledRoute {

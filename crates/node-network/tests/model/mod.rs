@@ -168,14 +168,16 @@ fn installed(route: &WantedRoute) -> ObservedRoute {
     }
 }
 
-const CIDRS4: [&str; 7] = [
+const CIDRS4: [&str; 9] = [
     "10.244.0.0/24",
     "10.244.1.0/24",
     "10.244.2.0/24",
     "10.244.0.0/22",
     "10.244.2.128/25",
     "172.17.0.0/16",
+    "172.17.5.0/24",
     "192.0.2.0/24",
+    "192.0.2.128/28",
 ];
 const CIDRS6: [&str; 5] =
     ["fd00:0:0:0::/64", "fd00:0:0:1::/64", "fd00:0:0:2::/64", "fd00::/60", "2001:db8::/64"];
@@ -203,8 +205,9 @@ fn any_node(name: &'static str) -> impl Strategy<Value = ClusterNode> {
     use proptest::option::weighted as option;
     let cidrs = (option(0.9, pick::<IpNet>(&CIDRS4)), option(0.8, pick::<IpNet>(&CIDRS6)));
     let hops = (option(0.9, pick::<IpAddr>(&HOPS4)), option(0.8, pick::<IpAddr>(&HOPS6)));
-    (cidrs, hops, "[a-c]", option(0.7, 0i64..3), prop::bool::weighted(0.2)).prop_map(
-        move |(cidrs, hops, uid, created, terminating)| {
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.1));
+    (cidrs, hops, "[a-c]", option(0.7, 0i64..3), flags).prop_map(
+        move |(cidrs, hops, uid, created, (terminating, unreadable_pod_cidr))| {
             let (mut pod_cidrs, mut internal_ips) = (PerFamily::default(), PerFamily::default());
             [cidrs.0, cidrs.1].into_iter().flatten().for_each(|cidr| {
                 pod_cidrs.insert(Family::of_net(&cidr), cidr);
@@ -214,7 +217,16 @@ fn any_node(name: &'static str) -> impl Strategy<Value = ClusterNode> {
             });
             let name = NodeName::new(name).unwrap();
             let further_internal_ips = Vec::new();
-            ClusterNode { name, uid, created, terminating, internal_ips, further_internal_ips, pod_cidrs }
+            ClusterNode {
+                name,
+                uid,
+                created,
+                terminating,
+                internal_ips,
+                further_internal_ips,
+                pod_cidrs,
+                unreadable_pod_cidr,
+            }
         },
     )
 }
@@ -226,11 +238,13 @@ fn any_snapshot() -> impl Strategy<Value = ClusterSnapshot> {
         4 => Just(Freshness::Synced),
         1 => Just(Freshness::Cached { age_seconds: 7 }),
     ];
-    (nodes, source, freshness).prop_map(|(nodes, source, freshness)| ClusterSnapshot {
+    let left_out = prop_oneof![9 => Just(0usize), 1 => Just(1usize)];
+    (nodes, source, freshness, left_out).prop_map(|(nodes, source, freshness, left_out)| ClusterSnapshot {
         source,
         freshness,
         nodes: nodes.into_iter().flatten().map(|node| (node.name.clone(), node)).collect(),
         problems: Vec::new(),
+        left_out,
     })
 }
 

@@ -109,6 +109,27 @@ fn a_bad_family_does_not_cost_the_other() {
 }
 
 #[test]
+fn what_costs_a_route_is_an_error_and_is_remembered() {
+    for spec in [r#"{"podCIDRs":["10.244.1.0/33"]}"#, r#"{"podCIDRs":7}"#, r#"{"podCIDR":"x"}"#, "[7]"] {
+        let snapshot = snapshot(&node_with(spec, "{}"));
+        assert!(snapshot.nodes.values().all(|node| node.unreadable_pod_cidr), "{spec}");
+        assert!(snapshot.problems.iter().all(|problem| problem.severity == Severity::Error), "{spec}");
+        assert_eq!((snapshot.problems.len(), snapshot.left_out), (1, 0), "{spec}");
+    }
+    for spec in ["{}", r#"{"podCIDR":""}"#, r#"{"podCIDRs":[]}"#, r#"{"podCIDRs":["10.244.1.0/24"]}"#] {
+        assert!(
+            !snapshot(&node_with(spec, "{}")).nodes.values().any(|node| node.unreadable_pod_cidr),
+            "{spec}"
+        );
+    }
+    let nameless =
+        r#"{"kind":"List","items":[{"kind":"Node"},{"metadata":{"name":"a"}},{"metadata":{"name":"a"}}]}"#;
+    assert_eq!(snapshot(nameless).left_out, 2);
+    let late = snapshot(r#"{"kind":"Node","metadata":{"name":"a","creationTimestamp":"soon"}}"#);
+    assert_eq!(late.problems[0].severity, Severity::Warning);
+}
+
+#[test]
 fn other_documents_are_refused_with_the_remedy() {
     let refused = |json: &str| {
         serde_json::from_str::<NodeDocument>(json).unwrap().into_objects().unwrap_err().to_string()

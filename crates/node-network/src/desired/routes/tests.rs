@@ -139,3 +139,64 @@ fn addresses_that_two_claim_and_networks_in_the_way_are_refused_by_name() {
     cluster.snapshot.nodes.insert(fifth.name.clone(), fifth);
     insta::assert_snapshot!(peers(&cluster));
 }
+
+/// Routes to both peers stand, as after a first pass.
+fn converged() -> ThreeNodes {
+    let mut cluster = ThreeNodes::new();
+    for (cidr, via) in [("10.244.2.0/24", "192.0.2.12"), ("10.244.3.0/24", "192.0.2.13")] {
+        cluster.observed.routes.push(route(cidr, 104, 104, via));
+    }
+    let mut guard = route("10.244.1.0/24", GUARD_METRIC, 104, "192.0.2.99");
+    (guard.kind, guard.legs) = (crate::observed::RouteKind::Unreachable, Vec::new());
+    cluster.observed.routes.push(guard);
+    cluster
+}
+
+fn forget_cidr(node: &mut ClusterNode) {
+    (node.pod_cidrs, node.unreadable_pod_cidr) = (crate::PerFamily::default(), true);
+}
+
+#[test]
+fn a_peer_whose_cidr_cannot_be_read_keeps_its_route_and_others_lose_theirs() {
+    let mut cluster = converged();
+    cluster.change("node2", forget_cidr);
+    cluster.snapshot.nodes.remove(&name("node3"));
+    let shown = cluster.shown();
+    assert!(peers(&cluster).contains("10.244.2.0/24 node2 hold"), "{shown}");
+    assert!(!shown.contains("- route 10.244.2.0/24"), "{shown}");
+    assert!(shown.contains("- route 10.244.3.0/24"), "{shown}");
+}
+
+#[test]
+fn a_held_route_gives_way_to_a_node_that_holds_the_cidr_by_right() {
+    let mut cluster = converged();
+    cluster.change("node2", forget_cidr);
+    cluster.change("node3", |node| set_cidr(node, "10.244.2.0/23"));
+    let shown = peers(&cluster);
+    assert!(!shown.contains("hold"), "{shown}");
+    assert!(shown.contains("10.244.2.0/23 node3 192.0.2.13"), "{shown}");
+}
+
+#[test]
+fn while_an_object_cannot_be_told_nothing_is_deleted() {
+    let mut cluster = converged();
+    cluster.snapshot.nodes.remove(&name("node3"));
+    cluster.snapshot.left_out = 1;
+    let shown = cluster.shown();
+    assert!(!shown.contains("- route"), "{shown}");
+    assert!(shown.contains("error: 1 objects of the source"), "{shown}");
+}
+
+#[test]
+fn an_announced_node_whose_own_cidr_cannot_be_read_is_left_as_it_is() {
+    let mut cluster = converged();
+    cluster.observed.conflist = Some(b"old".to_vec());
+    cluster.change("node1", forget_cidr);
+    cluster.change("node3", |node| set_cidr(node, "10.244.1.0/24"));
+    let desired = cluster.desired();
+    assert_eq!((desired.own, desired.may_delete), (None, false));
+    let shown = cluster.shown();
+    assert!(shown.contains("error: a pod CIDR of this node `node1` cannot be read"), "{shown}");
+    assert!(shown.contains("overlaps this node's own 10.244.1.0/24 and is not routed"), "{shown}");
+    assert!(!shown.contains("10.244.1.0/24 table") && !shown.contains("nftables"), "{shown}");
+}
