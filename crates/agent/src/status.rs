@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::atomic_file::{self, FileError};
 use crate::reconcile::ReconcileReport;
 
+pub(crate) mod bounded;
+
 /// `schemaVersion` of the document; raised when a field changes its meaning or goes.
 pub const STATE_SCHEMA_VERSION: u32 = 1;
 
@@ -34,6 +36,9 @@ pub struct StateDocument {
     pub once: bool,
     /// When the last pass ended, in seconds since 1970.
     pub updated: u64,
+    /// A pass is made at least this often, in seconds; 0 where it is not known.
+    #[serde(default)]
+    pub resync_seconds: u64,
     /// The source's address.
     pub source: String,
     /// The source was read whole.
@@ -153,11 +158,10 @@ impl StateDocument {
         self.nodes = report.nodes;
         self.attachments = report.attachments;
         self.peers = report.peers.iter().map(peer).collect();
-        self.conditions =
-            report.conditions.iter().map(|condition| state_condition(&condition.into())).collect();
+        self.conditions = bounded::conditions(&report.conditions);
         let failures =
             report.applied.failures().map(|(line, error)| format!("{} {}: {error}", line.kind, line.what));
-        self.failures = failures.chain(report.pods_problems.iter().cloned()).collect();
+        self.failures = bounded::texts(failures.chain(report.pods_problems.iter().cloned()));
         self.passes += 1;
         if report.changed_something() {
             let made = report.applied.outcomes.iter().filter(|outcome| outcome.error.is_none());
@@ -174,6 +178,18 @@ impl StateDocument {
         self.converged = false;
         self.failures = vec![error];
         self.passes += 1;
+    }
+
+    /// For how many seconds the agent has made no pass, where that is longer than it should ever be: it hangs, or this
+    /// node stood still.
+    #[must_use]
+    pub fn silent_for(&self) -> Option<u64> {
+        self.silent_at(now())
+    }
+
+    fn silent_at(&self, now: u64) -> Option<u64> {
+        let silent = now.saturating_sub(self.updated);
+        (self.resync_seconds > 0 && silent > 3 * self.resync_seconds + 30).then_some(silent)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), FileError> {
@@ -209,15 +225,18 @@ fn peer(report: &PeerReport) -> Peer {
 }
 
 fn state_condition(condition: &ConditionDocument) -> StateCondition {
-    let severity = match condition.severity {
+    StateCondition {
+        code: condition.code.to_owned(),
+        severity: severity_name(condition.severity).to_owned(),
+        message: condition.message.clone(),
+    }
+}
+
+const fn severity_name(severity: Severity) -> &'static str {
+    match severity {
         Severity::Notice => "notice",
         Severity::Warning => "warning",
         Severity::Error => "error",
-    };
-    StateCondition {
-        code: condition.code.to_owned(),
-        severity: severity.to_owned(),
-        message: condition.message.clone(),
     }
 }
 

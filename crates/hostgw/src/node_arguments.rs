@@ -14,7 +14,7 @@ pub(crate) struct Files {
     /// Settings; /etc/hostgw/config.yaml if it exists.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Put before every path: those of the agent, and those that the plugin is told.
+    /// Put before every path of the agent, and of the state that the plugin is told; not before cni.logFile.
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
 }

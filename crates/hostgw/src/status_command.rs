@@ -12,7 +12,7 @@ Examples:
   hostgw status
   hostgw status -o json | jq '.peers[] | select(.state != \"routed\")'
 
-Exit codes: 0 all is as it should be, verified by look-ups in the kernel; 1 something is not, or the agent does not run;
+Exit codes: 0 all is as it should be, verified by look-ups in the kernel; 1 something is not, or the agent does not run or hangs;
 3 the source was not read. After `hostgw agent --once` no agent need run.";
 
 /// Show what the agent on this node last found.
@@ -37,6 +37,16 @@ pub(crate) fn run(command: &Status) -> ExitCode {
         return fail("status", &error, 1);
     }
     match agent::is_running(&paths) {
+        Ok(true)
+            if !state.once
+                && let Some(seconds) = state.silent_for() =>
+        {
+            eprintln!(
+                "hostgw status: the agent (process {}) runs and has made no pass for {seconds} s: see its log, and restart it",
+                state.pid
+            );
+            ExitCode::from(state.exit_code().max(1))
+        }
         Ok(running) if running || state.once => ExitCode::from(state.exit_code()),
         Ok(_) => {
             eprintln!("hostgw status: no agent runs; this is what its last pass found");

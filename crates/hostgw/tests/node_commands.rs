@@ -5,7 +5,9 @@
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
+use kernel::{address, link};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
@@ -34,6 +36,12 @@ impl Node {
             before,
             "refusing to run in the machine's own namespace"
         );
+        // A node is announced once it holds its address.
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut batch = Batch::new();
+        link::set_up(&mut batch, 1);
+        address::add(&mut batch, 1, "192.0.2.1/24".parse().unwrap(), 0);
+        socket.execute_all(&mut batch).unwrap();
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("nodes.yaml"), NODE).unwrap();
         Self { root }

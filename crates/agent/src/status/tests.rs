@@ -64,6 +64,14 @@ fn exit_codes_are_those_of_the_contract() {
 }
 
 #[test]
+fn an_agent_that_made_no_pass_for_three_resyncs_is_silent() {
+    let state = StateDocument { updated: 1_000, resync_seconds: 30, ..state() };
+    assert_eq!(state.silent_at(1_120), None);
+    assert_eq!(state.silent_at(1_121), Some(121));
+    assert_eq!(state.silent_at(900), None);
+}
+
+#[test]
 fn the_schema_names_every_field_that_is_written() {
     let schema: serde_json::Value = serde_json::from_str(STATE_SCHEMA).unwrap();
     let written = serde_json::to_value(state()).unwrap();
