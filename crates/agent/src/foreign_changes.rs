@@ -2,7 +2,7 @@
 //! (docs/foreign-changes.md).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use node_network::plan::{ForwardRuleChange, SysctlChange};
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,12 @@ use crate::atomic_file::{self, FileError};
 /// A few sysctls and rules.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The record of foreign changes. Each value is saved before the first change, and never again.
+/// The record of foreign changes. Each value is saved before the first change since the node was started, and never
+/// again: after a reboot the values are the kernel's, or the administrator's choice, and what was saved is history.
 #[derive(Debug)]
 pub(crate) struct ForeignChanges {
     path: PathBuf,
+    boot_id: String,
     saved: Saved,
 }
 
@@ -29,6 +31,9 @@ struct Saved {
     /// Chains in which rules of ours were put; before, there were none.
     #[serde(default)]
     forward_chains: std::collections::BTreeSet<String>,
+    /// CNI configurations that were written: another setting gives another file.
+    #[serde(default)]
+    conflists: std::collections::BTreeSet<PathBuf>,
 }
 
 /// A sysctl's value before and after.
@@ -36,11 +41,14 @@ struct Saved {
 pub(crate) struct SavedSysctl {
     pub(crate) before: String,
     pub(crate) ours: String,
+    /// `/proc/sys/kernel/random/boot_id` at that time.
+    #[serde(default)]
+    boot_id: String,
 }
 
 impl ForeignChanges {
-    /// Reads the record; one that is torn (a power loss) is begun anew.
-    pub(crate) fn load(path: PathBuf) -> Result<Self, FileError> {
+    /// Reads the record; one that is torn (a power loss) is begun anew. `boot_id` is the kernel's of now.
+    pub(crate) fn load(path: PathBuf, boot_id: String) -> Result<Self, FileError> {
         let bytes = atomic_file::read(&path, MAX_BYTES)?;
         let saved = bytes.and_then(|bytes| match serde_json::from_slice(&bytes) {
             Ok(saved) => Some(saved),
@@ -53,17 +61,19 @@ impl ForeignChanges {
             schema_version: 1,
             sysctls: BTreeMap::new(),
             forward_chains: std::collections::BTreeSet::new(),
+            conflists: std::collections::BTreeSet::new(),
         };
-        Ok(Self { path, saved: saved.unwrap_or(empty) })
+        Ok(Self { path, boot_id, saved: saved.unwrap_or(empty) })
     }
 
     /// To be called before a sysctl is written.
     pub(crate) fn sysctl(&mut self, change: &SysctlChange) -> Result<(), FileError> {
         let key = change.sysctl.path();
-        if self.saved.sysctls.contains_key(&key) {
+        if self.saved.sysctls.get(&key).is_some_and(|saved| saved.boot_id == self.boot_id) {
             return Ok(());
         }
-        let saved = SavedSysctl { before: change.from.clone(), ours: change.to.to_owned() };
+        let (before, ours) = (change.from.clone(), change.to.to_owned());
+        let saved = SavedSysctl { before, ours, boot_id: self.boot_id.clone() };
         self.saved.sysctls.insert(key, saved);
         self.store()
     }
@@ -75,11 +85,30 @@ impl ForeignChanges {
         if self.saved.forward_chains.insert(chain) { self.store() } else { Ok(()) }
     }
 
-    /// The sysctls that were changed, in the order in which they are put back: forwarding off before `accept_ra`.
+    /// To be called before a CNI configuration is written.
+    pub(crate) fn conflist(&mut self, path: &Path) -> Result<(), FileError> {
+        if self.saved.conflists.insert(path.to_owned()) { self.store() } else { Ok(()) }
+    }
+
+    /// To be called after a CNI configuration was removed.
+    pub(crate) fn forget_conflist(&mut self, path: &Path) -> Result<(), FileError> {
+        if self.saved.conflists.remove(path) { self.store() } else { Ok(()) }
+    }
+
+    /// The CNI configurations that were written and not removed.
+    pub(crate) fn conflists(&self) -> impl Iterator<Item = &PathBuf> {
+        self.saved.conflists.iter()
+    }
+
+    /// The sysctls that were changed since the node was started, in the order in which they are put back: forwarding off before `accept_ra`.
     pub(crate) fn sysctls(&self) -> impl Iterator<Item = (&String, &SavedSysctl)> {
         let (accept_ra, others): (Vec<_>, Vec<_>) =
-            self.saved.sysctls.iter().partition(|(key, _)| key.ends_with("/accept_ra"));
+            self.of_this_boot().partition(|(key, _)| key.ends_with("/accept_ra"));
         others.into_iter().chain(accept_ra)
+    }
+
+    fn of_this_boot(&self) -> impl Iterator<Item = (&String, &SavedSysctl)> {
+        self.saved.sysctls.iter().filter(|(_, saved)| saved.boot_id == self.boot_id)
     }
 
     fn store(&self) -> Result<(), FileError> {
@@ -103,13 +132,27 @@ mod tests {
     fn the_value_before_the_first_change_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("foreign-changes.json");
-        let mut changes = ForeignChanges::load(path.clone()).unwrap();
+        let mut changes = ForeignChanges::load(path.clone(), "boot 1".to_owned()).unwrap();
         changes.sysctl(&change("0")).unwrap();
         changes.sysctl(&change("7")).unwrap();
-        let read = ForeignChanges::load(path).unwrap();
+        let read = ForeignChanges::load(path, "boot 1".to_owned()).unwrap();
         let saved: Vec<_> =
             read.sysctls().map(|(key, saved)| (key.as_str(), saved.before.as_str())).collect();
         assert_eq!(saved, [("net/ipv4/ip_forward", "0")]);
+    }
+
+    #[test]
+    fn what_was_saved_before_a_reboot_is_not_put_back_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign-changes.json");
+        let boot = |n: &str| ForeignChanges::load(path.clone(), format!("boot {n}")).unwrap();
+        boot("1").sysctl(&change("0")).unwrap();
+        // The administrator may have chosen our value since.
+        assert_eq!(boot("2").sysctls().count(), 0);
+        boot("2").sysctl(&change("7")).unwrap();
+        let second = boot("2");
+        let saved: Vec<_> = second.sysctls().map(|(_, saved)| saved.before.as_str()).collect();
+        assert_eq!(saved, ["7"]);
     }
 
     #[test]
@@ -117,6 +160,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("foreign-changes.json");
         std::fs::write(&path, "").unwrap();
-        assert_eq!(ForeignChanges::load(path).unwrap().sysctls().count(), 0);
+        assert_eq!(ForeignChanges::load(path, String::new()).unwrap().sysctls().count(), 0);
     }
 }

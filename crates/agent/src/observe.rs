@@ -17,7 +17,7 @@ use node_network::{DesiredNode, Settings};
 use crate::atomic_file::{self, FileError};
 use crate::paths::Paths;
 
-pub(crate) use forward_chains::{accept_rule, forward_chains};
+pub(crate) use forward_chains::{COMMENT as FORWARD_RULE_COMMENT, accept_rule, forward_chains};
 pub(crate) use routes::look_up;
 
 /// A conflist is a few kilobytes; a longer one is not ours.
@@ -38,6 +38,11 @@ impl Kernel {
         let mut route = Socket::open(Protocol::Route)?;
         route.enlarge_receive_buffer();
         Ok(Self { route, netfilter: Socket::open(Protocol::Netfilter)?, sysctls: Sysctls::default() })
+    }
+
+    /// Another one after each reboot.
+    pub(crate) fn boot_id(&self) -> Result<String, KernelError> {
+        Ok(self.sysctls.read("kernel/random/boot_id")?.unwrap_or_default())
     }
 }
 

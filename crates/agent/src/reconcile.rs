@@ -1,22 +1,25 @@
 //! One pass: observe, decide, apply, look whether it took effect, and see to the pods. Nothing is kept from one pass
 //! to the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use kernel::KernelError;
 use node_network::cluster::ClusterSnapshot;
 use node_network::desired::{DesiredInputs, PluginPaths, desired};
-use node_network::plan::{PeerReport, PlanDocument, judge_effective};
-use node_network::{Condition, NodeName, PerFamily, Plan, Settings, Severity};
+use node_network::plan::{PeerReport, PeerState, PlanDocument, RouteChange, judge_effective};
+use node_network::{Change, Condition, NodeName, PerFamily, Plan, Settings, Severity};
 
 use crate::apply::{Applied, apply};
-use crate::atomic_file::FileError;
+use crate::atomic_file::{self, FileError};
 use crate::foreign_changes::ForeignChanges;
 use crate::observe::{Kernel, ObserveError, look_up, observe_for_plan, observe_node};
 use crate::paths::Paths;
 use crate::pods::{self, PodsReport, Records};
 use crate::source::Reading;
+use crate::uninstall::traces::runs_our_plugin;
 
 /// Why a pass could not be made at all.
 #[derive(Debug, thiserror::Error)]
@@ -104,17 +107,18 @@ impl Reconciler {
         Ok(Self { kernel: Kernel::open()?, this_node, settings, paths })
     }
 
-    /// What a pass would change, without changing anything.
-    pub fn plan(&mut self, snapshot: &ClusterSnapshot) -> Result<PlanDocument, PassError> {
+    /// What a pass would change, without changing anything. A snapshot that is not `whole` deletes nothing.
+    pub fn plan(&mut self, snapshot: &ClusterSnapshot, whole: bool) -> Result<PlanDocument, PassError> {
         let records = Records::read(&self.paths.ipam_dir());
         let mut observed = observe_node(&mut self.kernel, &self.settings, &self.paths)?;
-        let plan = self.decide(snapshot, &records, &mut observed)?.0;
+        let plan = self.decide(snapshot, whole, &records, &mut observed)?.0;
         Ok(PlanDocument::new(self.this_node.as_str(), &plan))
     }
 
     fn decide(
         &mut self,
         snapshot: &ClusterSnapshot,
+        whole: bool,
         records: &Records,
         observed: &mut node_network::ObservedNode,
     ) -> Result<(Plan, PerFamily<std::net::IpAddr>), PassError> {
@@ -122,7 +126,7 @@ impl Reconciler {
             data_dir: self.paths.ipam_dir().display().to_string(),
             ready_file: self.paths.ready_file().display().to_string(),
         };
-        let desired = desired(&DesiredInputs {
+        let mut desired = desired(&DesiredInputs {
             this_node: &self.this_node,
             snapshot,
             settings: &self.settings,
@@ -130,6 +134,8 @@ impl Reconciler {
             attached: &records.addresses(),
             paths: &plugin_paths,
         });
+        // What the beginning of a file does not list may stand in the rest.
+        desired.may_delete &= whole;
         observe_for_plan(&mut self.kernel, &desired, observed)?;
         Ok((node_network::plan(&desired, observed, &self.settings), desired.internal_ips))
     }
@@ -148,16 +154,21 @@ impl Reconciler {
         };
         let mut internal_ips = PerFamily::default();
         if let Some(snapshot) = reading.snapshot {
-            let (mut plan, own) = self.decide(snapshot, &records, &mut observed)?;
+            let (mut plan, own) = self.decide(snapshot, reading.whole, &records, &mut observed)?;
             internal_ips = own;
-            let mut foreign = ForeignChanges::load(self.paths.foreign_changes_file())?;
+            let mut foreign = ForeignChanges::load(
+                self.paths.foreign_changes_file(),
+                self.kernel.boot_id().map_err(ObserveError::from)?,
+            )?;
+            let noted = self.note_conflist(&plan, &observed, &mut foreign);
+            report.pods_problems.extend(noted.err().map(|error| error.to_string()));
             report.applied = apply(&plan, &mut self.kernel, &mut foreign, &self.settings, &self.paths);
             report.conditions = self.judge(&mut plan, &report.applied);
             report.peers = plan.peers;
+            report.pods_problems.extend(self.remove_former_conflists(&mut foreign));
         }
         // Whether a conflist is there, not whether this pass wrote one.
-        report.announced = self.paths.ready_file().exists()
-            && self.paths.on_node(std::path::Path::new(&self.settings.cni.conf_file)).exists();
+        report.announced = self.paths.ready_file().exists() && self.conflist_path().exists();
         self.see_to_pods(&records, &observed, &internal_ips, &mut report);
         report.duration = began.elapsed();
         Ok(report)
@@ -165,14 +176,53 @@ impl Reconciler {
 
     /// The plan's conditions, and after it was applied: routes that are installed and not used.
     fn judge(&mut self, plan: &mut Plan, applied: &Applied) -> Vec<Condition> {
-        let failed: BTreeSet<&str> = applied.failures().map(|(line, _)| line.what.as_str()).collect();
-        let mut conditions = plan.conditions.clone();
         // A route that could not be installed has its own failure.
-        if failed.is_empty() {
-            let socket = &mut self.kernel.route;
-            conditions.extend(judge_effective(&mut plan.peers, |address| look_up(socket, address)));
+        let failed = failed_routes(plan, applied);
+        for peer in &mut plan.peers {
+            if let Some(state) = failed.get(&peer.pod_cidr).filter(|_| peer.state == PeerState::Routed) {
+                peer.state = *state;
+            }
         }
+        let mut conditions = plan.conditions.clone();
+        let socket = &mut self.kernel.route;
+        conditions.extend(judge_effective(&mut plan.peers, |address| look_up(socket, address)));
         conditions
+    }
+
+    fn conflist_path(&self) -> PathBuf {
+        self.paths.on_node(Path::new(&self.settings.cni.conf_file))
+    }
+
+    /// The CNI configuration is noted before it is written, so that it is found by whatever name the settings give
+    /// the next one.
+    fn note_conflist(
+        &self,
+        plan: &Plan,
+        observed: &node_network::ObservedNode,
+        foreign: &mut ForeignChanges,
+    ) -> Result<(), FileError> {
+        let written = plan.changes().any(|change| matches!(change, Change::Conflist(_)));
+        if written || observed.conflist.is_some() { foreign.conflist(&self.conflist_path()) } else { Ok(()) }
+    }
+
+    /// Where the settings name another file than before, the old one goes once the new one stands: the runtime takes
+    /// the first in the folder.
+    fn remove_former_conflists(&self, foreign: &mut ForeignChanges) -> Vec<String> {
+        let current = self.conflist_path();
+        if !current.exists() {
+            return Vec::new();
+        }
+        let former: Vec<PathBuf> = foreign.conflists().filter(|path| **path != current).cloned().collect();
+        let mut problems = Vec::new();
+        for path in former {
+            let removed = if runs_our_plugin(&path) { atomic_file::remove(&path) } else { Ok(false) };
+            match removed.and_then(|gone| foreign.forget_conflist(&path).map(|()| gone)) {
+                Ok(true) => tracing::info!(path = %path.display(), "removed the former CNI configuration"),
+                Ok(false) => {}
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        problems
     }
 
     fn see_to_pods(
@@ -196,6 +246,30 @@ impl Reconciler {
             pods::rebuild_host_ports(&mut self.kernel, observed, &data_dir, &mut pods);
         }
         report.pods_done = pods.done;
-        report.pods_problems = pods.problems;
+        report.pods_problems.extend(pods.problems);
     }
+}
+
+/// Destinations whose route could not be made or replaced, and what became of them: what was there stays.
+fn failed_routes(plan: &Plan, applied: &Applied) -> BTreeMap<IpNet, PeerState> {
+    let failed: BTreeSet<&str> = applied.failures().map(|(line, _)| line.what.as_str()).collect();
+    if failed.is_empty() {
+        return BTreeMap::new();
+    }
+    let changes = plan.changes().filter_map(|change| match change {
+        Change::Route(route) => Some((route, change.line())),
+        _ => None,
+    });
+    let outcomes = changes.filter(|(_, line)| failed.contains(line.what.as_str()));
+    outcomes
+        .filter_map(|(change, _)| match change {
+            RouteChange::Add { route, superseded } if superseded.is_empty() => {
+                Some((route.key.dst, PeerState::Refused))
+            }
+            RouteChange::Add { route, .. } | RouteChange::Replace { route, .. } => {
+                Some((route.key.dst, PeerState::Held))
+            }
+            RouteChange::Delete { .. } => None,
+        })
+        .collect()
 }

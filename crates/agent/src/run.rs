@@ -1,6 +1,7 @@
 //! The loop: wait until something happened, make a pass, tell. Events only say when to look.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fs::File;
 use std::future::Future;
@@ -22,8 +23,8 @@ use crate::http;
 use crate::metrics::{Health, SharedHealth};
 use crate::paths::Paths;
 use crate::reconcile::{PassError, ReconcileReport, Reconciler};
-use crate::source::{FileSource, Source, SourceAddress};
-use crate::status::StateDocument;
+use crate::source::{FileSource, Reading, Source, SourceAddress};
+use crate::status::{StateDocument, bounded};
 
 mod pace;
 
@@ -116,11 +117,22 @@ fn open_source(options: &Options) -> FileSource {
 /// What a pass would change.
 pub fn plan(options: &Options) -> Result<PlanDocument, AgentError> {
     let mut source = open_source(options);
-    let reading = source.read();
+    let reading = read_settled(&mut source);
     let Some(snapshot) = reading.snapshot else {
         return Err(AgentError::NotSynced(reading.problem.unwrap_or_default()));
     };
-    Ok(reconciler(options)?.plan(snapshot)?)
+    Ok(reconciler(options)?.plan(snapshot, reading.whole)?)
+}
+
+/// For a program that looks once: a file that was written just now is waited for, as long as that takes a few seconds.
+fn read_settled(source: &mut FileSource) -> Reading<'_> {
+    const ATTEMPTS: usize = 4;
+    for _ in 0..ATTEMPTS {
+        source.read();
+        let Some(rest) = source.settles_in() else { break };
+        std::thread::sleep(rest);
+    }
+    source.read()
 }
 
 fn reconciler(options: &Options) -> Result<Reconciler, AgentError> {
@@ -134,7 +146,7 @@ pub fn run_once(options: &Options) -> Result<StateDocument, AgentError> {
     let mut reconciler = reconciler(options)?;
     let mut state = StateDocument::new(&options.node_name, options.source.to_string());
     state.once = true;
-    let reading = source.read();
+    let reading = read_settled(&mut source);
     let report = reconciler.pass(&reading)?;
     tell(&report);
     state.update(&report);
@@ -207,6 +219,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     let conflist = options.paths.on_node(std::path::Path::new(&options.settings.cni.conf_file));
     let mut conflist_folder = FolderWatch::of_file(&conflist);
     let mut state = StateDocument::new(&options.node_name, options.source.to_string());
+    state.resync_seconds = resync.as_secs();
     let mut teller = Teller::default();
     let mut pace = Pace::new(resync);
     loop {
@@ -259,20 +272,21 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
 /// Tells what changed, and each condition once.
 #[derive(Debug, Default)]
 struct Teller {
-    last: Vec<String>,
+    last: HashSet<String>,
 }
 
 impl Teller {
     fn tell(&mut self, report: &ReconcileReport) {
-        let conditions = report.conditions.iter().map(ToString::to_string);
+        let conditions =
+            bounded::conditions(&report.conditions).into_iter().map(|condition| condition.message);
         let problems: Vec<String> = conditions
             .chain(report.source_problem.iter().cloned())
-            .chain(report.pods_problems.iter().cloned())
+            .chain(bounded::texts(report.pods_problems.iter().cloned()))
             .collect();
-        for problem in problems.iter().filter(|problem| !self.last.contains(problem)) {
+        for problem in problems.iter().filter(|problem| !self.last.contains(*problem)) {
             tracing::warn!("{problem}");
         }
-        self.last = problems;
+        self.last = problems.into_iter().collect();
         tell(report);
     }
 }

@@ -2,25 +2,26 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cni_plugins::host_ports::table::TABLE as HOST_PORT_TABLE;
-use cni_plugins::wiring::HOST_LINK_PREFIX;
 use kernel::KernelError;
 use kernel::link::{self, Link};
 use kernel::netlink::{Batch, Socket};
 use kernel::nftables::{Family, TableName, Transaction, tables};
-use kernel::route::{self, Filter, Route};
+use kernel::route::{self, Route};
+use node_network::Settings;
 use node_network::desired::TABLE_NAME;
-use node_network::plan::{ForwardRuleChange, ForwardRulePlace};
-use node_network::{NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL, Settings};
 
-use crate::apply::remove_forward_rule;
 use crate::atomic_file::{self, FileError};
 use crate::foreign_changes::ForeignChanges;
-use crate::observe::{Kernel, forward_chains};
+use crate::observe::Kernel;
 use crate::paths::Paths;
 use crate::run::{AgentError, AgentLock};
+
+pub(crate) mod traces;
+
+use traces::{OurRule, PodBridge};
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -88,22 +89,23 @@ impl UninstallReport {
 pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<UninstallReport, UninstallError> {
     let lock = AgentLock::take(paths)?;
     let mut kernel = Kernel::open()?;
-    let pod_links = pod_links(&mut kernel.route)?;
+    let links = traces::links(&mut kernel.route)?;
+    let pod_links = traces::pod_links(&links);
     if !pod_links.is_empty() && !force {
         let examples = pod_links.iter().take(3).map(|link| link.name.clone()).collect();
         return Err(UninstallError::LivePods { pods: pod_links.len(), examples });
     }
-    let foreign = ForeignChanges::load(paths.foreign_changes_file())?;
+    let foreign = ForeignChanges::load(paths.foreign_changes_file(), kernel.boot_id()?)?;
+    let conflists = Conflists::new(settings, paths, &foreign);
     let mut report = UninstallReport::default();
     // First: no pod is started from here on.
-    let conflist = paths.on_node(Path::new(&settings.cni.conf_file));
-    report.note(format!("removed {}", conflist.display()), atomic_file::remove(&conflist));
+    conflists.remove(&mut report);
     report.note("withdrew readiness", atomic_file::remove(&paths.ready_file()));
     remove_forward_rules(&mut kernel.netfilter, &mut report);
-    for link in pod_links {
-        report.note(format!("deleted link {}", link.name), delete_link(&mut kernel.route, &link));
+    for link in pod_links.iter().chain(&traces::shaping_links(&links)) {
+        report.note(format!("deleted link {}", link.name), delete_link(&mut kernel.route, link));
     }
-    remove_bridge(&mut kernel.route, settings, &mut report);
+    remove_bridges(&mut kernel.route, &mut report);
     remove_routes(&mut kernel.route, &mut report);
     for table in our_tables() {
         let what = format!("deleted table {} {}", table.family.as_str(), table.name);
@@ -111,27 +113,42 @@ pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<Unin
     }
     put_back_sysctls(&kernel, &foreign, &mut report);
     remove_files(paths, &mut report);
-    report.left = leftovers(&mut kernel, settings, paths)?;
+    report.left = leftovers(&mut kernel, &conflists, paths)?;
     drop(lock);
     Ok(report)
 }
 
-fn our_tables() -> [TableName; 2] {
-    [TABLE_NAME, HOST_PORT_TABLE].map(|name| TableName::new(Family::Inet, name))
+/// The CNI configurations that the agent wrote, and the folders that they are in.
+#[derive(Debug)]
+struct Conflists {
+    written: BTreeSet<PathBuf>,
 }
 
-/// Links that are pods' by their names, and were made as pods' links are.
-fn pod_links(socket: &mut Socket) -> Result<Vec<Link>, KernelError> {
-    let ours = |link: &Link| {
-        let named = |prefix: &str, kind: &str| {
-            link.name.len() == link_name::MAX_LEN
-                && link.name.starts_with(prefix)
-                && link.name.bytes().skip(prefix.len()).all(|b| b.is_ascii_hexdigit())
-                && link.kind.as_deref() == Some(kind)
-        };
-        named(HOST_LINK_PREFIX, "veth") || named("hgi", "ifb")
-    };
-    Ok(link::dump(socket)?.into_iter().filter(ours).collect())
+impl Conflists {
+    fn new(settings: &Settings, paths: &Paths, foreign: &ForeignChanges) -> Self {
+        let default = Settings::default();
+        let named = [&settings.cni.conf_file, &default.cni.conf_file];
+        let mut written: BTreeSet<_> = named.iter().map(|file| paths.on_node(Path::new(file))).collect();
+        written.extend(foreign.conflists().cloned());
+        Self { written }
+    }
+
+    /// Configurations of our plugin that the agent did not write are their author's to remove; they are told as left.
+    fn remove(&self, report: &mut UninstallReport) {
+        let half_written = self.found().into_iter().filter(|path| traces::is_half_written(path));
+        for path in self.written.iter().cloned().chain(half_written) {
+            report.note(format!("removed {}", path.display()), atomic_file::remove(&path));
+        }
+    }
+
+    fn found(&self) -> BTreeSet<PathBuf> {
+        let folders: BTreeSet<&Path> = self.written.iter().filter_map(|path| path.parent()).collect();
+        traces::our_files(folders)
+    }
+}
+
+fn our_tables() -> [TableName; 2] {
+    [TABLE_NAME, HOST_PORT_TABLE].map(|name| TableName::new(Family::Inet, name))
 }
 
 fn delete_link(socket: &mut Socket, link: &Link) -> Result<bool, KernelError> {
@@ -144,41 +161,19 @@ fn delete_link(socket: &mut Socket, link: &Link) -> Result<bool, KernelError> {
     }
 }
 
-/// The first bytes of the address that the plugin gives the bridges it makes.
-const BRIDGE_MAC: [u8; 2] = [0x0e, 0x58];
-
-/// The pods' bridge goes if the plugin made it and nobody has a port in it.
-fn remove_bridge(socket: &mut Socket, settings: &Settings, report: &mut UninstallReport) {
-    let Some(name) = settings.pod_bridge() else { return };
-    let mut remove = || -> Result<bool, KernelError> {
-        let Some(bridge) = link::by_name(socket, name)? else { return Ok(false) };
-        let ports = link::dump(socket)?.into_iter().filter(|port| port.master == Some(bridge.index)).count();
-        let is_ours = bridge.mac.is_some_and(|mac| mac.starts_with(&BRIDGE_MAC));
-        if bridge.kind.as_deref() != Some("bridge") || ports > 0 || !is_ours {
-            return Ok(false);
-        }
-        delete_link(socket, &bridge)
+/// The pods' bridges go, but for one in which somebody else has a port: to delete it would cut that link off.
+fn remove_bridges(socket: &mut Socket, report: &mut UninstallReport) {
+    let links = match traces::links(socket) {
+        Ok(links) => links,
+        Err(error) => return report.failed.push(error.to_string()),
     };
-    let result = remove();
-    report.note(format!("deleted bridge {name}"), result);
-}
-
-fn our_routes(socket: &mut Socket) -> Result<Vec<Route>, KernelError> {
-    let mut routes = Vec::new();
-    for family in [route::Family::V4, route::Family::V6] {
-        for protocol in [NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL] {
-            routes.extend(route::dump(
-                socket,
-                family,
-                Filter { protocol: Some(protocol), ..Filter::default() },
-            )?);
-        }
+    for found in traces::pod_bridges(&links).into_iter().filter(|found| found.ports.is_empty()) {
+        report.note(format!("deleted bridge {}", found.bridge.name), delete_link(socket, &found.bridge));
     }
-    Ok(routes)
 }
 
 fn remove_routes(socket: &mut Socket, report: &mut UninstallReport) {
-    let routes = match our_routes(socket) {
+    let routes = match traces::our_routes(socket) {
         Ok(routes) => routes,
         Err(error) => return report.failed.push(error.to_string()),
     };
@@ -214,22 +209,19 @@ fn delete_table(socket: &mut Socket, table: &TableName) -> Result<bool, KernelEr
 }
 
 fn remove_forward_rules(socket: &mut Socket, report: &mut UninstallReport) {
-    let chains = match forward_chains(socket) {
-        Ok(chains) => chains,
+    let found = match traces::our_rules(socket) {
+        Ok(found) => found,
         Err(error) => return report.failed.push(error.to_string()),
     };
-    for chain in chains {
-        for seen in &chain.accepts {
-            let place = ForwardRulePlace {
-                family: chain.family,
-                table: chain.table.clone(),
-                position: seen.position,
-            };
-            let change = ForwardRuleChange::Remove { place, accept: seen.accept, handle: seen.handle };
-            let what =
-                format!("removed `{}` from {} {}", seen.accept, chain.table, seen.position.chain_name());
-            report.note(what, remove_forward_rule(&change, socket).map(|()| true));
-        }
+    for OurRule { rule, comment } in found {
+        let mut transaction = Transaction::new();
+        transaction.delete_rule(&rule.table, &rule.chain, rule.handle);
+        let result = match transaction.commit(socket) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        };
+        report.note(format!("removed rule `{comment}` from {} {}", rule.table.name, rule.chain), result);
     }
 }
 
@@ -263,11 +255,22 @@ fn remove_files(paths: &Paths, report: &mut UninstallReport) {
     }
 }
 
-/// What a second look finds.
-fn leftovers(kernel: &mut Kernel, settings: &Settings, paths: &Paths) -> Result<Vec<String>, KernelError> {
-    let mut left: Vec<String> =
-        our_routes(&mut kernel.route)?.iter().map(|route| format!("route {route}")).collect();
-    left.extend(pod_links(&mut kernel.route)?.into_iter().map(|link| format!("link {}", link.name)));
+/// What a second look finds, whatever the settings say.
+fn leftovers(kernel: &mut Kernel, conflists: &Conflists, paths: &Paths) -> Result<Vec<String>, KernelError> {
+    let routes = traces::our_routes(&mut kernel.route)?;
+    let mut left: Vec<String> = routes.iter().map(|route| format!("route {route}")).collect();
+    let links = traces::links(&mut kernel.route)?;
+    let of_pods = [traces::pod_links(&links), traces::shaping_links(&links)].concat();
+    left.extend(of_pods.iter().map(|link| format!("link {}", link.name)));
+    left
+        .extend(traces::pod_bridges(&links).into_iter().map(|PodBridge { bridge, ports }| match &ports[..] {
+        [] => format!("bridge {}", bridge.name),
+        _ => format!(
+            "bridge {name}, in which are links that are not pods' ({}): move them, then `ip link del {name}`",
+            ports.join(", "),
+            name = bridge.name
+        ),
+    }));
     let names: BTreeSet<TableName> = our_tables().into();
     let found = tables(&mut kernel.netfilter, Some(Family::Inet))?.into_iter();
     left.extend(
@@ -275,16 +278,13 @@ fn leftovers(kernel: &mut Kernel, settings: &Settings, paths: &Paths) -> Result<
             .filter(|table| names.contains(&table.name))
             .map(|table| format!("table inet {}", table.name.name)),
     );
-    let rules = forward_chains(&mut kernel.netfilter)?;
-    left.extend(
-        rules.iter().flat_map(|chain| chain.accepts.iter().map(|seen| format!("rule `{}`", seen.accept))),
-    );
-    let files = [
-        paths.on_node(Path::new(&settings.cni.conf_file)),
-        paths.ready_file(),
-        paths.ipam_dir(),
-        paths.foreign_changes_file(),
-    ];
-    left.extend(files.into_iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
+    let rules = traces::our_rules(&mut kernel.netfilter)?;
+    left.extend(rules.iter().map(|OurRule { rule, comment }| {
+        format!("rule `{comment}` in {} {} {}", rule.table.family.as_str(), rule.table.name, rule.chain)
+    }));
+    let files = [paths.ready_file(), paths.ipam_dir(), paths.foreign_changes_file()];
+    let files = files.into_iter().chain(conflists.written.iter().cloned()).filter(|path| path.exists());
+    let files: BTreeSet<PathBuf> = files.chain(conflists.found()).collect();
+    left.extend(files.iter().map(|path| path.display().to_string()));
     Ok(left)
 }

@@ -187,6 +187,32 @@ fn a_file_without_this_node_changes_nothing() {
 }
 
 #[test]
+fn a_file_cut_short_just_now_deletes_nothing_on_a_first_pass() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2), dual(3)]);
+    node.pass();
+    let good = routes(true);
+    let written = std::fs::read_to_string(node.path("nodes.yaml")).unwrap();
+    let end = written.find("- {kind: Node, metadata: {name: node3}").unwrap();
+    std::fs::write(node.path("nodes.yaml"), &written[..end]).unwrap();
+    let agent = node.start();
+    support::wait_until("the file is said to be unfinished", || {
+        node.state()
+            .and_then(|state| state.source_problem)
+            .is_some_and(|problem| problem.contains("waiting for the rest"))
+    });
+    assert_eq!(routes(true), good);
+    support::wait_until("the file was left alone and counts", || routes(true).len() == good.len() - 2);
+    drop(agent);
+    // A child that another test forks holds the lock until it executes its program.
+    support::wait_until("the lock is free", || !agent::is_running(&node.paths()).unwrap());
+    std::fs::write(node.path("nodes.yaml"), &written).unwrap();
+    // A single pass waits it out.
+    assert!(node.pass().converged);
+    assert_eq!(routes(true), good);
+}
+
+#[test]
 fn peers_at_host_addresses_are_on_link_where_a_setting_says_so() {
     let mut node = Node::new();
     let far = support::node("node2", &["10.244.2.0/24"], &["198.51.100.2"]);
@@ -312,6 +338,79 @@ fn uninstall_deletes_the_pods_bridge_and_not_one_that_somebody_made() {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         assert_eq!(link::by_name(&mut socket, "cni0").unwrap().is_some(), stays);
     }
+}
+
+#[test]
+fn uninstall_finds_what_earlier_settings_made() {
+    let mut node = Node::new();
+    node.settings.mode = node_network::settings::Mode::Bridge;
+    node.settings.cni.conf_file = "/etc/cni/net.d/05-pods.conflist".to_owned();
+    run("iptables", &["-N", "DOCKER-USER"]);
+    run("iptables", &["-P", "FORWARD", "DROP"]);
+    run("iptables", &["-A", "FORWARD", "-j", "DOCKER-USER"]);
+    node.write_nodes(&[dual(1)]);
+    node.pass();
+    run("iptables", &["-D", "FORWARD", "-j", "DOCKER-USER"]);
+    std::fs::write(node.path("etc/cni/net.d/.hostgw-05-pods.conflist.new"), "{").unwrap();
+    let mac = [0x0e, 0x58, 10, 244, 1, 1];
+    change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500));
+    run("ip", &["link", "add", "other", "type", "veth", "peer", "name", "other1"]);
+    run("ip", &["link", "set", "other", "master", "cni0"]);
+    node.settings = node_network::Settings::default();
+    let report = agent::uninstall(&node.settings, &node.paths(), false).unwrap();
+    assert!(!report.is_clean() && report.failed.is_empty(), "{report:?}");
+    assert_eq!(report.left.len(), 1, "{report:?}");
+    assert!(report.left[0].contains("cni0") && report.left[0].contains("other"), "{report:?}");
+    assert_eq!(std::fs::read_dir(node.path("etc/cni/net.d")).unwrap().count(), 0);
+    assert!(!run("iptables", &["-S"]).contains("hostgw"));
+    run("ip", &["link", "set", "other", "nomaster"]);
+    let report = agent::uninstall(&node.settings, &node.paths(), false).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    assert!(link::by_name(&mut socket, "cni0").unwrap().is_none());
+}
+
+#[test]
+fn uninstall_names_a_configuration_of_our_plugin_that_somebody_else_wrote() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1)]);
+    node.pass();
+    let theirs = node.path("etc/cni/net.d/20-theirs.conflist");
+    std::fs::write(&theirs, r#"{"name":"x","plugins":[{"type":"hostgw"}]}"#).unwrap();
+    std::fs::write(node.path("etc/cni/net.d/30-other.conflist"), r#"{"plugins":[{"type":"bridge"}]}"#)
+        .unwrap();
+    let report = agent::uninstall(&node.settings, &node.paths(), false).unwrap();
+    assert_eq!(report.left, [theirs.display().to_string()]);
+    assert!(theirs.exists());
+}
+
+#[test]
+fn another_name_for_the_conflist_leaves_one_conflist() {
+    let mut node = Node::new();
+    node.write_nodes(&[dual(1)]);
+    node.pass();
+    node.settings.cni.conf_file = "/etc/cni/net.d/20-pods.conflist".to_owned();
+    assert!(node.pass().converged);
+    let names: Vec<_> = std::fs::read_dir(node.path("etc/cni/net.d"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names, ["20-pods.conflist"]);
+    node.assert_nothing_to_change();
+}
+
+#[test]
+fn one_failure_does_not_keep_routes_from_being_checked() {
+    let node = Node::new();
+    // Nothing can be written here, so that the ready file fails.
+    std::fs::create_dir_all(node.path("run/hostgw/.hostgw-ready.new")).unwrap();
+    change(|batch, _| route::add(batch, &foreign_route("10.244.2.0/24", "192.0.2.78", 50, 186)));
+    node.write_nodes(&[dual(1), dual(2)]);
+    let state = node.pass();
+    assert!(!state.failures.is_empty());
+    let states: Vec<_> =
+        state.peers.iter().map(|peer| (peer.pod_cidr.as_str(), peer.state.as_str())).collect();
+    assert_eq!(states, [("10.244.2.0/24", "shadowed"), ("fd00:10:244:2::/64", "routed")]);
 }
 
 #[test]

@@ -137,6 +137,40 @@ fn each_change_costs_few_passes_and_quiet_none() {
 }
 
 #[test]
+fn a_nodes_file_beside_the_agents_state_brings_no_passes_of_its_own() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2)]);
+    std::fs::create_dir_all(node.path("run/hostgw")).unwrap();
+    std::fs::rename(node.path("nodes.yaml"), node.path("run/hostgw/nodes.yaml")).unwrap();
+    let mut options = node.options();
+    options.source = agent::source::SourceAddress::File("/run/hostgw/nodes.yaml".into());
+    let _agent = node.start_with(options);
+    node.wait_until_converged();
+    let passes = || node.state().map_or(0, |state| state.passes);
+    let before = passes();
+    // Each repair is one more state written beside the file; one pass for it, and few for what it brings about.
+    for round in 0_u64..20 {
+        change(|batch, _| route::delete(batch, &foreign_route("10.244.2.0/24", "192.0.2.12", 104, 104)));
+        wait_until("the route is back", || routed("10.244.2.0/24", "192.0.2.12"));
+        wait_until("the state tells of it", || passes() > before + round);
+    }
+    assert!(passes() <= before + 3 * 20, "{} passes for 20 repairs", passes() - before);
+}
+
+#[test]
+fn forwarding_that_somebody_turns_off_is_turned_on_at_once() {
+    let mut node = Node::new();
+    node.settings.resync_interval = "1h".to_owned().try_into().unwrap();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _agent = node.start();
+    node.wait_until_converged();
+    for path in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
+        std::fs::write(path, "0").unwrap();
+        wait_until("it is on again", || std::fs::read_to_string(path).is_ok_and(|value| value == "1\n"));
+    }
+}
+
+#[test]
 fn an_agent_that_starts_before_its_file_waits_for_it() {
     let node = Node::new();
     let _agent = node.start();

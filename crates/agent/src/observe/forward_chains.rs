@@ -13,7 +13,7 @@ use node_network::desired::{Direction, ForwardAccept};
 use node_network::observed::{ChainPosition, ForwardChain, ObservedAccept};
 
 /// Comments of our rules begin so.
-const COMMENT: &str = "hostgw: pods ";
+pub(crate) const COMMENT: &str = "hostgw: pods ";
 
 /// The rule that accepts these pods' packets, in iptables' words.
 pub(crate) fn accept_rule(accept: &ForwardAccept) -> Rule {

@@ -175,6 +175,10 @@ impl Node {
             writeln!(text, "- {node}").unwrap();
         }
         std::fs::write(self.path("nodes.new"), text).unwrap();
+        // Left alone since, so that a single pass need not wait for the rest of it.
+        let earlier = std::time::SystemTime::now() - Duration::from_secs(60);
+        let file = std::fs::File::options().write(true).open(self.path("nodes.new")).unwrap();
+        file.set_modified(earlier).unwrap();
         std::fs::rename(self.path("nodes.new"), self.path("nodes.yaml")).unwrap();
     }
 
@@ -209,7 +213,12 @@ impl Node {
 
     /// The agent, running until it is dropped.
     pub(crate) fn start(&self) -> Running {
-        let options = self.options();
+        self.start_with(self.options())
+    }
+
+    /// The agent with other options.
+    #[allow(clippy::unused_self, reason = "it runs on this node")]
+    pub(crate) fn start_with(&self, options: Options) -> Running {
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let stop = async move {
