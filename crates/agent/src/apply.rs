@@ -15,8 +15,6 @@ use crate::foreign_changes::ForeignChanges;
 use crate::observe::Kernel;
 use crate::paths::Paths;
 
-pub(crate) use forward_rules::apply as remove_forward_rule;
-
 /// What became of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -45,7 +43,7 @@ pub enum ApplyError {
     /// A link's name cannot be put into a rule.
     #[error("failed to write a rule about a link: {0}")]
     LinkName(#[from] link_name::LinkNameError),
-    /// The node is not announced before its data path is up.
+    /// It would do harm without an earlier change: [`Change::waits_for`].
     #[error("not done, because `{0}` failed")]
     Waits(String),
 }
@@ -81,12 +79,12 @@ pub(crate) fn apply(
         })
         .collect();
     let mut routes_done = false;
-    let mut needed_failed: Option<String> = None;
+    let mut failed: Vec<(Change<'_>, String)> = Vec::new();
     for change in plan.changes() {
         let line = change.line();
-        let announces = matches!(change, Change::ReadyFile | Change::Conflist(_));
-        let result = match (&needed_failed, change) {
-            (Some(failed), _) if announces => Err(ApplyError::Waits(failed.clone())),
+        let waits_for = failed.iter().find(|(earlier, _)| change.waits_for(earlier)).map(|(_, what)| what);
+        let result = match (waits_for, change) {
+            (Some(failed), _) => Err(ApplyError::Waits(failed.clone())),
             (_, Change::Route(_)) => {
                 if !routes_done {
                     applied.outcomes.extend(routes::apply(&routes, &mut kernel.route));
@@ -111,8 +109,8 @@ pub(crate) fn apply(
                 atomic_file::replace(&path, conflist.render().as_bytes(), 0o644).map_err(ApplyError::from)
             }
         };
-        if result.is_err() && change.announcement_needs_it() {
-            needed_failed.get_or_insert_with(|| format!("{} {}", line.kind, line.what));
+        if result.is_err() {
+            failed.push((change, format!("{} {}", line.kind, line.what)));
         }
         applied.outcomes.push(Outcome { line, error: result.err() });
     }

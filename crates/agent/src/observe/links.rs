@@ -7,6 +7,7 @@ use kernel::address::{self, Address, DADFAILED, PERMANENT, TENTATIVE};
 use kernel::link::{self, LOOPBACK, Link};
 use kernel::route::Route;
 use link_name::LinkName;
+use node_network::POD_LINK_PREFIX;
 use node_network::desired::Sysctl;
 use node_network::observed::{LinkKind, ObservedAddress, ObservedLink};
 
@@ -22,9 +23,10 @@ pub(super) fn links(
 ) -> Result<BTreeMap<u32, ObservedLink>, KernelError> {
     let addresses = address::dump(&mut kernel.route)?;
     let mut links = BTreeMap::new();
-    for link in link::dump(&mut kernel.route)? {
+    let all = link::dump(&mut kernel.route)?;
+    for link in all.iter().cloned() {
         let held: Vec<&Address> = addresses.iter().filter(|address| address.index == link.index).collect();
-        let learns = has_learnt(&link, &held, routes) && kernel_listens(kernel, &link)?;
+        let learns = may_learn(&link, &held, &all, routes) && kernel_listens(kernel, &link)?;
         let observed = ObservedLink {
             index: link.index,
             kind: kind(&link),
@@ -56,6 +58,24 @@ fn kind(link: &Link) -> LinkKind {
 
 fn observed_address(address: &Address) -> ObservedAddress {
     ObservedAddress { address: address.ip, usable: address.flags & (TENTATIVE | DADFAILED) == 0 }
+}
+
+/// A link to a network on which a router may speak, at any time: once the node forwards, the kernel would not listen.
+/// What containers and VMs say is not to be listened to: a veth counts only with an address in a network, as an uplink
+/// has (a routed pod's link has the gateway's as a host prefix), and a bridge only with a port that is no container's.
+fn may_learn(link: &Link, addresses: &[&Address], all: &[Link], routes: &[Route]) -> bool {
+    let in_network = |held: &&Address| held.scope == 0 && held.ip.prefix_len() < held.ip.max_prefix_len();
+    let mut ports = all.iter().filter(|port| port.master == Some(link.index));
+    let to_network = match kind(link) {
+        LinkKind::Veth => addresses.iter().copied().any(|held| in_network(&held)),
+        LinkKind::Bridge => ports.any(|port| !matches!(kind(port), LinkKind::Veth | LinkKind::Tun)),
+        LinkKind::Other => true,
+        LinkKind::Loopback | LinkKind::Dummy | LinkKind::Vrf | LinkKind::Wireguard | LinkKind::Tun => false,
+    };
+    let of_pods = link.name.starts_with(POD_LINK_PREFIX);
+    // A router's words reach the bridge or bond, not its port; those to a link in a VRF reach the link.
+    let is_port = matches!(link.port_kind.as_deref(), Some("bridge" | "bond" | "team"));
+    !of_pods && (!is_port && to_network || has_learnt(link, addresses, routes))
 }
 
 /// Somebody has learnt a route or an address from router advertisements on this link: the kernel, or a program that
