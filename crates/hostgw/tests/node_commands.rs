@@ -176,6 +176,19 @@ fn sigterm_ends_with_0_and_sigint_with_130() {
 }
 
 #[test]
+fn status_is_red_for_an_agent_that_runs_and_makes_no_pass() {
+    let node = Node::new();
+    let agent = Agent::start(&node);
+    wait_until("the state is written", || node.run(&["status"]).code == Some(0));
+    kill_process(Pid::from_child(&agent.0), Signal::STOP).unwrap();
+    let path = node.root.path().join("run/hostgw/state.json");
+    let mut state: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    state["updated"] = 1.into();
+    std::fs::write(&path, state.to_string()).unwrap();
+    assert!(node.run(&["status"]).exits(1).stderr.contains("has made no pass for"));
+}
+
+#[test]
 fn uninstall_is_refused_while_the_agent_runs() {
     let node = Node::new();
     let mut agent = Agent::start(&node);
