@@ -12,7 +12,7 @@ use crate::wiring::WiringError;
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(crate) fn kernel_refused(error: KernelError) -> CniError {
     let remedy = match error.errno {
-        Errno::PERM | Errno::ACCESS => "the plugin needs CAP_NET_ADMIN and CAP_SYS_ADMIN on the node",
+        Errno::PERM => "the plugin needs CAP_NET_ADMIN and CAP_SYS_ADMIN on the node",
         Errno::EXIST => {
             "something else has it already, on the node or in the pod: see `ip route` and `ip address` there"
         }

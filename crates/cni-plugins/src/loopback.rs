@@ -62,6 +62,7 @@ pub(crate) fn check(netns: &Path) -> Result<(), CniError> {
 }
 
 fn inside<T>(netns: &Path, work: impl FnOnce() -> Result<T, kernel::KernelError>) -> Result<T, CniError> {
+    let own = NetNs::current().and_then(|own| own.id()).map_err(kernel_refused)?;
     let pod = NetNs::open(netns).map_err(|error| {
         let code = match error.errno {
             Errno::NOENT => ErrorCode::NetworkNamespaceGone,
@@ -69,6 +70,12 @@ fn inside<T>(netns: &Path, work: impl FnOnce() -> Result<T, kernel::KernelError>
         };
         CniError::new(code, format!("`CNI_NETNS`: {error}; let the runtime make the pod anew"))
     })?;
+    if pod.id().map_err(kernel_refused)? == own {
+        return Err(CniError::new(
+            ErrorCode::InvalidNetworkNamespace,
+            format!("`CNI_NETNS` {} is the node's own network namespace: give the pod's", netns.display()),
+        ));
+    }
     pod.run(work).and_then(|done| done).map_err(kernel_refused)
 }
 

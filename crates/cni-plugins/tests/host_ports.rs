@@ -159,13 +159,58 @@ fn a_port_that_another_pod_has_is_refused_by_name_and_free_when_that_is_gone() {
 }
 
 #[test]
+fn a_program_that_listens_on_loopback_alone_is_in_nobodys_way_and_keeps_its_port() {
+    let node = Node::enter();
+    let _router = uplink(1500);
+    let pod = Pod::new("dns");
+    let resolver = UdpSocket::bind("127.0.0.53:53").unwrap();
+    let _v6 = TcpListener::bind("[::1]:53").unwrap();
+    let mapping = json!([
+        {"hostPort": 53, "containerPort": 53, "protocol": "udp"},
+        {"hostPort": 53, "containerPort": 53, "protocol": "tcp"},
+    ]);
+    add(&pod, &conf(&node, "ptp", &mapping));
+    let asked = UdpSocket::bind("127.0.0.1:0").unwrap();
+    one_datagram(&asked, resolver.local_addr().unwrap(), &resolver);
+}
+
+#[test]
+fn a_host_port_on_loopback_is_refused() {
+    let node = Node::enter();
+    for host_ip in ["127.0.0.1", "::1"] {
+        let mapping = json!([{"hostPort": 80, "containerPort": 80, "hostIP": host_ip}]);
+        let (code, msg) = Call::about("ADD", &Pod::new("web"), &conf(&node, "ptp", &mapping)).run().error();
+        assert_eq!(code, 7);
+        assert!(msg.contains("hostIP") && msg.contains(host_ip) && msg.contains("another address"), "{msg}");
+    }
+}
+
+#[test]
+fn a_pod_may_be_the_first_and_have_a_thousand_host_ports_and_go_after_a_flush() {
+    let node = Node::enter();
+    let pod = Pod::new("many");
+    let mapping: Vec<_> = (0..1000)
+        .map(|port| json!({"hostPort": 10_000 + port, "containerPort": 80, "protocol": "tcp"}))
+        .collect();
+    let conf = conf(&node, "bridge", &json!(mapping));
+    add(&pod, &conf);
+    assert!(open_host_ports().len() >= 2000);
+    let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+    let mut flush = Transaction::new();
+    flush.delete_table(&TableName::new(Family::Inet, "hostgw_hostport"));
+    flush.commit(&mut socket).unwrap();
+    del(&pod, &conf);
+    assert_eq!(node.kept(), Vec::<String>::new());
+}
+
+#[test]
 fn a_port_on_which_the_node_listens_is_refused_or_told_or_neither() {
     let node = Node::enter();
     let pod = Pod::new("web");
     let log = node.folder().join("log");
     let before = node.state();
     let _tcp = ["0.0.0.0:8080", "[::]:8081"].map(|address| TcpListener::bind(address).unwrap());
-    let _udp = UdpSocket::bind("127.0.0.1:8082").unwrap();
+    let _udp = UdpSocket::bind("0.0.0.0:8082").unwrap();
     for (port, protocol) in [(8080, "tcp"), (8081, "tcp"), (8082, "udp")] {
         let mapping = json!([{"hostPort": port, "containerPort": 80, "protocol": protocol}]);
         let mut conf = conf(&node, "ptp", &mapping);

@@ -48,3 +48,44 @@ fn the_link_that_holds_the_configured_address_is_the_uplink_without_any_default_
     let conf = node.conf_with(json!({"nodeAddresses": NODE_ADDRESSES}));
     assert_eq!(mtus(&add(&Pod::new("pod"), &conf)), [1400, 1400]);
 }
+
+#[test]
+fn an_address_on_the_loopback_link_leaves_by_the_default_route() {
+    let node = Node::enter();
+    let _router = uplink(1400);
+    change(|batch, _| address::add(batch, 1, "198.51.100.9/32".parse().unwrap(), 0));
+    let conf = node.conf_with(json!({"nodeAddresses": ["198.51.100.9"]}));
+    assert_eq!(mtus(&add(&Pod::new("pod"), &conf)), [1400, 1400]);
+}
+
+#[test]
+fn an_ipv4_pod_may_have_a_link_too_small_for_ipv6() {
+    let node = Node::enter();
+    let conf = node.conf_with(json!({"mtu": 576, "ipam": {"ranges": [[{"subnet": "10.244.1.0/24"}]]}}));
+    for mode in ["ptp", "bridge"] {
+        let mut conf = conf.clone();
+        conf["mode"] = json!(mode);
+        assert!(mtus(&add(&Pod::new(mode), &conf)).iter().all(|mtu| *mtu == 576));
+    }
+}
+
+#[test]
+fn a_node_that_switches_ipv6_off_on_new_links_still_serves_ipv6_pods() {
+    let node = Node::enter();
+    kernel::sysctl::Sysctls::default().write("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    for mode in ["ptp", "bridge"] {
+        add(&Pod::new(mode), &node.conf(mode));
+    }
+}
+
+#[test]
+fn no_ranges_gateway_is_handed_out() {
+    let node = Node::enter();
+    let ranges = json!([[
+        {"subnet": "10.66.0.0/24", "rangeStart": "10.66.0.10", "rangeEnd": "10.66.0.11"},
+        {"subnet": "10.66.0.0/24", "rangeStart": "10.66.0.30", "rangeEnd": "10.66.0.40", "gateway": "10.66.0.10"},
+    ]]);
+    let conf = node.conf_with(json!({"ipam": {"ranges": ranges, "dataDir": node.data_dir()}}));
+    let result = add(&Pod::new("pod"), &conf);
+    assert_eq!(support::node::addresses_of(&result), [support::node::ip("10.66.0.11")]);
+}

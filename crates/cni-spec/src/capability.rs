@@ -189,6 +189,11 @@ impl PortMapping {
             if address.is_multicast() {
                 return Err(ip.refuse("give an address of the host, or leave it out"));
             }
+            if address.is_loopback() {
+                return Err(
+                    ip.refuse("host ports are not opened on loopback; give another address of the host")
+                );
+            }
             Ok(Some(address))
         })?;
         Ok(Some(Self {

@@ -1,6 +1,6 @@
 //! Whether somebody on the node listens on a port that a pod wants: it would be cut off without a word.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use attachment::{HostPort, Protocol};
 use cni_spec::{CniError, ErrorCode, ListenerCheck};
@@ -10,9 +10,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_
 
 use crate::answer::Answer;
 
-/// Refuses host ports on which a socket of the node listens, or only tells of them, as configured.
+/// Refuses host ports on which a socket of the node listens, or only tells of them, as configured. `addresses` are the
+/// node's, in the pod's families.
 pub(crate) fn refuse_listened(
     ports: &[HostPort],
+    addresses: &[IpAddr],
     check: ListenerCheck,
     answer: &mut Answer,
 ) -> Result<(), CniError> {
@@ -20,7 +22,7 @@ pub(crate) fn refuse_listened(
         return Ok(());
     }
     for port in ports {
-        if !is_listened(port) {
+        if !is_listened(port, addresses) {
             continue;
         }
         let msg = format!(
@@ -35,13 +37,17 @@ pub(crate) fn refuse_listened(
     Ok(())
 }
 
-fn is_listened(port: &HostPort) -> bool {
-    let both = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let addresses = match &port.host_ip {
-        Some(ip) => std::slice::from_ref(ip),
-        None => &both,
-    };
-    addresses.iter().any(|ip| cannot_bind(port.protocol, SocketAddr::new(*ip, port.host_port.get())))
+/// On all addresses means on any that others reach the node by: a program that listens on loopback alone, as resolvers
+/// do, loses nothing.
+fn is_listened(port: &HostPort, addresses: &[IpAddr]) -> bool {
+    let number = port.host_port.get();
+    match port.host_ip {
+        Some(ip) if !ip.is_unspecified() => cannot_bind(port.protocol, SocketAddr::new(ip, number)),
+        all => addresses
+            .iter()
+            .filter(|address| all.is_none_or(|all| all.is_ipv4() == address.is_ipv4()))
+            .any(|address| cannot_bind(port.protocol, SocketAddr::new(*address, number))),
+    }
 }
 
 /// Binding is the kernel's own answer to "is it free?". Only "in use" counts: an address that is not the node's, or a

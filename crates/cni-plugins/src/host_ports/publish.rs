@@ -124,7 +124,8 @@ fn failure(attempted: &'static str, record: &Record, cause: KernelError) -> Host
     HostPortError::Kernel { attempted, attachment: record.attachment.to_string(), cause }
 }
 
-/// Hands each element to `put` together with the declaration of its set.
+/// Hands the elements of each set to `put` together with the set's declaration: one message a set, so that however many
+/// are refused, the refusals fit the socket's buffer.
 fn write(
     transaction: &mut Transaction,
     placed: &[Placed],
@@ -133,10 +134,14 @@ fn write(
     if placed.is_empty() {
         return;
     }
-    let sets = empty_table().sets;
-    for Placed { set, element } in placed {
-        if let Some(set) = sets.iter().find(|declared| declared.name == *set) {
-            put(transaction, set, std::slice::from_ref(element));
+    for set in &empty_table().sets {
+        let elements: Vec<Element> = placed
+            .iter()
+            .filter(|placed| placed.set == set.name)
+            .map(|placed| placed.element.clone())
+            .collect();
+        if !elements.is_empty() {
+            put(transaction, set, &elements);
         }
     }
 }

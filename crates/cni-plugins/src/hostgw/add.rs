@@ -34,7 +34,7 @@ pub(crate) fn add(
     clear_what_died(&store, attachment, &mut host)?;
 
     let wanted_ports = host_ports(conf);
-    ports::refuse_listened(&wanted_ports, conf.host_port_listener_check, answer)?;
+    ports::refuse_listened(&wanted_ports, &facts.listened_at(conf), conf.host_port_listener_check, answer)?;
     let bridge = match bridge_plan(conf, facts.mtu) {
         Some(plan) => Some(plan.ensure(&mut host).map_err(wiring_failed)?),
         None => None,

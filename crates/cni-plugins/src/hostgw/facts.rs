@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cni_spec::{CniError, ErrorCode, IpFamily, NetConf, NodeAddresses};
+use kernel::link::{LOOPBACK, Link};
 use kernel::netlink::Socket;
 use kernel::netns::{NetNs, NetNsId};
 use kernel::route::{Route, RouteKind};
@@ -15,6 +16,8 @@ use crate::failure::kernel_refused;
 
 /// Where the node has no uplink yet, Ethernet's.
 const FALLBACK_MTU: u32 = 1500;
+/// The most that a veth link takes (`ETH_MAX_MTU`).
+const MAX_MTU: u32 = 65_535;
 
 /// The node's and the pod's namespaces.
 #[derive(Debug)]
@@ -74,7 +77,6 @@ impl NodeFacts {
     /// make the kernel refuse every pod's route: it is ignored, and `answer` is told.
     pub(super) fn gather(conf: &NetConf, socket: &mut Socket, answer: &mut Answer) -> Result<Self, CniError> {
         let mut facts = Self { addresses: NodeAddresses::default(), mtu: conf.mtu.unwrap_or(0) };
-        let mut links: Vec<u32> = Vec::with_capacity(2);
         for family in IpFamily::BOTH.into_iter().filter(|family| conf.ipam.range_sets.has_family(*family)) {
             let configured = conf.node_addresses.of(family);
             let uplink = match holder(socket, configured)? {
@@ -88,15 +90,12 @@ impl NodeFacts {
                     default_uplink(socket, family)?
                 }
             };
-            if let Some(Uplink { source, link }) = uplink {
-                facts.set_address(source);
-                links.extend(link.filter(|link| !links.contains(link)));
-            }
-        }
-        if facts.mtu == 0 {
-            // Where the families leave by different links, what fits the smaller fits both.
-            for link in links {
-                let mtu = link::by_index(socket, link).map_err(kernel_refused)?.map_or(0, |link| link.mtu);
+            let Some(Uplink { source, link }) = uplink else { continue };
+            facts.set_address(source);
+            if conf.mtu.is_none()
+                && let Some(mtu) = uplink_mtu(socket, family, link)?
+            {
+                // Where the families leave by different links, what fits the smaller fits both.
                 facts.mtu = if facts.mtu == 0 { mtu } else { facts.mtu.min(mtu) };
             }
         }
@@ -106,6 +105,16 @@ impl NodeFacts {
         Ok(facts)
     }
 
+    /// The node's address in each of the pods' families, or all addresses where it is not known.
+    pub(super) fn listened_at(&self, conf: &NetConf) -> Vec<IpAddr> {
+        let families = IpFamily::BOTH.into_iter().filter(|family| conf.ipam.range_sets.has_family(*family));
+        let all = |family| match family {
+            IpFamily::V4 => IpAddr::from([0; 4]),
+            IpFamily::V6 => IpAddr::from([0_u16; 8]),
+        };
+        families.map(|family| self.addresses.of(family).unwrap_or_else(|| all(family))).collect()
+    }
+
     fn set_address(&mut self, address: Option<IpAddr>) {
         match address {
             Some(IpAddr::V4(address)) => self.addresses.v4 = Some(address),
@@ -113,6 +122,23 @@ impl NodeFacts {
             None => {}
         }
     }
+}
+
+/// The MTU of the link that holds the node's address. Where that is the loopback link or a dummy (nodes that announce
+/// their address by BGP), packets leave by another: that of the default route.
+fn uplink_mtu(socket: &mut Socket, family: IpFamily, holder: Option<u32>) -> Result<Option<u32>, CniError> {
+    let mut link = match holder {
+        Some(index) => link::by_index(socket, index).map_err(kernel_refused)?,
+        None => None,
+    };
+    let leaves_by_another = |link: &Link| link.flags & LOOPBACK != 0 || link.kind.as_deref() == Some("dummy");
+    if link.as_ref().is_some_and(leaves_by_another) {
+        link = match default_uplink(socket, family)?.and_then(|uplink| uplink.link) {
+            Some(index) => link::by_index(socket, index).map_err(kernel_refused)?,
+            None => None,
+        };
+    }
+    Ok(link.map(|link| link.mtu.min(MAX_MTU)))
 }
 
 /// How the node speaks to the world.

@@ -12,6 +12,9 @@ use link_name::LinkName;
 use super::facts::NodeFacts;
 use crate::wiring::{BridgePlan, LinkPlan, PodAddress, Wiring, host_link_name, plan_link, shaping_link_name};
 
+/// `RT_SCOPE_LINK`: what is at least as near has no gateway.
+const SCOPE_LINK: u8 = 253;
+
 /// What surrounds an attachment, known before its addresses are.
 pub(super) struct Surroundings<'a> {
     pub(super) conf: &'a NetConf,
@@ -69,7 +72,8 @@ impl Surroundings<'_> {
         };
         let mut routes = self.conf.routes.clone();
         for route in &mut routes {
-            route.gw = route.gw.or_else(|| gateway(route.family()));
+            let on_link = route.scope.is_some_and(|scope| scope >= SCOPE_LINK);
+            route.gw = route.gw.or_else(|| gateway(route.family()).filter(|_| !on_link));
         }
         routes
     }
@@ -165,6 +169,9 @@ pub(super) fn bridge_plan(conf: &NetConf, mtu: u32) -> Option<BridgePlan> {
 
 /// The ranges as the store wants them.
 pub(super) fn ranges(conf: &NetConf) -> Result<Vec<Vec<attachment::Range>>, CniError> {
+    // The gateway of one range may lie in another.
+    let gateways: Vec<std::net::IpAddr> =
+        conf.ipam.range_sets.ranges().map(cni_spec::Range::gateway).collect();
     let range = |range: &cni_spec::Range| {
         Ok(attachment::Range {
             addresses: attachment::AddressRange::new(range.start(), range.end()).map_err(|error| {
@@ -172,7 +179,7 @@ pub(super) fn ranges(conf: &NetConf) -> Result<Vec<Vec<attachment::Range>>, CniE
             })?,
             subnet: range.subnet(),
             gateway: Some(range.gateway()),
-            excluded: Vec::new(),
+            excluded: gateways.clone(),
         })
     };
     conf.ipam.range_sets.as_slice().iter().map(|set| set.ranges().iter().map(range).collect()).collect()

@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use kernel::KernelError;
 use kernel::address;
 use kernel::link::{self, Link, Mac};
-use kernel::netlink::{Batch, Socket};
+use kernel::netlink::{Batch, Failure, Socket};
 use kernel::sysctl::Sysctls;
 use link_name::LinkName;
 
 use super::plan::link_local;
+use super::steps::enable_ipv6;
 use super::{Side, Step, WiringError, mac_of};
 
 /// What the bridge is to be.
@@ -128,6 +129,9 @@ impl BridgePlan {
         if sysctls.read(&accept_ra)?.is_some_and(|value| value != "0") {
             sysctls.write(&accept_ra, "0")?;
         }
+        if self.gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
+            enable_ipv6(&self.name)?;
+        }
         self.carry_out(socket, &self.first_steps(), bridge.index)?;
         Ok(bridge)
     }
@@ -138,7 +142,9 @@ impl BridgePlan {
         for step in steps {
             step.write(&mut batch, index);
         }
-        match socket.execute(&mut batch)?.into_iter().find(|failure| !failure.error.is_present()) {
+        let harmful =
+            |failure: &Failure| !failure.error.is_present() && !steps[failure.index].may_fail(&failure.error);
+        match socket.execute(&mut batch)?.into_iter().find(harmful) {
             None => Ok(()),
             Some(failure) => {
                 Err(failure.error.attempting(format!("{} on bridge {}", steps[failure.index], self.name)))

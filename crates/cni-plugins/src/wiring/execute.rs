@@ -10,6 +10,7 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 
 use super::readiness::{Awaited, lister};
+use super::steps::enable_ipv6;
 use super::{LinkPlan, Step, WiringError};
 
 /// What was made.
@@ -38,6 +39,9 @@ pub fn attach(
     let (mut inside, pod_awaited) = prepared?;
     carry_out(&mut inside, &plan.pod_steps, pod_index, plan.pod_link.as_str())?;
 
+    if !plan.host_awaits.is_empty() {
+        enable_ipv6(&plan.host_link)?;
+    }
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
     carry_out(host, &plan.host_steps, host_index, plan.host_link.as_str())?;
     if let Some(bridge) = bridge {
@@ -105,18 +109,9 @@ fn prepare_pod(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
         _ => {}
     }
     if !plan.pod_awaits.is_empty() {
-        enable_ipv6(&sysctls, plan)?;
+        enable_ipv6(&plan.pod_link)?;
     }
     Ok((socket, awaited))
-}
-
-/// Some runtimes switch IPv6 off in a new pod; one that is given an IPv6 address wants it.
-fn enable_ipv6(sysctls: &Sysctls, plan: &LinkPlan) -> Result<(), KernelError> {
-    let key = format!("net/ipv6/conf/{}/disable_ipv6", plan.pod_link);
-    if sysctls.read(&key)?.as_deref() == Some("1") {
-        sysctls.write(&key, "0")?;
-    }
-    Ok(())
 }
 
 fn carry_out(socket: &mut Socket, steps: &[Step], index: u32, link: &str) -> Result<(), KernelError> {
@@ -124,7 +119,8 @@ fn carry_out(socket: &mut Socket, steps: &[Step], index: u32, link: &str) -> Res
     for step in steps {
         step.write(&mut batch, index);
     }
-    match socket.execute(&mut batch)?.into_iter().next() {
+    let harmful = |failure: &Failure| !steps[failure.index].may_fail(&failure.error);
+    match socket.execute(&mut batch)?.into_iter().find(harmful) {
         None => Ok(()),
         Some(Failure { index, error }) => Err(error.attempting(format!("{} on {link}", steps[index]))),
     }

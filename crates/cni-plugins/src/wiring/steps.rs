@@ -5,10 +5,14 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use kernel::KernelError;
 use kernel::link::{self, Mac};
 use kernel::netlink::Batch;
 use kernel::route::{self, Hop, Route};
+use kernel::sysctl::Sysctls;
 use kernel::{address, neighbour};
+use link_name::LinkName;
+use rustix::io::Errno;
 
 /// One change to a link, or to what hangs on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,24 @@ impl Step {
             Self::Settle => link::request(batch, index),
         }
     }
+}
+
+impl Step {
+    /// Whether nothing is lost by this step's failing so: a link without IPv6 (an MTU below 1280, or a kernel without it)
+    /// makes no link-local address anyway.
+    pub(super) fn may_fail(&self, error: &KernelError) -> bool {
+        *self == Self::NoAutomaticLinkLocal && error.errno == Errno::AFNOSUPPORT
+    }
+}
+
+/// Some runtimes switch IPv6 off in a new pod, some nodes for every new link; one that is to have an IPv6 address wants it.
+pub(super) fn enable_ipv6(link: &LinkName) -> Result<(), KernelError> {
+    let sysctls = Sysctls::default();
+    let key = format!("net/ipv6/conf/{link}/disable_ipv6");
+    if sysctls.read(&key)?.as_deref() == Some("1") {
+        sysctls.write(&key, "0")?;
+    }
+    Ok(())
 }
 
 /// Every network namespace is born with its loopback link as number 1.
