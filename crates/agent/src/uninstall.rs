@@ -122,6 +122,7 @@ pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<Unin
 #[derive(Debug)]
 struct Conflists {
     written: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
 }
 
 impl Conflists {
@@ -130,7 +131,11 @@ impl Conflists {
         let named = [&settings.cni.conf_file, &default.cni.conf_file];
         let mut written: BTreeSet<_> = named.iter().map(|file| paths.on_node(Path::new(file))).collect();
         written.extend(foreign.conflists().cloned());
-        Self { written }
+        let folders = written.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+        // A name that the settings no longer give may be somebody else's by now.
+        let current = paths.on_node(Path::new(&settings.cni.conf_file));
+        written.retain(|path| *path == current || traces::runs_our_plugin(path));
+        Self { written, folders }
     }
 
     /// Configurations of our plugin that the agent did not write are their author's to remove; they are told as left.
@@ -142,8 +147,7 @@ impl Conflists {
     }
 
     fn found(&self) -> BTreeSet<PathBuf> {
-        let folders: BTreeSet<&Path> = self.written.iter().filter_map(|path| path.parent()).collect();
-        traces::our_files(folders)
+        traces::our_files(self.folders.iter().map(PathBuf::as_path))
     }
 }
 

@@ -356,6 +356,8 @@ fn uninstall_finds_what_earlier_settings_made() {
     change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500));
     run("ip", &["link", "add", "other", "type", "veth", "peer", "name", "other1"]);
     run("ip", &["link", "set", "other", "master", "cni0"]);
+    // A link that shapes what a pod sent is no living pod.
+    run("ip", &["link", "add", "hgi0123456789ab", "type", "ifb"]);
     node.settings = node_network::Settings::default();
     let report = agent::uninstall(&node.settings, &node.paths(), false).unwrap();
     assert!(!report.is_clean() && report.failed.is_empty(), "{report:?}");
