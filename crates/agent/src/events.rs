@@ -187,3 +187,29 @@ fn read_events(inotify: &OwnedFd, file: &OsStr) -> FolderEvents {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn only_the_watched_file_and_the_swap_of_a_config_map_are_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let mut watch = FolderWatch::of_file(&folder.path().join("nodes.yaml"));
+        watch.renew();
+        let heard = || {
+            let events = read_events(&watch.inotify.as_ref().unwrap().get_ref().0, &watch.file);
+            (events.heard, events.completed)
+        };
+        fs::write(folder.path().join("state.json"), "{}").unwrap();
+        fs::rename(folder.path().join("state.json"), folder.path().join("other.json")).unwrap();
+        assert_eq!(heard(), (false, false));
+        fs::write(folder.path().join("nodes.yaml"), "").unwrap();
+        assert_eq!(heard(), (true, true));
+        std::os::unix::fs::symlink("x", folder.path().join("..data")).unwrap();
+        assert_eq!(heard(), (true, false));
+    }
+}
