@@ -17,5 +17,6 @@ pub mod nftables;
 pub mod route;
 pub mod sysctl;
 pub mod traffic_control;
+pub mod xtables_legacy;
 
 pub use error::KernelError;

@@ -416,18 +416,36 @@ pub fn look_up(
     destination: IpAddr,
     source: Option<IpAddr>,
 ) -> Result<Route, KernelError> {
-    get(socket, destination, source, FIB_MATCH)
+    get(socket, destination, (source, None), FIB_MATCH)
+}
+
+/// What a packet from `source` that comes in by the link `index` would do, as [`look_up`]: policy rules, and what the
+/// kernel thinks of such a source on that link, are part of the answer.
+pub fn look_up_forwarded(
+    socket: &mut Socket,
+    destination: IpAddr,
+    source: IpAddr,
+    index: u32,
+) -> Result<Route, KernelError> {
+    get(socket, destination, (Some(source), Some(index)), FIB_MATCH)
 }
 
 /// As [`look_up`], with the source address and the link that the kernel would choose, as `source` and the only hop.
 pub fn resolve(socket: &mut Socket, destination: IpAddr) -> Result<Route, KernelError> {
-    get(socket, destination, None, 0)
+    get(socket, destination, (None, None), 0)
 }
 
-fn get(socket: &mut Socket, to: IpAddr, from: Option<IpAddr>, flags: u32) -> Result<Route, KernelError> {
+fn get(
+    socket: &mut Socket,
+    to: IpAddr,
+    (from, over): (Option<IpAddr>, Option<u32>),
+    flags: u32,
+) -> Result<Route, KernelError> {
     let mut header = [0; 12];
     header[0] = family(to);
-    header[1] = if to.is_ipv4() { 32 } else { 128 };
+    let whole = if to.is_ipv4() { 32 } else { 128 };
+    header[1] = whole;
+    header[2] = if from.is_some() { whole } else { 0 };
     header[8..].copy_from_slice(&flags.to_ne_bytes());
     let mut batch = Batch::new();
     {
@@ -436,6 +454,10 @@ fn get(socket: &mut Socket, to: IpAddr, from: Option<IpAddr>, flags: u32) -> Res
         if let Some(from) = from {
             const RTA_SRC: u16 = 2;
             ip_attribute(&mut message, RTA_SRC, from);
+        }
+        if let Some(index) = over {
+            const RTA_IIF: u16 = 3;
+            message.u32(RTA_IIF, index);
         }
     }
     let mut found = None;

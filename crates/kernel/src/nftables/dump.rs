@@ -95,6 +95,30 @@ impl ObservedRule {
     pub fn expression_names(&self) -> Vec<String> {
         expression::parse(&self.expressions).map(|(name, _)| name).collect()
     }
+
+    /// Whether it drops or rejects every packet that comes to it, also where iptables wrote it.
+    #[must_use]
+    pub fn refuses_everything(&self) -> bool {
+        let mut refuses = false;
+        for (name, data) in expression::parse(&self.expressions) {
+            let attributes = Attributes::new(data);
+            match name.as_str() {
+                "counter" | "log" => {}
+                "reject" => refuses = true,
+                "target" => {
+                    let target = attributes.get(1).map(|name| name.text());
+                    refuses = matches!(target.as_deref(), Some("REJECT" | "DROP"));
+                }
+                "immediate" => {
+                    let verdict = attributes.get(2).and_then(|data| data.nested().get(DATA_VERDICT));
+                    refuses = verdict.and_then(parse_verdict) == Some(Verdict::Drop);
+                }
+                // A match, or something that is no end.
+                _ => return false,
+            }
+        }
+        refuses
+    }
 }
 
 /// The number of the ruleset as it is; each change adds one.
