@@ -3,6 +3,7 @@
 mod forward_chains;
 mod links;
 mod nft;
+mod obstacles;
 mod routes;
 
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::atomic_file::{self, FileError};
 use crate::paths::Paths;
 
 pub(crate) use forward_chains::{COMMENT as FORWARD_RULE_COMMENT, accept_rule, forward_chains};
-pub(crate) use routes::look_up;
+pub(crate) use routes::{look_up, look_up_for_pod};
 
 /// A conflist is a few kilobytes; a longer one is not ours.
 const CONFLIST_MAX: u64 = 1 << 20;
@@ -93,10 +94,14 @@ pub(crate) fn observe_for_plan(
     kernel: &mut Kernel,
     desired: &DesiredNode,
     observed: &mut ObservedNode,
+    settings: &Settings,
 ) -> Result<(), ObserveError> {
     observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired);
     let Some(own) = &desired.own else { return Ok(()) };
     observed.nft = nft::observed_table(&mut kernel.netfilter, &own.nft)?;
     observed.forward_chains = forward_chains(&mut kernel.netfilter)?;
+    observed.obstacles = obstacles::chains(&mut kernel.netfilter, &observed.forward_chains)?;
+    observed.obstacles.extend(obstacles::legacy()?);
+    observed.obstacles.extend(obstacles::links(&kernel.sysctls, observed, settings.pod_bridge())?);
     Ok(())
 }

@@ -6,14 +6,15 @@ mod reclaim;
 mod restore;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
-use attachment::{Entry, NetworkName, Store, networks};
+use attachment::{Entry, NetworkName, State, Store, networks};
 use kernel::link;
 use link_name::LinkName;
-use node_network::observed::{LinkKind, ObservedNode};
+use node_network::observed::{LinkKind, ObservedLink, ObservedNode};
+use node_network::{Family, PerFamily};
 
 pub(crate) use bridge::restore_bridges;
 pub(crate) use reclaim::{GRACE_SECONDS, reclaim};
@@ -53,6 +54,28 @@ impl Records {
     pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
         let allocations = self.entries.iter().flat_map(|(_, entry)| &entry.record.addresses);
         allocations.map(|allocation| allocation.address.addr()).collect()
+    }
+
+    /// For each family an attached pod's address, and the link by which its packets come in.
+    pub(crate) fn packet_origins(&self, observed: &ObservedNode) -> PerFamily<(IpAddr, u32)> {
+        let links: BTreeMap<&str, &ObservedLink> = observed
+            .links
+            .values()
+            .filter(|link| link.up && link.is_pod_link())
+            .map(|link| (link.name.as_str(), link))
+            .collect();
+        let mut origins = PerFamily::default();
+        for record in self.entries.iter().filter(|(_, e)| e.state == State::Attached).map(|(_, e)| &e.record)
+        {
+            let Some(link) = links.get(record.wiring.host_link.as_str()) else { continue };
+            for address in record.addresses.iter().map(|allocation| allocation.address.addr()) {
+                origins.insert(Family::of(address), (address, link.master.unwrap_or(link.index)));
+            }
+            if Family::BOTH.iter().all(|family| origins.get(*family).is_some()) {
+                break;
+            }
+        }
+        origins
     }
 
     /// Records whose link this node does not have (any more).

@@ -9,13 +9,15 @@ use ipnet::IpNet;
 use kernel::KernelError;
 use node_network::cluster::ClusterSnapshot;
 use node_network::desired::{DesiredInputs, PluginPaths, desired};
-use node_network::plan::{PeerReport, PeerState, PlanDocument, RouteChange, judge_effective};
+use node_network::plan::{
+    PeerReport, PeerState, PlanDocument, RouteChange, judge_effective, judge_effective_for_pods,
+};
 use node_network::{Change, Condition, NodeName, PerFamily, Plan, Settings, Severity};
 
 use crate::apply::{Applied, apply};
 use crate::atomic_file::{self, FileError};
 use crate::foreign_changes::ForeignChanges;
-use crate::observe::{Kernel, ObserveError, look_up, observe_for_plan, observe_node};
+use crate::observe::{Kernel, ObserveError, look_up, look_up_for_pod, observe_for_plan, observe_node};
 use crate::paths::Paths;
 use crate::pods::{self, PodsReport, Records};
 use crate::source::Reading;
@@ -136,7 +138,7 @@ impl Reconciler {
         });
         // What the beginning of a file does not list may stand in the rest.
         desired.may_delete &= whole;
-        observe_for_plan(&mut self.kernel, &desired, observed)?;
+        observe_for_plan(&mut self.kernel, &desired, observed, &self.settings)?;
         Ok((node_network::plan(&desired, observed, &self.settings), desired.internal_ips))
     }
 
@@ -163,7 +165,8 @@ impl Reconciler {
             let noted = self.note_conflist(&plan, &observed, &mut foreign);
             report.pods_problems.extend(noted.err().map(|error| error.to_string()));
             report.applied = apply(&plan, &mut self.kernel, &mut foreign, &self.settings, &self.paths);
-            report.conditions = self.judge(&mut plan, &report.applied);
+            let origins = records.packet_origins(&observed);
+            report.conditions = self.judge(&mut plan, &report.applied, &origins);
             report.peers = plan.peers;
             report.pods_problems.extend(self.remove_former_conflists(&mut foreign));
         }
@@ -175,7 +178,12 @@ impl Reconciler {
     }
 
     /// The plan's conditions, and after it was applied: routes that are installed and not used.
-    fn judge(&mut self, plan: &mut Plan, applied: &Applied) -> Vec<Condition> {
+    fn judge(
+        &mut self,
+        plan: &mut Plan,
+        applied: &Applied,
+        pods: &PerFamily<(std::net::IpAddr, u32)>,
+    ) -> Vec<Condition> {
         // A route that could not be installed has its own failure.
         let failed = failed_routes(plan, applied);
         for peer in &mut plan.peers {
@@ -186,6 +194,10 @@ impl Reconciler {
         let mut conditions = plan.conditions.clone();
         let socket = &mut self.kernel.route;
         conditions.extend(judge_effective(&mut plan.peers, |address| look_up(socket, address)));
+        conditions.extend(judge_effective_for_pods(&mut plan.peers, |address| {
+            let origin = pods.get(node_network::Family::of(address))?;
+            Some((origin.0, look_up_for_pod(socket, address, *origin)?))
+        }));
         conditions
     }
 

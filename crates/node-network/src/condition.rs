@@ -255,9 +255,43 @@ pub enum Condition {
         /// Its path.
         sysctl: String,
     },
+    /// Somebody's chain drops what it does not know.
+    #[error(
+        "chain `{chain}` of table `{table}` ({family}) drops or rejects {filtered} and nothing in it accepts: make sure that it accepts packets from and to {prefixes}"
+    )]
+    ForeignChainMayDrop {
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The family.
+        family: Family,
+        /// Which packets it filters.
+        filtered: &'static str,
+        /// The pods.
+        prefixes: String,
+    },
+    /// iptables-legacy drops pods' packets.
+    #[error(
+        "chain `FORWARD` of iptables-legacy ({family}) drops what is forwarded, and is not ours to change: run `{commands}`"
+    )]
+    LegacyForwardDrops {
+        /// The family.
+        family: Family,
+        /// What is to be run.
+        commands: String,
+    },
+    /// A link does not forward although its family does.
+    #[error(
+        "sysctl {sysctl} is 0, so that packets that come in by that link are not forwarded: set it to 1, where systemd-networkd keeps it by IPv4Forwarding=yes"
+    )]
+    LinkNotForwarding {
+        /// Its path.
+        sysctl: String,
+    },
     /// Somebody's chain drops pods' packets.
     #[error(
-        "chain `{chain}` of table `{table}` ({family}) drops by policy what is forwarded, and is not ours to change: accept packets from and to {prefixes} there"
+        "chain `{chain}` of table `{table}` ({family}) drops what is forwarded, and is not ours to change: accept packets from and to {prefixes} there"
     )]
     ForeignChainDrops {
         /// The table.
@@ -323,6 +357,8 @@ impl Condition {
             | Self::InternalIpNotLocal { .. }
             | Self::InternalIpNotUsable { .. }
             | Self::MultipathClash { .. }
+            | Self::ForeignChainMayDrop { .. }
+            | Self::LinkNotForwarding { .. }
             | Self::NoNextHop { held: true, .. } => Severity::Warning,
             _ => Severity::Error,
         }
@@ -354,6 +390,9 @@ impl Condition {
             Self::RouteShadowed { .. } => "route-shadowed",
             Self::RouteNotEffective { .. } => "route-not-effective",
             Self::SysctlUnreadable { .. } => "sysctl-unreadable",
+            Self::ForeignChainMayDrop { .. } => "foreign-chain-may-drop",
+            Self::LegacyForwardDrops { .. } => "legacy-forward-drops",
+            Self::LinkNotForwarding { .. } => "link-not-forwarding",
             Self::ForeignChainDrops { .. } => "foreign-chain-drops",
             Self::InternalIpNotUsable { .. } => "internal-ip-not-usable",
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",

@@ -3,6 +3,7 @@
 mod filter;
 mod link;
 mod nft;
+mod obstacle;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 pub use filter::{ChainPosition, ForwardChain, ObservedAccept};
 pub use link::{LinkKind, ObservedAddress, ObservedLink};
 pub use nft::ObservedNftTable;
+pub use obstacle::{Obstacle, ObstacleHook};
 pub use route::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind};
 
 use crate::desired::Sysctl;
@@ -33,6 +35,8 @@ pub struct ObservedNode {
     pub nft: Option<ObservedNftTable>,
     /// Others' chains at the forward hook.
     pub forward_chains: Vec<ForwardChain>,
+    /// What else may stand in the way of pods' packets.
+    pub obstacles: Vec<Obstacle>,
     /// The conflist's bytes.
     pub conflist: Option<Vec<u8>>,
     /// The file whose existence lets the plugin's STATUS succeed.

@@ -4,6 +4,7 @@ mod change;
 mod document;
 mod forward_rules;
 mod nft;
+mod obstacles;
 mod routes;
 mod sysctls;
 
@@ -17,6 +18,7 @@ pub use forward_rules::{ForwardRuleChange, ForwardRulePlace};
 pub use nft::{ElementChange, NftChange};
 pub use routes::{
     InstalledRoute, PeerReport, PeerState, RouteChange, WantedLeg, WantedRoute, judge_effective,
+    judge_effective_for_pods,
 };
 pub use sysctls::SysctlChange;
 

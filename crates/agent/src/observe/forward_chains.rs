@@ -76,6 +76,7 @@ fn forward_chain(
     };
     if owned_by_iptables {
         let own = rules(socket, &chain.table, Some(&chain.name))?;
+        observed.drops_by_policy |= own.iter().any(ObservedRule::refuses_everything);
         observed.docker_user = own.iter().any(jumps_to_docker_user);
         observed.accepts = accepts(&chain.table, ChainPosition::Forward, &own);
         if observed.docker_user {

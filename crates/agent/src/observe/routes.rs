@@ -67,15 +67,28 @@ pub(super) fn look_up_next_hops(socket: &mut Socket, desired: &DesiredNode) -> B
 
 /// The route that wins for one address.
 pub(crate) fn look_up(socket: &mut Socket, address: IpAddr) -> FibLookup {
-    match route::look_up(socket, address, None) {
-        Ok(found) => Ok(FibMatch {
-            dst: found.destination,
-            table: found.table,
-            protocol: found.protocol,
-            kind: kind(found.kind),
-            metric: found.metric,
-            legs: found.hops.iter().map(leg).collect(),
-        }),
-        Err(error) => Err(error.to_string()),
+    route::look_up(socket, address, None).map(|found| fib_match(&found)).map_err(|error| error.to_string())
+}
+
+/// The route that wins for a packet of `pod` that comes in by the link `index`; none where that link is gone.
+pub(crate) fn look_up_for_pod(
+    socket: &mut Socket,
+    address: IpAddr,
+    (pod, index): (IpAddr, u32),
+) -> Option<FibLookup> {
+    match route::look_up_forwarded(socket, address, pod, index) {
+        Err(error) if error.errno == rustix::io::Errno::NODEV => None,
+        other => Some(other.map(|found| fib_match(&found)).map_err(|error| error.to_string())),
+    }
+}
+
+fn fib_match(found: &Route) -> FibMatch {
+    FibMatch {
+        dst: found.destination,
+        table: found.table,
+        protocol: found.protocol,
+        kind: kind(found.kind),
+        metric: found.metric,
+        legs: found.hops.iter().map(leg).collect(),
     }
 }

@@ -12,7 +12,7 @@ pub struct ForwardChain {
     pub table: String,
     /// Its own name.
     pub chain: String,
-    /// Its policy is drop.
+    /// Its policy is drop; of a chain that iptables owns, also that a rule in it drops or rejects everything.
     pub drops_by_policy: bool,
     /// iptables owns it: it is `FORWARD` of `ip filter` or `ip6 filter`. In others we never write.
     pub owned_by_iptables: bool,

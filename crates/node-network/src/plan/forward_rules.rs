@@ -1,4 +1,4 @@
-//! Accept rules in iptables' FORWARD chains that drop by policy. They consist of what iptables can decode, so that a
+//! Accept rules in iptables' FORWARD chains that drop what nothing accepts. They consist of what iptables can decode, so that a
 //! save and restore by somebody else keeps their meaning.
 
 use crate::condition::Condition;
@@ -43,6 +43,7 @@ pub(super) fn plan_rules(
     observed: &ObservedNode,
     conditions: &mut Vec<Condition>,
 ) -> Vec<ForwardRuleChange> {
+    conditions.extend(super::obstacles::conditions(own, &observed.obstacles));
     let mut inserts = Vec::new();
     let mut removals = Vec::new();
     for chain in &observed.forward_chains {

@@ -375,21 +375,55 @@ pub fn judge_effective(
 ) -> Vec<Condition> {
     let mut conditions = Vec::new();
     for peer in peers.iter_mut().filter(|peer| peer.state == PeerState::Routed) {
-        // Not the first address: that is often an anycast address or a gateway.
-        let probed = peer.pod_cidr.hosts().nth(1).unwrap_or(peer.pod_cidr.addr());
-        let winner = match look_up(probed) {
-            Ok(found) if found.protocol == crate::NODE_ROUTE_PROTOCOL && found.dst == peer.pod_cidr => {
-                continue;
-            }
-            // A pod from before this node's CIDR changed; its own route rightly wins.
-            Ok(found) if found.protocol == crate::POD_ROUTE_PROTOCOL => continue,
-            Ok(found) => format!("{} of protocol {} in table {}", found.dst, found.protocol, found.table),
-            Err(error) => error,
-        };
+        let probed = probe_of(peer.pod_cidr);
+        let Some(winner) = other_winner(peer, look_up(probed)) else { continue };
         peer.state = PeerState::Shadowed;
         conditions.push(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner });
     }
     conditions
+}
+
+/// How many peers of a family are also looked up as a pod's packet would be: a policy rule rarely spares one of them.
+const LOOKED_UP_FOR_PODS: usize = 16;
+
+/// Judges the same by a pod's packets: rules may choose by source and incoming link. `look_up` answers with the pod
+/// that asked, and nothing where there is none.
+pub fn judge_effective_for_pods(
+    peers: &mut [PeerReport],
+    mut look_up: impl FnMut(IpAddr) -> Option<(IpAddr, FibLookup)>,
+) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    for family in Family::BOTH {
+        let of_family = peers
+            .iter_mut()
+            .filter(|peer| peer.state == PeerState::Routed && Family::of_net(&peer.pod_cidr) == family);
+        for peer in of_family.take(LOOKED_UP_FOR_PODS) {
+            let probed = probe_of(peer.pod_cidr);
+            let Some((pod, found)) = look_up(probed) else { break };
+            if let Some(winner) = other_winner(peer, found) {
+                peer.state = PeerState::Shadowed;
+                let winner = format!("{winner}, for packets of pod {pod}");
+                conditions.push(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner });
+            }
+        }
+    }
+    conditions
+}
+
+/// Not the first address: that is often an anycast address or a gateway.
+fn probe_of(pod_cidr: IpNet) -> IpAddr {
+    pod_cidr.hosts().nth(1).unwrap_or(pod_cidr.addr())
+}
+
+/// What wins in the place of our route.
+fn other_winner(peer: &PeerReport, found: FibLookup) -> Option<String> {
+    match found {
+        Ok(found) if found.protocol == crate::NODE_ROUTE_PROTOCOL && found.dst == peer.pod_cidr => None,
+        // A pod from before this node's CIDR changed; its own route rightly wins.
+        Ok(found) if found.protocol == crate::POD_ROUTE_PROTOCOL => None,
+        Ok(found) => Some(format!("{} of protocol {} in table {}", found.dst, found.protocol, found.table)),
+        Err(error) => Some(error),
+    }
 }
 
 #[cfg(test)]

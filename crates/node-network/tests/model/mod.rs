@@ -360,7 +360,18 @@ fn any_observed() -> impl Strategy<Value = ObservedNode> {
             }
             let forward_chains = [chains.0, chains.1].into_iter().flatten().collect();
             let links = links();
-            ObservedNode { links, routes, next_hops, sysctls, nft, forward_chains, conflist, ready_file }
+            let obstacles = Vec::new();
+            ObservedNode {
+                links,
+                routes,
+                next_hops,
+                sysctls,
+                nft,
+                forward_chains,
+                obstacles,
+                conflist,
+                ready_file,
+            }
         },
     )
 }
