@@ -339,9 +339,11 @@ impl<'a> Planner<'a> {
 /// A node that cannot be told may hold this destination; one that overlaps what a known node holds, it may not.
 fn may_be_somebodys(dst: &IpNet, desired: &DesiredNode) -> bool {
     let own = desired.own.iter().flat_map(|own| own.pod_cidrs.values());
+    // What is only held may be as stale as this.
+    let routed = desired.routes.iter().filter(|(_, route)| !matches!(route, DesiredRoute::Hold { .. }));
     let refused = || desired.refused.iter().any(|(_, cidr)| cidr == dst);
     desired.kept_orphans.contains(&Family::of_net(dst))
-        && !own.chain(desired.routes.keys()).any(|known| overlaps(known, dst))
+        && !own.chain(routed.map(|(cidr, _)| cidr)).any(|known| overlaps(known, dst))
         && !refused()
 }
 
