@@ -361,3 +361,46 @@ fn an_sctp_association_is_led_to_the_pod() {
         }
     }
 }
+
+#[test]
+fn a_dead_pods_other_ports_are_closed_when_one_of_them_is_taken_over() {
+    let node = Node::enter();
+    let _router = uplink(1500);
+    let port = |host_port| json!({"hostPort": host_port, "containerPort": 80, "protocol": "tcp"});
+    let dead = Pod::new("dead");
+    add(&dead, &conf(&node, "ptp", &json!([port(8080), port(8081)])));
+    drop_links();
+    let heir = Pod::new("heir");
+    add(&heir, &conf(&node, "ptp", &json!([port(8080)])));
+    let open = open_host_ports();
+    assert!(open.iter().any(|line| line.contains("8080")), "{open:?}");
+    assert!(!open.iter().any(|line| line.contains("8081")), "{open:?}");
+}
+
+#[test]
+fn a_full_range_takes_back_what_the_dead_hold_with_all_that_hangs_on_it() {
+    let node = Node::enter();
+    let _router = uplink(1500);
+    let mapping = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+    let mut conf = conf(&node, "ptp", &mapping);
+    conf["ipam"]["ranges"] = json!([[{"subnet": "10.244.1.0/30"}]]);
+    let dead = Pod::new("dead");
+    let held = addresses_of(&add(&dead, &conf));
+    drop_links();
+    conf["runtimeConfig"] = json!({});
+    let heir = Pod::new("heir");
+    assert_eq!(addresses_of(&add(&heir, &conf)), held);
+    assert_eq!(open_host_ports(), Vec::<String>::new());
+    let (code, _) = Call::about("ADD", &Pod::new("late"), &conf).run().error();
+    assert_eq!(code, 100, "the living keep what they have");
+}
+
+/// As when a pod's namespace dies and nobody runs DEL.
+fn drop_links() {
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    for found in kernel::link::dump(&mut socket).unwrap() {
+        if found.name.starts_with("hgw") {
+            change(|batch, _| kernel::link::delete(batch, found.index));
+        }
+    }
+}

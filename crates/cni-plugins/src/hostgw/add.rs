@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use attachment::{Attachment, Netns, NetworkName, Record, Request, Reservation, State, Store};
+use attachment::{Netns, Record, Request, Reservation, ReserveError, Store};
 use cni_spec::{AttachmentCall, CniError, ErrorCode, NetConf};
 use kernel::link;
 use kernel::netlink::{Protocol, Socket};
@@ -10,14 +10,13 @@ use std::path::PathBuf;
 
 use super::facts::{Namespaces, NodeFacts};
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
+use super::make_way::{self, link_is_gone};
 use crate::answer::Answer;
 use crate::bandwidth;
-use crate::failure::{
-    host_ports_failed, io_failed, kernel_refused, release_failed, reserve_failed, wiring_failed,
-};
+use crate::failure::{host_ports_failed, io_failed, kernel_refused, reserve_failed, wiring_failed};
 use crate::host_ports::{self as ports, Published};
 use crate::teardown::{Leftover, tear_down};
-use crate::wiring::{Wired, WiringError, attach, delete_link, host_link_name};
+use crate::wiring::{Wired, WiringError, attach, delete_link};
 
 /// Attaches a pod, and answers with the result.
 pub(crate) fn add(
@@ -31,7 +30,7 @@ pub(crate) fn add(
     let facts = NodeFacts::gather(conf, &mut host, answer)?;
     let store = Store::open(&conf.ipam.data_dir, network)
         .map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))?;
-    clear_what_died(&store, attachment, &mut host)?;
+    make_way::for_attachment(&store, attachment, &mut host)?;
 
     let wanted_ports = host_ports(conf);
     ports::refuse_listened(&wanted_ports, &facts.listened_at(conf), conf.host_port_listener_check, answer)?;
@@ -58,14 +57,21 @@ pub(crate) fn add(
         range_sets: &ranges(conf)?,
         requested: &conf.requested_ips(&call.args),
         host_ports: &wanted_ports,
-        link_is_gone: &|other, record| link_is_gone(network, other, record),
+        // What the dead hold is cleared here, with all that hangs on it; the store would only free the names.
+        link_is_gone: &|_, _| false,
     };
+    make_way::for_names(&store, &request, &mut host);
     let mut intent = None;
-    let reservation = store
-        .reserve(&request, now(), |allocations| {
+    let mut reserve = || {
+        store.reserve(&request, now(), |allocations| {
             surroundings.record(intent.insert(surroundings.intend(allocations)))
         })
-        .map_err(|error| reserve_failed(&error))?;
+    };
+    let reservation = match reserve() {
+        Err(ReserveError::Exhausted { .. }) if make_way::for_anybody(&store, &mut host) => reserve(),
+        other => other,
+    }
+    .map_err(|error| reserve_failed(&error))?;
     let Some(intent) = intent else {
         return Err(CniError::new(ErrorCode::Internal, "the reservation asked for no wiring"));
     };
@@ -120,33 +126,6 @@ fn wire(
     }
 }
 
-/// An earlier ADD for this attachment that was killed, or whose pod is gone, is removed whole. One that succeeded and
-/// lives is an error (CNI spec, section 2, "ADD").
-fn clear_what_died(store: &Store, attachment: &Attachment, host: &mut Socket) -> Result<(), CniError> {
-    // Without a record, which is nearly always, there is no need of the lock.
-    if let Ok(None) = store.lookup(attachment) {
-        return Ok(());
-    }
-    let Some(detachment) = store.detach(attachment).map_err(|error| release_failed(&error))? else {
-        return Ok(());
-    };
-    // Judged only now that it is in our hands: a moment ago, another ADD may have been about to succeed.
-    if let Some(entry) = detachment.entry()
-        && entry.state == State::Attached
-        && !link_is_gone(store.network(), attachment, Some(&entry.record))
-    {
-        return Err(CniError::new(
-            ErrorCode::AttachmentExists,
-            format!(
-                "attachment {attachment} of network `{}` exists already: run DEL for it first",
-                store.network()
-            ),
-        ));
-    }
-    tear_down(Leftover::of(store.network(), attachment, detachment.entry()), host)?;
-    detachment.release().map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))
-}
-
 /// Takes back all that was made; what cannot be taken back keeps its record, so that DEL or the agent finds it.
 fn undo(cause: CniError, reservation: Reservation<'_>, host: &mut Socket) -> CniError {
     let record = reservation.record();
@@ -167,18 +146,6 @@ fn undo(cause: CniError, reservation: Reservation<'_>, host: &mut Socket) -> Cni
             cause.with_details(details.trim_start())
         }
     }
-}
-
-/// A living link on the node proves that its pod lives: the pair dies with the pod's namespace.
-pub(super) fn link_is_gone(network: &NetworkName, attachment: &Attachment, record: Option<&Record>) -> bool {
-    let name = match record {
-        Some(record) => record.wiring.host_link.clone(),
-        None => host_link_name(network, attachment),
-    };
-    // Not knowing is no proof.
-    Socket::open(Protocol::Route)
-        .and_then(|mut socket| link::by_name(&mut socket, name.as_str()))
-        .is_ok_and(|found| found.is_none())
 }
 
 /// Which boot of the node this is (`random(4)`).

@@ -6,6 +6,7 @@ mod del;
 mod facts;
 mod gc;
 mod intent;
+mod make_way;
 mod status;
 
 pub(crate) use add::add;
