@@ -82,6 +82,9 @@ impl AgentError {
     }
 }
 
+/// An agent that is just ending, or a child of its between fork and exec, may hold the lock a moment longer.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What keeps a second agent out for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct AgentLock {
@@ -100,10 +103,18 @@ impl AgentLock {
             File::options().create(true).truncate(false).write(true).open(&path)
         };
         let file = open().map_err(|source| FileError::new("open", &path, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(std::fs::TryLockError::WouldBlock) => Err(AgentError::AnotherAgent(path)),
-            Err(std::fs::TryLockError::Error(source)) => Err(FileError::new("lock", &path, source).into()),
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(std::fs::TryLockError::WouldBlock) => return Err(AgentError::AnotherAgent(path)),
+                Err(std::fs::TryLockError::Error(source)) => {
+                    return Err(FileError::new("lock", &path, source).into());
+                }
+            }
         }
     }
 }
