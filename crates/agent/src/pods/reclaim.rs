@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use attachment::{Attachment, NetworkName, Record, Store};
-use cni_plugins::wiring::{HOST_LINK_PREFIX, host_link_name};
+use cni_plugins::wiring::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, host_link_name};
 use kernel::link;
 use kernel::netlink::{Batch, Socket};
 
@@ -61,7 +61,9 @@ fn delete_stray_shaping_links(socket: &mut Socket, data_dir: &Path, report: &mut
         Ok(links) => links,
         Err(error) => return report.problems.push(error.to_string()),
     };
-    let ours = shaping.into_iter().filter(|link| link.name.len() == 15 && link.name.starts_with("hgi"));
+    let ours = shaping
+        .into_iter()
+        .filter(|link| link.name.len() == 15 && link.name.starts_with(SHAPING_LINK_PREFIX));
     let ours: Vec<_> = ours.collect();
     if ours.is_empty() {
         return;
@@ -76,7 +78,7 @@ fn delete_stray_shaping_links(socket: &mut Socket, data_dir: &Path, report: &mut
         })
         .collect();
     for stray in ours.into_iter().filter(|link| !recorded.contains(&link.name)) {
-        let pod_link = stray.name.replacen("hgi", HOST_LINK_PREFIX, 1);
+        let pod_link = stray.name.replacen(SHAPING_LINK_PREFIX, HOST_LINK_PREFIX, 1);
         if !matches!(link::by_name(socket, &pod_link), Ok(None)) {
             continue;
         }

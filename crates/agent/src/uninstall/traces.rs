@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cni_plugins::wiring::HOST_LINK_PREFIX;
+use cni_plugins::wiring::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, is_our_bridge_mac};
 use kernel::KernelError;
 use kernel::link::{self, Link};
 use kernel::netlink::Socket;
@@ -15,9 +15,6 @@ use node_network::{NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL};
 
 use crate::atomic_file;
 use crate::observe::FORWARD_RULE_COMMENT;
-
-/// The first bytes of the address that the plugin gives the bridges it makes.
-const BRIDGE_MAC: [u8; 2] = [0x0e, 0x58];
 /// A CNI configuration is a few kilobytes.
 const CONFLIST_MAX: u64 = 1 << 20;
 /// The plugin's name in a CNI configuration.
@@ -37,7 +34,7 @@ pub(super) fn pod_links(links: &[Link]) -> Vec<Link> {
 
 /// Links that shape what pods send. They outlive nobody and prove nobody's life.
 pub(super) fn shaping_links(links: &[Link]) -> Vec<Link> {
-    links.iter().filter(|link| is_of_a_pod(link, "hgi", "ifb")).cloned().collect()
+    links.iter().filter(|link| is_of_a_pod(link, SHAPING_LINK_PREFIX, "ifb")).cloned().collect()
 }
 
 /// A bridge that the plugin made, and the links that somebody has put into it.
@@ -49,9 +46,8 @@ pub(super) struct PodBridge {
 
 /// Bridges that the plugin made, whatever they are called.
 pub(super) fn pod_bridges(links: &[Link]) -> Vec<PodBridge> {
-    let ours = |link: &&Link| {
-        link.kind.as_deref() == Some("bridge") && link.mac.is_some_and(|mac| mac.starts_with(&BRIDGE_MAC))
-    };
+    let ours =
+        |link: &&Link| link.kind.as_deref() == Some("bridge") && link.mac.is_some_and(is_our_bridge_mac);
     let ports = |bridge: &Link| {
         let ports = links.iter().filter(|port| port.master == Some(bridge.index));
         ports.map(|port| port.name.clone()).collect()

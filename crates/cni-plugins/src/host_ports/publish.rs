@@ -10,7 +10,7 @@ use kernel::nftables::{Element, Existing, Family, Set, TableName, Transaction, e
 use rustix::io::Errno;
 
 use super::HostPortError;
-use super::table::{Placed, TABLE, elements_of, empty_table, number};
+use super::table::{Placed, TABLE, elements_of, empty_sets, empty_table, number};
 
 /// Whether a record's host ports are known to be in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ fn write(
     if placed.is_empty() {
         return;
     }
-    for set in &empty_table().sets {
+    for set in &empty_sets() {
         let elements: Vec<Element> = placed
             .iter()
             .filter(|placed| placed.set == set.name)
@@ -149,7 +149,7 @@ fn write(
 /// What the table holds in the sets that `placed` are of; nothing where there is no table.
 fn held(socket: &mut Socket, placed: &[Placed]) -> Result<Vec<Placed>, KernelError> {
     let mut found = Vec::new();
-    for set in empty_table().sets {
+    for set in empty_sets() {
         let Some(name) = placed.iter().map(|placed| placed.set).find(|name| *name == set.name) else {
             continue;
         };

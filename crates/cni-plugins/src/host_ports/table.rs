@@ -116,6 +116,11 @@ impl Names {
     }
 }
 
+/// The sets and maps of the table, without elements.
+pub(super) fn empty_sets() -> Vec<Set> {
+    V4.sets().into_iter().chain(V6.sets()).collect()
+}
+
 /// The table without host ports.
 #[must_use]
 pub fn empty_table() -> Table {
@@ -132,7 +137,7 @@ pub fn empty_table() -> Table {
     }
     hostports.extend(V4.destination_rules().into_iter().chain(V6.destination_rules()));
     let mut table = Table::new(Family::Inet, TABLE);
-    table.sets = V4.sets().into_iter().chain(V6.sets()).collect();
+    table.sets = empty_sets();
     table.chains = vec![
         Chain::regular("hostports", hostports),
         Chain::base("prerouting", nat(Hook::Prerouting, DESTINATION_PRIORITY), vec![local()]),

@@ -6,6 +6,8 @@ use link_name::LinkName;
 
 /// Every pod link on a node begins so.
 pub const HOST_LINK_PREFIX: &str = "hgw";
+/// Every link on which a pod's sending is shaped begins so.
+pub const SHAPING_LINK_PREFIX: &str = "hgi";
 
 /// What stands for 48 bits of a hash.
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -19,7 +21,7 @@ pub fn host_link_name(network: &NetworkName, attachment: &Attachment) -> LinkNam
 /// The link on which what a pod sends is shaped: `hgi` and the same digits as its link.
 #[must_use]
 pub fn shaping_link_name(network: &NetworkName, attachment: &Attachment) -> LinkName {
-    hashed("hgi", network, attachment)
+    hashed(SHAPING_LINK_PREFIX, network, attachment)
 }
 
 fn hashed(prefix: &str, network: &NetworkName, attachment: &Attachment) -> LinkName {
