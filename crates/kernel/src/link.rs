@@ -344,18 +344,6 @@ pub fn set_mac(batch: &mut Batch, index: u32, mac: Mac) {
         .attribute(IFLA_ADDRESS, &mac);
 }
 
-/// Renames a link.
-pub fn rename(batch: &mut Batch, index: u32, name: &LinkName) {
-    batch.message("rename a link", RTM_SETLINK, 0, &header(0, index, 0, 0)).text(IFLA_IFNAME, name.as_str());
-}
-
-/// Moves a link into another network namespace.
-pub fn set_netns(batch: &mut Batch, index: u32, netns: BorrowedFd<'_>) {
-    batch
-        .message("move a link to another namespace", RTM_SETLINK, 0, &header(0, index, 0, 0))
-        .attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
-}
-
 /// Lets a bridge port send a frame back to where it came from, or forbids it.
 pub fn set_hairpin(batch: &mut Batch, index: u32, hairpin: bool) {
     batch.message("set a bridge port's hairpin mode", RTM_SETLINK, 0, &header(AF_BRIDGE, index, 0, 0)).nest(

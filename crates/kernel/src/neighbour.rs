@@ -16,9 +16,6 @@ const NTF_PROXY: u8 = 0x08;
 
 /// `NUD_PERMANENT`: set by an administrator, never probed.
 pub const PERMANENT: u16 = 0x80;
-/// `NUD_REACHABLE`.
-pub const REACHABLE: u16 = 0x02;
-
 /// An entry of the neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {

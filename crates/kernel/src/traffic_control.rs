@@ -5,7 +5,6 @@ use crate::KernelError;
 use crate::netlink::{Attributes, Batch, CREATE, EXCL, REPLACE, Socket};
 
 const RTM_NEWQDISC: u16 = 36;
-const RTM_DELQDISC: u16 = 37;
 const RTM_GETQDISC: u16 = 38;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_GETTFILTER: u16 = 46;
@@ -56,15 +55,6 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A bucket in which nothing waits for longer than `latency_ms` milliseconds beyond the burst, as `tc` and the
-    /// reference bandwidth plugin (with 25 ms) compute it.
-    #[must_use]
-    pub fn with_latency(rate: u64, burst: u32, latency_ms: u32) -> Self {
-        let waiting = u128::from(rate) * u128::from(latency_ms) / 1000;
-        let limit = u32::try_from(waiting.saturating_add(u128::from(burst))).unwrap_or(u32::MAX);
-        Self { rate, burst, limit }
-    }
-
     /// The time that the burst takes at this rate, in ticks.
     fn buffer(&self) -> u32 {
         let nanoseconds = u128::from(self.burst) * 1_000_000_000 / u128::from(self.rate.max(1));
@@ -207,17 +197,6 @@ pub fn redirect_ingress(batch: &mut Batch, index: u32, to: u32) {
         });
 }
 
-/// Takes away what shapes a link's outgoing packets; the kernel's default takes its place.
-pub fn delete_root(batch: &mut Batch, index: u32) {
-    batch.message("delete a root qdisc", RTM_DELQDISC, 0, &header(index, 0, ROOT, 0));
-}
-
-/// Takes away the ingress qdisc, and with it every filter on it.
-pub fn delete_ingress(batch: &mut Batch, index: u32) {
-    let header = header(index, INGRESS_HANDLE, INGRESS, 0);
-    batch.message("delete an ingress qdisc", RTM_DELQDISC, 0, &header);
-}
-
 /// The queueing disciplines of a link.
 pub fn qdiscs(socket: &mut Socket, index: u32) -> Result<Vec<Qdisc>, KernelError> {
     let mut request = Batch::new();
@@ -264,17 +243,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_bucket_is_computed_as_the_reference_plugin_computes_it() {
-        // 1 Mbit/s and 100 kbit of burst: limit = rate * 25 ms + burst, buffer = burst / rate in ticks of 64 ns.
-        let bucket = TokenBucket::with_latency(125_000, 12_500, 25);
-        assert_eq!(bucket.limit, 3125 + 12_500);
+    fn the_buffer_is_the_bursts_time_in_ticks() {
+        // 1 Mbit/s and 100 kbit of burst take 100 ms, in ticks of 64 ns.
+        let bucket = TokenBucket { rate: 125_000, burst: 12_500, limit: 15_625 };
         assert_eq!(bucket.buffer(), 1_562_500);
     }
 
     #[test]
     fn no_rate_or_burst_is_too_large_or_too_small_to_be_written() {
         for (rate, burst) in [(0, 0), (1, u32::MAX), (u64::MAX, u32::MAX), (u64::MAX, 0)] {
-            let bucket = TokenBucket::with_latency(rate, burst, u32::MAX);
+            let bucket = TokenBucket { rate, burst, limit: u32::MAX };
             let mut batch = Batch::new();
             set_token_bucket(&mut batch, 1, &bucket);
             assert_eq!(batch.len(), 1);
@@ -283,8 +261,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(rate in 1000u64..1 << 40, burst in 1500u32..1 << 20) {
-            let bucket = TokenBucket::with_latency(rate, burst, 25);
+        fn what_is_written_is_read_back(rate in 1000u64..1 << 40, burst in 1500u32..1 << 20, limit: u32) {
+            let bucket = TokenBucket { rate, burst, limit };
             let mut batch = Batch::new();
             set_token_bucket(&mut batch, 7, &bucket);
             let read = Qdisc::parse(&batch.bytes()[16..]).unwrap();

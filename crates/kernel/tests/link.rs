@@ -104,25 +104,17 @@ fn a_link_without_automatic_link_local_gets_none_when_it_comes_up() {
 }
 
 #[test]
-fn a_link_is_renamed_resized_readdressed_and_moved() {
+fn a_link_is_resized_and_readdressed() {
     enter_fresh_netns();
     let mut socket = route_socket();
     let (one, _) = veth_pair(&mut socket, "one", "other");
     apply(&mut socket, |batch| {
         link::set_down(batch, one);
-        link::rename(batch, one, &name("first"));
         link::set_mtu(batch, one, 1280);
         link::set_mac(batch, one, HOST_MAC);
     });
     let changed = link::by_index(&mut socket, one).unwrap().unwrap();
-    assert_eq!(
-        (changed.name.as_str(), changed.mtu, changed.mac, changed.is_up()),
-        ("first", 1280, Some(HOST_MAC), false)
-    );
-    let pod = another_netns();
-    apply(&mut socket, |batch| link::set_netns(batch, one, pod.as_fd()));
-    assert_eq!(link::by_name(&mut socket, "first").unwrap(), None);
-    assert!(pod.run(|| link::by_name(&mut route_socket(), "first").unwrap().is_some()).unwrap());
+    assert_eq!((changed.mtu, changed.mac, changed.is_up()), (1280, Some(HOST_MAC), false));
 }
 
 #[test]

@@ -46,6 +46,23 @@ fn shown(name: &str) -> String {
     shown
 }
 
+/// Three lower-case letters with which the names of a family of links begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix(&'static str);
+
+impl Prefix {
+    /// For constants: a text that is no such prefix does not compile there.
+    #[must_use]
+    pub const fn new(text: &'static str) -> Self {
+        let bytes = text.as_bytes();
+        assert!(bytes.len() == 3, "a prefix has three letters");
+        assert!(
+            bytes[0].is_ascii_lowercase() && bytes[1].is_ascii_lowercase() && bytes[2].is_ascii_lowercase()
+        );
+        Self(text)
+    }
+}
+
 impl LinkName {
     /// Checks `name` as the kernel would, and refuses control and non-ASCII characters besides.
     pub fn new(name: impl Into<String>) -> Result<Self, LinkNameError> {
@@ -65,6 +82,17 @@ impl LinkName {
             return Err(LinkNameError::BadCharacter { name, found });
         }
         Ok(Self(name))
+    }
+
+    /// A family's prefix and the low 48 bits of `number` as 12 hexadecimal digits, the lowest first: 15 bytes that need
+    /// no check.
+    #[must_use]
+    pub fn numbered(prefix: Prefix, number: u64) -> Self {
+        let mut name = String::with_capacity(MAX_LEN);
+        name.push_str(prefix.0);
+        let digits = (0..12).filter_map(|digit| char::from_digit((number >> (4 * digit) & 0xf) as u32, 16));
+        name.extend(digits);
+        Self(name)
     }
 
     /// The name as text.
@@ -130,6 +158,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_number_makes_a_name_that_passes_the_check(number: u64) {
+            const PREFIX: Prefix = Prefix::new("hgw");
+            let name = LinkName::numbered(PREFIX, number);
+            prop_assert_eq!(LinkName::new(name.as_str()), Ok(name.clone()));
+            let digits: String = format!("{number:016x}").chars().rev().take(12).collect();
+            prop_assert_eq!(name.as_str(), format!("hgw{digits}"));
+        }
+
         #[test]
         fn what_is_accepted_survives_a_round_trip(name in ".{0,20}") {
             if let Ok(accepted) = LinkName::new(name.clone()) {

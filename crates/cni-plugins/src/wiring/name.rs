@@ -2,42 +2,36 @@
 //! attachment, with or without a record.
 
 use attachment::{Attachment, NetworkName};
-use link_name::LinkName;
+use link_name::{LinkName, Prefix};
 
 /// Every pod link on a node begins so.
 pub const HOST_LINK_PREFIX: &str = "hgw";
 /// Every link on which a pod's sending is shaped begins so.
 pub const SHAPING_LINK_PREFIX: &str = "hgi";
 
-/// What stands for 48 bits of a hash.
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+const HOST: Prefix = Prefix::new(HOST_LINK_PREFIX);
+const SHAPING: Prefix = Prefix::new(SHAPING_LINK_PREFIX);
 
 /// `hgw` and 12 hexadecimal digits.
 #[must_use]
 pub fn host_link_name(network: &NetworkName, attachment: &Attachment) -> LinkName {
-    hashed(HOST_LINK_PREFIX, network, attachment)
+    hashed(HOST, network, attachment)
 }
 
 /// The link on which what a pod sends is shaped: `hgi` and the same digits as its link.
 #[must_use]
 pub fn shaping_link_name(network: &NetworkName, attachment: &Attachment) -> LinkName {
-    hashed(SHAPING_LINK_PREFIX, network, attachment)
+    hashed(SHAPING, network, attachment)
 }
 
-fn hashed(prefix: &str, network: &NetworkName, attachment: &Attachment) -> LinkName {
+fn hashed(prefix: Prefix, network: &NetworkName, attachment: &Attachment) -> LinkName {
     let text = [network.as_str(), "\0", attachment.container_id(), ":", attachment.ifname().as_str()];
     let mut hash = text.iter().flat_map(|part| part.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     // FNV-1a's low bits alone tell little of the last bytes.
     hash ^= hash >> 32;
-    let mut name = String::with_capacity(link_name::MAX_LEN);
-    name.push_str(prefix);
-    for nibble in 0..12 {
-        name.push(char::from(DIGITS[(hash >> (4 * nibble) & 0xf) as usize]));
-    }
-    // Always 15 letters and digits: what the type checks holds here.
-    LinkName::new(name).unwrap_or_else(|_| unreachable!("15 letters and digits are a link name"))
+    LinkName::numbered(prefix, hash)
 }
 
 #[cfg(test)]

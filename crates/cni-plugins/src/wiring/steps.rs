@@ -27,8 +27,6 @@ pub enum Step {
     Route(Route),
     /// A neighbour whose Ethernet address we know.
     Neighbour(IpAddr, Mac),
-    /// The loopback link up as well.
-    LoopbackUp,
     /// This bridge port may send a frame back to where it came from.
     Hairpin,
     /// Makes the kernel finish what "up" began, see [`link::request`].
@@ -54,7 +52,6 @@ impl Step {
                 route::add(batch, &route);
             }
             Self::Neighbour(ip, mac) => neighbour::set_permanent(batch, index, *ip, *mac),
-            Self::LoopbackUp => link::set_up(batch, LOOPBACK_INDEX),
             Self::Hairpin => link::set_hairpin(batch, index, true),
             Self::Settle => link::request(batch, index),
         }
@@ -79,9 +76,6 @@ pub(super) fn enable_ipv6(link: &LinkName) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Every network namespace is born with its loopback link as number 1.
-const LOOPBACK_INDEX: u32 = 1;
-
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,7 +95,6 @@ impl fmt::Display for Step {
             Self::Neighbour(ip, [a, b, c, d, e, g]) => {
                 write!(f, "add permanent neighbour {ip} at {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
             }
-            Self::LoopbackUp => f.write_str("set the loopback link up"),
             Self::Hairpin => f.write_str("let the port send frames back"),
             Self::Settle => f.write_str("look the link up again"),
         }

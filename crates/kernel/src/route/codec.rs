@@ -1,26 +1,20 @@
-//! Routes: list, add, replace and delete by their whole key, and ask which one wins (`linux/rtnetlink.h`).
+//! A route as bytes: `struct rtmsg` and its attributes, both ways.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use rustix::io::Errno;
+use ipnet::IpNet;
 
-use crate::KernelError;
-use crate::netlink::{Attributes, Batch, CREATE, EXCL, Message, REPLACE, Socket};
+use super::{Hop, ONLINK, Route, RouteKind};
+use crate::netlink::{Attributes, Message};
 
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
-
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
-const RTA_TABLE: u16 = 15;
+pub(super) const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_NH_ID: u16 = 30;
 const RTAX_MTU: u16 = 2;
@@ -28,34 +22,6 @@ const RTAX_ADVMSS: u16 = 8;
 
 /// `RTM_F_CLONED`: an exception that the kernel cached, no route of anybody's.
 const CLONED: u32 = 0x200;
-/// `RTM_F_FIB_MATCH`: a look-up answers with the route itself.
-const FIB_MATCH: u32 = 0x2000;
-/// `RTNH_F_ONLINK`: trust that the gateway is on the link.
-pub const ONLINK: u32 = 4;
-/// `RTNH_F_DEAD`: the link is gone or down.
-pub const DEAD: u32 = 1;
-/// `RTNH_F_LINKDOWN`: there is no carrier.
-pub const LINKDOWN: u32 = 16;
-
-/// The main routing table.
-pub const TABLE_MAIN: u32 = 254;
-/// The table of local addresses.
-pub const TABLE_LOCAL: u32 = 255;
-
-/// `RTN_…`: what a route does with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RouteKind {
-    /// Sends it on.
-    Unicast,
-    /// Delivers it here.
-    Local,
-    /// Drops it and says "unreachable".
-    Unreachable,
-    /// Drops it silently.
-    Blackhole,
-    /// Any other kind, by number.
-    Other(u8),
-}
 
 impl RouteKind {
     fn number(self) -> u8 {
@@ -79,68 +45,7 @@ impl RouteKind {
     }
 }
 
-/// One way that a route goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Hop {
-    /// The router; none where the destination is on the link. It may be of the other family (RFC 5549).
-    pub gateway: Option<IpAddr>,
-    /// The outgoing link.
-    pub index: Option<u32>,
-    /// `RTNH_F_…` flags.
-    pub flags: u32,
-    /// Weight less one.
-    pub weight: u8,
-}
-
-/// A route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Where to.
-    pub destination: IpNet,
-    /// In which table.
-    pub table: u32,
-    /// Who put it there (`RTPROT_…`).
-    pub protocol: u8,
-    /// What it does.
-    pub kind: RouteKind,
-    /// `RT_SCOPE_…`: 0 global, 253 link, 254 host.
-    pub scope: u8,
-    /// Type of service that it is for.
-    pub tos: u8,
-    /// Lower wins. IPv6 routes without one are given 1024 by the kernel.
-    pub metric: u32,
-    /// Source address for packets of this host.
-    pub source: Option<IpAddr>,
-    /// The ways; several are multipath.
-    pub hops: Vec<Hop>,
-    /// A nexthop object (`RTA_NH_ID`) stands in the place of hops.
-    pub nexthop_id: Option<u32>,
-    /// MTU that the route sets.
-    pub mtu: Option<u32>,
-    /// Maximum segment size that TCP announces over it.
-    pub advmss: Option<u32>,
-}
-
 impl Route {
-    /// A unicast route in the main table, of protocol `boot`, without a hop yet.
-    #[must_use]
-    pub fn to(destination: IpNet) -> Self {
-        Self {
-            destination,
-            table: TABLE_MAIN,
-            protocol: 3,
-            kind: RouteKind::Unicast,
-            scope: 0,
-            tos: 0,
-            metric: 0,
-            source: None,
-            hops: Vec::new(),
-            nexthop_id: None,
-            mtu: None,
-            advmss: None,
-        }
-    }
-
     /// Reads the payload of an `RTM_NEWROUTE` or `RTM_DELROUTE` message.
     #[must_use]
     pub fn parse(payload: &[u8]) -> Option<Self> {
@@ -185,7 +90,7 @@ impl Route {
         Some(route)
     }
 
-    fn write(&self, message: &mut Message<'_>) {
+    pub(super) fn write(&self, message: &mut Message<'_>) {
         if self.destination.prefix_len() > 0 {
             match self.destination {
                 IpNet::V4(net) => message.attribute(RTA_DST, &net.network().octets()),
@@ -259,7 +164,7 @@ impl Route {
         }
     }
 
-    fn header(&self) -> [u8; 12] {
+    pub(super) fn header(&self) -> [u8; 12] {
         let mut header = [0; 12];
         header[0] = family(self.destination.addr());
         header[1] = self.destination.prefix_len();
@@ -275,29 +180,11 @@ impl Route {
     }
 }
 
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.kind == RouteKind::Unreachable {
-            f.write_str("unreachable ")?;
-        }
-        write!(f, "{}", self.destination)?;
-        for hop in &self.hops {
-            if let Some(gateway) = hop.gateway {
-                write!(f, " via {gateway}")?;
-            }
-            if let Some(index) = hop.index {
-                write!(f, " link {index}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn family(ip: IpAddr) -> u8 {
+pub(super) fn family(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 2 } else { 10 }
 }
 
-fn ip_attribute(message: &mut Message<'_>, kind: u16, ip: IpAddr) {
+pub(super) fn ip_attribute(message: &mut Message<'_>, kind: u16, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => message.attribute(kind, &ip.octets()),
         IpAddr::V6(ip) => message.attribute(kind, &ip.octets()),
@@ -338,143 +225,8 @@ fn multipath(mut rest: &[u8]) -> Vec<Hop> {
     hops
 }
 
-/// Which routes a dump gives. The kernel filters (`NETLINK_GET_STRICT_CHK`), so that 100,000 foreign routes cost
-/// little; older kernels give all, and the filter is applied here once more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Only of this protocol.
-    pub protocol: Option<u8>,
-    /// Only of this table.
-    pub table: Option<u32>,
-    /// Only over this link.
-    pub index: Option<u32>,
-}
-
-/// IPv4 or IPv6 routes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// `AF_INET`.
-    V4,
-    /// `AF_INET6`.
-    V6,
-}
-
-/// Every route that passes the filter, in the order in which the kernel holds them.
-pub fn dump(socket: &mut Socket, family: Family, filter: Filter) -> Result<Vec<Route>, KernelError> {
-    let mut header = [0; 12];
-    header[0] = if family == Family::V4 { 2 } else { 10 };
-    header[5] = filter.protocol.unwrap_or(0);
-    let mut request = Batch::new();
-    {
-        let mut message = request.message("list routes", RTM_GETROUTE, 0, &header);
-        if let Some(table) = filter.table {
-            message.u32(RTA_TABLE, table);
-        }
-        if let Some(index) = filter.index {
-            message.u32(RTA_OIF, index);
-        }
-    }
-    let mut routes = Vec::new();
-    let listed = socket.dump(&mut request, |object| match object {
-        Some((RTM_NEWROUTE, payload)) => routes.extend(Route::parse(payload).filter(|route| {
-            filter.protocol.is_none_or(|protocol| protocol == route.protocol)
-                && filter.table.is_none_or(|table| table == route.table)
-                && filter.index.is_none_or(|index| route.hops.iter().any(|hop| hop.index == Some(index)))
-        })),
-        Some(_) => {}
-        None => routes.clear(),
-    });
-    match listed {
-        // A table that nobody has used yet does not exist.
-        Err(error) if error.errno == Errno::NOENT && filter.table.is_some() => Ok(Vec::new()),
-        Err(error) => Err(error),
-        Ok(()) => Ok(routes),
-    }
-}
-
-/// Adds a route; refused where one with the same destination, table, TOS and metric is there, whoever's it is.
-pub fn add(batch: &mut Batch, route: &Route) {
-    route.write(&mut batch.message("add a route", RTM_NEWROUTE, CREATE | EXCL, &route.header()));
-}
-
-/// Puts a route in the place of the one with the same destination, table, TOS and metric. The protocol is NOT part of
-/// that key: only for routes that were seen to be ours.
-pub fn replace(batch: &mut Batch, route: &Route) {
-    route.write(&mut batch.message("replace a route", RTM_NEWROUTE, REPLACE, &route.header()));
-}
-
-/// Deletes the route that is like this one in all that is named here: table, metric, protocol, kind, hop.
-pub fn delete(batch: &mut Batch, route: &Route) {
-    let bare = Route { source: None, mtu: None, advmss: None, ..route.clone() };
-    bare.write(&mut batch.message("delete a route", RTM_DELROUTE, 0, &route.header()));
-}
-
-/// What a packet of this host to `destination` would do: the route that wins, not a cached copy
-/// (`RTM_F_FIB_MATCH`). `Err` with `NETUNREACH`, `HOSTUNREACH` or such where a route refuses it.
-pub fn look_up(
-    socket: &mut Socket,
-    destination: IpAddr,
-    source: Option<IpAddr>,
-) -> Result<Route, KernelError> {
-    get(socket, destination, (source, None), FIB_MATCH)
-}
-
-/// What a packet from `source` that comes in by the link `index` would do, as [`look_up`]: policy rules, and what the
-/// kernel thinks of such a source on that link, are part of the answer.
-pub fn look_up_forwarded(
-    socket: &mut Socket,
-    destination: IpAddr,
-    source: IpAddr,
-    index: u32,
-) -> Result<Route, KernelError> {
-    get(socket, destination, (Some(source), Some(index)), FIB_MATCH)
-}
-
-/// As [`look_up`], with the source address and the link that the kernel would choose, as `source` and the only hop.
-pub fn resolve(socket: &mut Socket, destination: IpAddr) -> Result<Route, KernelError> {
-    get(socket, destination, (None, None), 0)
-}
-
-fn get(
-    socket: &mut Socket,
-    to: IpAddr,
-    (from, over): (Option<IpAddr>, Option<u32>),
-    flags: u32,
-) -> Result<Route, KernelError> {
-    let mut header = [0; 12];
-    header[0] = family(to);
-    let whole = if to.is_ipv4() { 32 } else { 128 };
-    header[1] = whole;
-    header[2] = if from.is_some() { whole } else { 0 };
-    header[8..].copy_from_slice(&flags.to_ne_bytes());
-    let mut batch = Batch::new();
-    {
-        let mut message = batch.message("look up a route", RTM_GETROUTE, 0, &header);
-        ip_attribute(&mut message, RTA_DST, to);
-        if let Some(from) = from {
-            const RTA_SRC: u16 = 2;
-            ip_attribute(&mut message, RTA_SRC, from);
-        }
-        if let Some(index) = over {
-            const RTA_IIF: u16 = 3;
-            message.u32(RTA_IIF, index);
-        }
-    }
-    let mut found = None;
-    let failures = socket.execute_reading(&mut batch, |kind, payload| {
-        if kind == RTM_NEWROUTE {
-            found = uncloned(payload);
-        }
-    })?;
-    match (failures.into_iter().next(), found) {
-        (Some(failure), _) => Err(failure.error.attempting(format!("look up the route to {to}"))),
-        (None, Some(route)) => Ok(route),
-        (None, None) => Err(KernelError::new(format!("look up the route to {to}"), Errno::NODATA)),
-    }
-}
-
 /// The answer to a look-up is marked as a clone where it is one of a packet's own.
-fn uncloned(payload: &[u8]) -> Option<Route> {
+pub(super) fn uncloned(payload: &[u8]) -> Option<Route> {
     let mut payload = payload.to_vec();
     let flags = payload.get_mut(8..12)?;
     let cleared = u32::from_ne_bytes(<[u8; 4]>::try_from(&*flags).ok()?) & !CLONED;
@@ -482,18 +234,11 @@ fn uncloned(payload: &[u8]) -> Option<Route> {
     Route::parse(&payload)
 }
 
-/// The default destination of a family.
-#[must_use]
-pub fn default_destination(family: Family) -> IpNet {
-    match family {
-        Family::V4 => IpNet::V4(Ipv4Net::default()),
-        Family::V6 => IpNet::V6(Ipv6Net::default()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::Batch;
+    use crate::route::add;
     use proptest::prelude::*;
 
     fn any_ip() -> impl Strategy<Value = IpAddr> {

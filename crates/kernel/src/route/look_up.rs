@@ -1,0 +1,77 @@
+//! Asking which route wins.
+
+use std::net::IpAddr;
+
+use rustix::io::Errno;
+
+use super::codec::{RTA_DST, family, ip_attribute, uncloned};
+use super::{RTM_GETROUTE, RTM_NEWROUTE, Route};
+use crate::KernelError;
+use crate::netlink::{Batch, Socket};
+
+/// `RTM_F_FIB_MATCH`: a look-up answers with the route itself.
+const FIB_MATCH: u32 = 0x2000;
+
+/// What a packet of this host to `destination` would do: the route that wins, not a cached copy
+/// (`RTM_F_FIB_MATCH`). `Err` with `NETUNREACH`, `HOSTUNREACH` or such where a route refuses it.
+pub fn look_up(
+    socket: &mut Socket,
+    destination: IpAddr,
+    source: Option<IpAddr>,
+) -> Result<Route, KernelError> {
+    get(socket, destination, (source, None), FIB_MATCH)
+}
+
+/// What a packet from `source` that comes in by the link `index` would do, as [`look_up`]: policy rules, and what the
+/// kernel thinks of such a source on that link, are part of the answer.
+pub fn look_up_forwarded(
+    socket: &mut Socket,
+    destination: IpAddr,
+    source: IpAddr,
+    index: u32,
+) -> Result<Route, KernelError> {
+    get(socket, destination, (Some(source), Some(index)), FIB_MATCH)
+}
+
+/// As [`look_up`], with the source address and the link that the kernel would choose, as `source` and the only hop.
+pub fn resolve(socket: &mut Socket, destination: IpAddr) -> Result<Route, KernelError> {
+    get(socket, destination, (None, None), 0)
+}
+
+fn get(
+    socket: &mut Socket,
+    to: IpAddr,
+    (from, over): (Option<IpAddr>, Option<u32>),
+    flags: u32,
+) -> Result<Route, KernelError> {
+    let mut header = [0; 12];
+    header[0] = family(to);
+    let whole = if to.is_ipv4() { 32 } else { 128 };
+    header[1] = whole;
+    header[2] = if from.is_some() { whole } else { 0 };
+    header[8..].copy_from_slice(&flags.to_ne_bytes());
+    let mut batch = Batch::new();
+    {
+        let mut message = batch.message("look up a route", RTM_GETROUTE, 0, &header);
+        ip_attribute(&mut message, RTA_DST, to);
+        if let Some(from) = from {
+            const RTA_SRC: u16 = 2;
+            ip_attribute(&mut message, RTA_SRC, from);
+        }
+        if let Some(index) = over {
+            const RTA_IIF: u16 = 3;
+            message.u32(RTA_IIF, index);
+        }
+    }
+    let mut found = None;
+    let failures = socket.execute_reading(&mut batch, |kind, payload| {
+        if kind == RTM_NEWROUTE {
+            found = uncloned(payload);
+        }
+    })?;
+    match (failures.into_iter().next(), found) {
+        (Some(failure), _) => Err(failure.error.attempting(format!("look up the route to {to}"))),
+        (None, Some(route)) => Ok(route),
+        (None, None) => Err(KernelError::new(format!("look up the route to {to}"), Errno::NODATA)),
+    }
+}
