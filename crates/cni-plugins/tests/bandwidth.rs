@@ -1,4 +1,4 @@
-//! Limits of the rate: in place both ways, effective, and gone with the pod. (How exact they are is the lab's to measure.)
+//! Limits of the rate: in place both ways, effective, and gone with the pod.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

@@ -57,8 +57,6 @@ pub(crate) fn add(
         range_sets: &ranges(conf)?,
         requested: &conf.requested_ips(&call.args),
         host_ports: &wanted_ports,
-        // What the dead hold is cleared here, with all that hangs on it; the store would only free the names.
-        link_is_gone: &|_, _| false,
     };
     make_way::for_names(&store, &request, &mut host);
     let mut intent = None;
