@@ -8,7 +8,7 @@ use crate::address_range::AddressRange;
 use crate::claim::Claim;
 use crate::error::ReserveError;
 use crate::host_port::HostPort;
-use crate::record::{Allocation, Record};
+use crate::record::Allocation;
 use cni_spec::Attachment;
 
 /// A range that addresses are taken from.
@@ -34,10 +34,6 @@ pub struct Request<'a> {
     pub requested: &'a [IpAddr],
     /// The node's ports that shall lead to the pod.
     pub host_ports: &'a [HostPort],
-    /// Whether the link of an attachment that stands in the way is gone, which proves that its pod is, too. It is
-    /// asked under the store's lock, only about unlocked attachments that hold something asked for by name (this
-    /// attachment itself, a host port, a requested address); the record is `None` where it cannot be read.
-    pub link_is_gone: &'a dyn Fn(&Attachment, Option<&Record>) -> bool,
 }
 
 /// How one range set is to be served.
@@ -142,7 +138,6 @@ mod tests {
             range_sets: &sets,
             requested: &requested,
             host_ports: &[],
-            link_is_gone: &|_, _| false,
         };
         let wishes = request.wishes().map_err(|error| error.to_string())?;
         Ok(wishes

@@ -37,7 +37,7 @@ pub(crate) fn reserve<'a>(
 ) -> Result<Reservation<'a>, ReserveError> {
     let wishes = request.wishes()?;
     let locked = Locked::new(folder)?;
-    clear_way(&locked, request)?;
+    refuse_present(&locked, request.attachment)?;
     let mut stale_bits = 0;
     loop {
         let file = draft(&locked)?;
@@ -74,11 +74,11 @@ pub(crate) fn reserve<'a>(
             }
             Taken::Requested(address) => {
                 let error = |owner| ReserveError::AddressTaken { address, owner };
-                make_free(&locked, request, &Claim::Address(address), error)?;
+                free_or_refuse(&locked, &Claim::Address(address), error)?;
             }
             Taken::HostPort(port, claim) => {
                 let error = |owner| ReserveError::HostPortTaken { port: port.clone(), owner };
-                make_free(&locked, request, &claim, error)?;
+                free_or_refuse(&locked, &claim, error)?;
             }
         }
     }
@@ -145,47 +145,31 @@ fn publish(
     }
 }
 
-/// Removes what is left of an earlier life of the same attachment, or says that it lives.
-fn clear_way(locked: &Locked<'_>, request: &Request<'_>) -> Result<(), ReserveError> {
-    let attachment = request.attachment;
+/// Whoever has a record is cleared away by its DEL, or by an ADD that knows its links to be gone, never from here: only
+/// they can remove what hangs on it first.
+fn refuse_present(locked: &Locked<'_>, attachment: &Attachment) -> Result<(), ReserveError> {
     let exists = |state, in_progress| {
         Err(ReserveError::AttachmentExists { attachment: attachment.clone(), state, in_progress })
     };
     match locked.hold(attachment)? {
         Found::Nothing => Ok(()),
         Found::InProgress => exists(None, true),
-        Found::Held(held) => {
-            let entry = held.content.as_ref().ok();
-            let record = entry.map(|entry| &entry.record);
-            if (request.link_is_gone)(attachment, record) {
-                Ok(locked.remove(attachment, held.file.inode, record)?)
-            } else {
-                exists(entry.map(|entry| entry.state), false)
-            }
-        }
+        Found::Held(held) => exists(held.content.as_ref().ok().map(|entry| entry.state), false),
     }
 }
 
-/// Frees a claim that was asked for by name, where it belongs to nobody or to a pod that is gone.
-fn make_free(
+/// Frees a claim that was asked for by name and belongs to no record.
+fn free_or_refuse(
     locked: &Locked<'_>,
-    request: &Request<'_>,
     claim: &Claim,
     taken: impl Fn(Option<Attachment>) -> ReserveError,
 ) -> Result<(), ReserveError> {
-    let owner = match owner(locked.folder(), claim)? {
-        None => return Ok(()),
-        Some(Owner::Nobody) => return Ok(locked.folder().unlink(&claim_name(claim))?),
-        Some(Owner::Unreadable) => return Err(taken(None)),
-        Some(Owner::Attachment(owner)) => owner,
-    };
-    if let Found::Held(held) = locked.hold(&owner)? {
-        let record = held.content.as_ref().ok().map(|entry| &entry.record);
-        if (request.link_is_gone)(&owner, record) {
-            return Ok(locked.remove(&owner, held.file.inode, record)?);
-        }
+    match owner(locked.folder(), claim)? {
+        None => Ok(()),
+        Some(Owner::Nobody) => Ok(locked.folder().unlink(&claim_name(claim))?),
+        Some(Owner::Unreadable) => Err(taken(None)),
+        Some(Owner::Attachment(owner)) => Err(taken(Some(owner))),
     }
-    Err(taken(Some(owner)))
 }
 
 impl Reservation<'_> {

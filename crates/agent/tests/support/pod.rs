@@ -55,13 +55,7 @@ fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod
         range("10.244.1.0/24", "10.244.1.2", "10.244.1.254", "10.244.1.1"),
         range("fd00:10:244:1::/64", "fd00:10:244:1::2", "fd00:10:244:1::ffff", "fd00:10:244:1::1"),
     ];
-    let request = Request {
-        attachment: &attachment,
-        range_sets: &ranges,
-        requested: &[],
-        host_ports,
-        link_is_gone: &|_, _| false,
-    };
+    let request = Request { attachment: &attachment, range_sets: &ranges, requested: &[], host_ports };
     let created =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() - AGE_SECONDS;
     let wire = |allocations: &[Allocation]| Wiring {

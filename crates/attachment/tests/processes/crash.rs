@@ -8,7 +8,7 @@ use crate::child::{End, run_and_kill, take_turn};
 use crate::fixture::{Ask, NOW, Node, attachment, entries, port_8080, small_sets};
 
 fn ask() -> Ask {
-    Ask { host_ports: vec![port_8080()], gone: vec!["victim".to_owned()], ..Ask::of(small_sets()) }
+    Ask { host_ports: vec![port_8080()], ..Ask::of(small_sets()) }
 }
 
 /// Kills `operation` at each of its system calls, each time on a fresh node made by `prepare`, and lets each of `next`
@@ -46,8 +46,9 @@ fn nothing_to_repair(node: &Node) {
     assert_eq!(node.store().reclaim(NOW, 60, |_, _| false).unwrap().done, []);
 }
 
-/// What the runtime does next: the same ADD again.
+/// What the runtime does next: the same ADD again, which first clears away what it finds of itself.
 fn retry(node: &Node) {
+    node.store().release(&attachment("victim")).unwrap();
     ask().attach(&node.store(), "victim").unwrap();
     node.assert_consistent();
     nothing_to_repair(node);
@@ -107,7 +108,10 @@ fn a_reservation_beside_others() {
 fn a_reservation_over_what_a_dead_add_left() {
     killed_everywhere(
         |node| drop(ask().reserve(&with_neighbour(node), "victim").unwrap()),
-        |node| drop(ask().attach(&node.store(), "victim").unwrap()),
+        |node| {
+            node.store().release(&attachment("victim")).unwrap();
+            drop(ask().attach(&node.store(), "victim").unwrap());
+        },
         &[audit, retry, release],
     );
 }

@@ -49,15 +49,15 @@ fn a_torn_record_is_reclaimed_by_its_name_and_file_time() {
 }
 
 #[test]
-fn an_add_over_its_own_torn_record_works_once_the_link_is_gone() {
+fn an_add_over_its_own_torn_record_works_once_that_is_released() {
     let node = Node::new();
     let store = node.store();
-    let mut ask = Ask::of(small_sets());
+    let ask = Ask::of(small_sets());
     ask.attach(&store, "a").unwrap();
     tear(&node, "a", 10);
     let error = ask.attach(&store, "a").unwrap_err();
     assert!(error.to_string().contains("record cannot be read"), "{error}");
-    ask.gone = vec!["a".to_owned()];
+    store.release(&attachment("a")).unwrap();
     ask.attach(&store, "a").unwrap();
     node.assert_consistent();
 }

@@ -104,15 +104,15 @@ fn a_requested_address_beyond_what_is_searched_is_given() {
 }
 
 #[test]
-fn a_host_port_of_a_living_pod_is_refused_and_one_of_a_dead_pod_is_taken_over() {
+fn a_host_port_is_refused_while_its_pod_has_it_and_free_afterwards() {
     let node = Node::new();
     let store = node.store();
-    let mut ask = Ask { host_ports: vec![port_8080()], ..Ask::of(small_sets()) };
+    let ask = Ask { host_ports: vec![port_8080()], ..Ask::of(small_sets()) };
     ask.attach(&store, "old").unwrap();
     let error = ask.attach(&store, "new").unwrap_err();
     assert!(error.to_string().contains("host port tcp:8080 is taken by old:eth0"), "{error}");
     node.assert_consistent();
-    ask.gone = vec!["old".to_owned()];
+    store.release(&attachment("old")).unwrap();
     ask.attach(&store, "new").unwrap();
     assert!(store.lookup(&attachment("old")).unwrap().is_none());
     node.assert_consistent();
@@ -122,7 +122,7 @@ fn a_host_port_of_a_living_pod_is_refused_and_one_of_a_dead_pod_is_taken_over() 
 fn a_host_port_of_an_add_that_runs_is_not_taken_over() {
     let node = Node::new();
     let store = node.store();
-    let ask = Ask { host_ports: vec![port_8080()], gone: vec!["old".to_owned()], ..Ask::of(small_sets()) };
+    let ask = Ask { host_ports: vec![port_8080()], ..Ask::of(small_sets()) };
     let _running = ask.reserve(&store, "old").unwrap();
     assert!(matches!(ask.reserve(&store, "new"), Err(ReserveError::HostPortTaken { .. })));
 }
@@ -161,7 +161,7 @@ fn the_same_host_port_twice_in_one_request_is_refused() {
 fn a_second_add_is_refused_while_the_first_runs_and_while_its_pod_lives() {
     let node = Node::new();
     let store = node.store();
-    let mut ask = Ask { host_ports: vec![port_8080()], ..Ask::of(small_sets()) };
+    let ask = Ask { host_ports: vec![port_8080()], ..Ask::of(small_sets()) };
     let first = ask.reserve(&store, "a").unwrap();
     let error = ask.reserve(&store, "a").map(drop).unwrap_err();
     assert!(matches!(error, ReserveError::AttachmentExists { in_progress: true, .. }), "{error}");
@@ -171,7 +171,7 @@ fn a_second_add_is_refused_while_the_first_runs_and_while_its_pod_lives() {
         error,
         ReserveError::AttachmentExists { state: Some(State::Attached), in_progress: false, .. }
     ));
-    ask.gone = vec!["a".to_owned()];
+    store.release(&attachment("a")).unwrap();
     ask.attach(&store, "a").unwrap();
     node.assert_consistent();
 }
@@ -193,7 +193,7 @@ fn del_waits_its_turn_while_add_runs_and_works_when_add_has_died() {
 fn what_del_has_in_hand_is_neither_taken_over_nor_reclaimed() {
     let node = Node::new();
     let store = node.store();
-    let ask = Ask { host_ports: vec![port_8080()], gone: vec!["a".to_owned()], ..Ask::of(small_sets()) };
+    let ask = Ask { host_ports: vec![port_8080()], ..Ask::of(small_sets()) };
     ask.attach(&store, "a").unwrap();
     let detachment = store.detach(&attachment("a")).unwrap().unwrap();
     assert!(matches!(ask.reserve(&store, "b"), Err(ReserveError::HostPortTaken { .. })));
