@@ -16,6 +16,7 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
+const IFA_TARGET_NETNSID: u16 = 10;
 
 /// `IFA_F_TEMPORARY` (IPv6): a privacy address, never a stable identity. (For IPv4 the same bit is "secondary".)
 pub const TEMPORARY: u32 = 0x01;
@@ -106,6 +107,26 @@ pub fn dump(socket: &mut Socket) -> Result<Vec<Address>, KernelError> {
     let mut addresses = Vec::new();
     socket.dump(&mut request, |object| match object {
         Some((RTM_NEWADDR, payload)) => addresses.extend(Address::parse(payload)),
+        Some(_) => {}
+        None => addresses.clear(),
+    })?;
+    Ok(addresses)
+}
+
+/// The addresses of one link of another namespace, which has the id `netns` here (`IFA_TARGET_NETNSID`), as a link's
+/// peer has in [`crate::link::Link::peer_netns`].
+pub fn dump_in(socket: &mut Socket, netns: i32, index: u32) -> Result<Vec<Address>, KernelError> {
+    let mut header = [0; 8];
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    let mut request = Batch::new();
+    request
+        .message("list addresses in another namespace", RTM_GETADDR, 0, &header)
+        .u32(IFA_TARGET_NETNSID, netns.cast_unsigned());
+    let mut addresses = Vec::new();
+    socket.dump(&mut request, |object| match object {
+        Some((RTM_NEWADDR, payload)) => {
+            addresses.extend(Address::parse(payload).filter(|found| found.index == index));
+        }
         Some(_) => {}
         None => addresses.clear(),
     })?;

@@ -237,7 +237,17 @@ pub fn delete(batch: &mut Batch, family: route::Family, flow: &Flow) {
 
 /// Forgets the flows that pass the filter, and says how many there were.
 pub fn delete_all(socket: &mut Socket, filter: &Filter) -> Result<usize, KernelError> {
-    let flows = dump(socket, filter)?;
+    delete_those(socket, filter, |_| true)
+}
+
+/// Forgets those flows of the filter that are `meant`, and says how many there were.
+pub fn delete_those(
+    socket: &mut Socket,
+    filter: &Filter,
+    mut meant: impl FnMut(&Flow) -> bool,
+) -> Result<usize, KernelError> {
+    let mut flows = dump(socket, filter)?;
+    flows.retain(|flow| meant(flow));
     let mut batch = Batch::new();
     for flow in &flows {
         delete(&mut batch, filter.family, flow);
@@ -249,21 +259,17 @@ pub fn delete_all(socket: &mut Socket, filter: &Filter) -> Result<usize, KernelE
     }
 }
 
-/// Forgets the flows that were sent to a port (of one address, or of any), wherever they went. For when something new
-/// shall answer there.
+/// Forgets the flows that were sent to a port, wherever they went, if their destination is `meant`: another host may
+/// serve the same port, and flows to it pass here. For when something new shall answer there.
 pub fn delete_to_port(
     socket: &mut Socket,
     family: route::Family,
     protocol: u8,
     port: u16,
-    original_destination: Option<IpAddr>,
+    mut meant: impl FnMut(IpAddr) -> bool,
 ) -> Result<usize, KernelError> {
-    let filter = Filter {
-        original_destination,
-        original_destination_port: Some(port),
-        ..Filter::protocol(family, protocol)
-    };
-    delete_all(socket, &filter)
+    let filter = Filter { original_destination_port: Some(port), ..Filter::protocol(family, protocol) };
+    delete_those(socket, &filter, |flow| meant(flow.original.destination))
 }
 
 /// Forgets the flows that this address and port answers, wherever they were sent to. For when it is gone.

@@ -6,7 +6,10 @@ mod support;
 use ipnet::IpNet;
 use kernel::address::{self, Address, NODAD, TENTATIVE};
 use kernel::events::{Events, Group, Heard};
+use kernel::link::{self, Veth, VethEnd};
 use kernel::netlink::{Batch, Protocol};
+use link_name::LinkName;
+use std::os::fd::AsFd;
 use support::{apply, enter_fresh_netns, route_socket, veth_pair, wait_until};
 
 const RTM_NEWADDR: u16 = 20;
@@ -67,4 +70,38 @@ fn an_address_is_added_once_and_deleted_once() {
         assert_eq!(failures.len(), 1);
         assert!(failures[0].index == 1 && failures[0].error.is_absent(), "{failures:?}");
     }
+}
+
+#[test]
+fn the_addresses_of_a_links_peer_in_another_namespace_are_read_from_here() {
+    let pod = {
+        enter_fresh_netns();
+        kernel::netns::NetNs::current().unwrap()
+    };
+    enter_fresh_netns();
+    let mut socket = route_socket();
+    let (host, peer) = (LinkName::new("hgw0").unwrap(), LinkName::new("eth0").unwrap());
+    let veth = Veth {
+        host: VethEnd { name: &host, mac: None, netns: None },
+        peer: VethEnd { name: &peer, mac: None, netns: Some(pod.as_fd()) },
+        mtu: 1500,
+        master: None,
+        up: true,
+    };
+    apply(&mut socket, |batch| link::create_veth(batch, &veth));
+    let found = link::by_name(&mut socket, "hgw0").unwrap().unwrap();
+    let (netns, index) = (found.peer_netns.unwrap(), found.peer.unwrap());
+    assert_eq!(address::dump_in(&mut socket, netns, index).unwrap(), []);
+    pod.run(|| {
+        apply(&mut route_socket(), |batch| {
+            address::add(batch, index, net("10.0.0.5/24"), 0);
+            address::add(batch, index, net("fd00::5/64"), NODAD);
+            address::add(batch, 1, net("10.9.9.9/32"), 0);
+        });
+    })
+    .unwrap();
+    let mut held: Vec<IpNet> =
+        address::dump_in(&mut socket, netns, index).unwrap().iter().map(|held| held.ip).collect();
+    held.sort();
+    assert_eq!(held, [net("10.0.0.5/24"), net("fd00::5/64")]);
 }

@@ -79,11 +79,11 @@ fn a_translated_flow_is_found_by_port_and_by_answerer_and_forgotten() {
     assert_eq!((found[0].reply.source, found[0].reply.source_port), (ip(ANSWERER), 5353));
     assert_ne!(found[0].status & kernel::nftables::ct_status::DNAT, 0);
 
-    assert_eq!(conntrack::delete_to_port(&mut socket, V4, UDP, 54, None).unwrap(), 0);
-    assert_eq!(conntrack::delete_to_port(&mut socket, V4, UDP, 53, Some(ip("192.0.2.7"))).unwrap(), 0);
-    assert_eq!(conntrack::delete_to_port(&mut socket, V4, conntrack::SCTP, 53, None).unwrap(), 0);
+    assert_eq!(conntrack::delete_to_port(&mut socket, V4, UDP, 54, |_| true).unwrap(), 0);
+    assert_eq!(conntrack::delete_to_port(&mut socket, V4, UDP, 53, |to| to == ip("192.0.2.7")).unwrap(), 0);
+    assert_eq!(conntrack::delete_to_port(&mut socket, V4, conntrack::SCTP, 53, |_| true).unwrap(), 0);
     assert_eq!(flows().len(), 1);
-    assert_eq!(conntrack::delete_to_port(&mut socket, V4, UDP, 53, Some(ip("192.0.2.1"))).unwrap(), 1);
+    assert_eq!(conntrack::delete_to_port(&mut socket, V4, UDP, 53, |to| to == ip("192.0.2.1")).unwrap(), 1);
     assert_eq!(flows(), []);
 
     exchange(&client, &answerer);
@@ -104,7 +104,7 @@ fn many_flows_are_forgotten_at_once_and_others_stay() {
     let other = UdpSocket::bind("192.0.2.1:0").unwrap();
     other.send_to(b"?", "192.0.2.2:5353").unwrap();
     wait_until("every flow is tracked", || flows().len() == 301);
-    assert_eq!(conntrack::delete_to_port(&mut netfilter_socket(), V4, UDP, 53, None).unwrap(), 300);
+    assert_eq!(conntrack::delete_to_port(&mut netfilter_socket(), V4, UDP, 53, |_| true).unwrap(), 300);
     let left = flows();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].original.destination, ip(ANSWERER));

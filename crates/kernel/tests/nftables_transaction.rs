@@ -181,3 +181,66 @@ fn rules_are_inserted_appended_replaced_and_deleted_by_handle() {
     .unwrap();
     assert_eq!(order(), Vec::<String>::new());
 }
+
+#[test]
+fn an_element_is_deleted_exactly_or_was_gone_or_is_somebody_elses() {
+    enter_fresh_netns();
+    let table = small();
+    declare(&table);
+    let (name, set) = (&table.name, &table.sets[0]);
+    let web = host_port(6, 8080, "10.244.0.5", 80);
+    let others = host_port(6, 8080, "10.244.0.6", 80);
+    let delete = |element: &Element| {
+        let element = [element.clone()];
+        commit(move |transaction| {
+            transaction.delete_exactly(name, set, &element);
+        })
+    };
+    let held = || nftables::elements(&mut netfilter_socket(), name, set).unwrap();
+    let before = held();
+    delete(&web).unwrap();
+    assert_eq!(held(), before, "what is not there is well");
+    commit(|transaction| {
+        transaction.add_elements(name, set, std::slice::from_ref(&others), Existing::Keep);
+    })
+    .unwrap();
+    assert!(delete(&web).unwrap_err().is_present());
+    assert!(held().contains(&others));
+    delete(&others).unwrap();
+    assert_eq!(held(), before);
+}
+
+#[test]
+fn how_many_rules_and_jumps_a_chain_has_tells_that_it_was_flushed_and_a_repair_puts_it_right() {
+    enter_fresh_netns();
+    let table = small();
+    declare(&table);
+    let chains: Vec<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
+    let uses = || nftables::chain_uses(&mut netfilter_socket(), &table.name, &chains).unwrap();
+    let repair = || {
+        commit(|transaction| {
+            transaction.repair(&table);
+        })
+        .unwrap();
+    };
+    let whole = uses();
+    assert!(whole.iter().all(Option::is_some));
+    for chain in &table.chains {
+        commit(|transaction| {
+            transaction.flush_chain(&table.name, &chain.name);
+        })
+        .unwrap();
+        assert_ne!(uses(), whole, "{}", chain.name);
+        repair();
+        assert_eq!(uses(), whole);
+        assert_eq!(observe(&table).differences(&table), []);
+    }
+    // Two repairs at once do no more than one.
+    repair();
+    assert_eq!(observe(&table).differences(&table), []);
+    commit(|transaction| {
+        transaction.delete_table(&table.name);
+    })
+    .unwrap();
+    assert!(uses().iter().all(Option::is_none));
+}

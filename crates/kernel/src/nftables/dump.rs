@@ -24,6 +24,7 @@ use rustix::io::Errno;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_HANDLE: u16 = 4;
 const TABLE_OWNER: u16 = 7;
+const CHAIN_USE: u16 = 6;
 const SET_HANDLE: u16 = 16;
 const GEN_ID: u16 = 1;
 /// How often a ruleset that changes while it is read is read again.
@@ -187,6 +188,37 @@ pub fn tables(socket: &mut Socket, family: Option<Family>) -> Result<Vec<Observe
 /// Every chain of a family, or of all, without its rules.
 pub fn chains(socket: &mut Socket, family: Option<Family>) -> Result<Vec<ObservedChain>, KernelError> {
     dump(socket, ("list chains", GETCHAIN, NEWCHAIN), family, |_| {}, parse_chain)
+}
+
+/// How many rules each of these chains has, and how many others jump to it, together (`NFTA_CHAIN_USE`); none for one
+/// that is not there. One round trip, whatever the table holds. A change that is under way may be counted.
+pub fn chain_uses(
+    socket: &mut Socket,
+    table: &TableName,
+    chains: &[&str],
+) -> Result<Vec<Option<u32>>, KernelError> {
+    let mut batch = Batch::new();
+    for chain in chains {
+        batch
+            .message("look at a chain", message_type(GETCHAIN), 0, &header(table.family.number(), 0))
+            .text(CHAIN_TABLE, &table.name)
+            .text(CHAIN_NAME, chain);
+    }
+    let mut uses = vec![None; chains.len()];
+    let failures = socket.execute_reading(&mut batch, |kind, payload| {
+        if kind != message_type(NEWCHAIN) {
+            return;
+        }
+        let found = attributes(payload);
+        let name = found.get(CHAIN_NAME).map(|name| name.text());
+        if let Some(at) = chains.iter().position(|chain| Some(*chain) == name.as_deref()) {
+            uses[at] = found.get(CHAIN_USE).and_then(|uses| uses.be32());
+        }
+    })?;
+    match failures.into_iter().find(|failure| !failure.error.is_absent()) {
+        Some(failure) => Err(failure.error),
+        None => Ok(uses),
+    }
 }
 
 /// The base chains of all tables at a hook, whoever's they are, in the order in which packets meet them.

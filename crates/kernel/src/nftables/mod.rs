@@ -20,8 +20,8 @@ pub mod xtables;
 
 pub use compare::Difference;
 pub use dump::{
-    ObservedChain, ObservedRule, ObservedSet, ObservedTable, base_chains, chains, elements, generation,
-    observe, rules, sets, tables,
+    ObservedChain, ObservedRule, ObservedSet, ObservedTable, base_chains, chain_uses, chains, elements,
+    generation, observe, rules, sets, tables,
 };
 pub use rule::{
     Fib, FibAddress, NatFlags, NatKind, NatTarget, Reject, Rule, Selector, Statement, Transport, Unit,

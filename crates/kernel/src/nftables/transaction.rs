@@ -157,6 +157,24 @@ impl Transaction {
         self
     }
 
+    /// Gives a table's chains the rules that they are to have, whatever rules they had, and adds what chains and sets it
+    /// lacks. The elements of sets stay as they are, and so do other chains.
+    pub fn repair(&mut self, table: &Table) -> &mut Self {
+        self.add_table(&table.name, table.comment.as_ref(), Existing::Keep);
+        for chain in &table.chains {
+            self.add_chain(&table.name, chain).flush_chain(&table.name, &chain.name);
+        }
+        for set in &table.sets {
+            self.add_set(&table.name, set);
+        }
+        for chain in &table.chains {
+            for rule in &chain.rules {
+                self.append_rule(&table.name, &chain.name, rule);
+            }
+        }
+        self
+    }
+
     /// Makes an empty table.
     pub fn add_table(
         &mut self,
@@ -250,6 +268,13 @@ impl Transaction {
     /// Deletes elements by their keys; refused with `ENOENT` where there is none.
     pub fn delete_elements(&mut self, table: &TableName, set: &Set, elements: &[Element]) -> &mut Self {
         self.elements(("delete elements of set", DELSETELEM, 0), table, set, elements)
+    }
+
+    /// Deletes elements as they are given, key and data; those that are not there are well. Where a key maps to other
+    /// data, which is somebody else's, the transaction is refused with `EEXIST`.
+    pub fn delete_exactly(&mut self, table: &TableName, set: &Set, elements: &[Element]) -> &mut Self {
+        // The kernel deletes by key alone, but to add what is there already it compares the data.
+        self.add_elements(table, set, elements, Existing::Keep).delete_elements(table, set, elements)
     }
 
     fn elements(
