@@ -9,6 +9,7 @@ mod call;
 mod failure;
 pub mod host_ports;
 mod hostgw;
+mod living;
 mod loopback;
 mod teardown;
 pub mod wiring;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use attachment::{Attachment, Detachment, Entry, NetworkName, Record, ReleaseError, State, Store};
+use attachment::{Attachment, Detachment, Entry, NetworkName, Record, ReleaseError, Store};
 use cni_spec::{CniError, ErrorCode};
 use kernel::KernelError;
 use kernel::link;
@@ -11,7 +11,7 @@ use kernel::netlink::Socket;
 use link_name::LinkName;
 use rustix::fd::AsFd;
 
-use crate::host_ports::{self, Published};
+use crate::host_ports;
 use crate::wiring::{delete_link, host_link_name, shaping_link_name};
 
 /// An attachment that is to go.
@@ -22,18 +22,12 @@ pub(crate) struct Leftover<'a> {
     /// None where it is lost or cannot be read: then the links are found by their names, and the host ports are left
     /// for the agent, which removes those that no record has.
     pub(crate) record: Option<&'a Record>,
-    /// Whether its host ports are surely open.
-    pub(crate) published: Published,
 }
 
 impl<'a> Leftover<'a> {
     /// What the record taken in hand says, if anything.
     pub(crate) fn of(network: &'a NetworkName, attachment: &'a Attachment, entry: Option<&'a Entry>) -> Self {
-        let published = match entry {
-            Some(Entry { state: State::Attached, .. }) => Published::Surely,
-            _ => Published::Perhaps,
-        };
-        Self { network, attachment, record: entry.map(|entry| &entry.record), published }
+        Self { network, attachment, record: entry.map(|entry| &entry.record) }
     }
 }
 
@@ -61,7 +55,7 @@ pub(crate) fn take_in_hand<'a>(
 /// Removes all of it. The addresses stay reserved; releasing them is the caller's, afterwards.
 pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(), CniError> {
     let mut failed: Vec<String> = Vec::new();
-    let withdrawn = leftover.record.map(|record| host_ports::withdraw(record, leftover.published));
+    let withdrawn = leftover.record.map(host_ports::withdraw);
     if let Some(Err(error)) = &withdrawn {
         failed.push(error.to_string());
     }

@@ -3,14 +3,13 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
 
-use kernel::address;
 use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
-use kernel::nftables::{Family, TableName, Transaction};
+use kernel::nftables::{self, Element, Existing, Family, TableName, Transaction};
+use kernel::{address, conntrack};
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -22,38 +21,8 @@ use support::node::{
     uplink,
 };
 use support::plugin::{Call, Outcome, Running};
+use support::ports::{PATIENCE, conf, connect, listen, web, web_on};
 use support::{one_datagram, udp};
-
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// A configuration with the node's addresses and these mappings.
-fn conf(node: &Node, mode: &str, mappings: &Value) -> Value {
-    let runtime = json!({"portMappings": mappings});
-    node.conf_with(json!({"mode": mode, "nodeAddresses": NODE_ADDRESSES, "runtimeConfig": runtime}))
-}
-
-fn web() -> Value {
-    json!([
-        {"hostPort": 8080, "containerPort": 80},
-        {"hostPort": 8053, "containerPort": 53, "protocol": "udp"},
-    ])
-}
-
-/// Connects from `client` and gives the address that `server` sees, after a word each way.
-fn connect(client: &NetNs, to: SocketAddr, server: &TcpListener) -> IpAddr {
-    let mut stream = client.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap();
-    let (mut accepted, seen) = server.accept().unwrap();
-    for stream in [&stream, &accepted] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    }
-    let mut word = [0; 4];
-    stream.write_all(b"ping").unwrap();
-    accepted.read_exact(&mut word).unwrap();
-    accepted.write_all(b"pong").unwrap();
-    stream.read_exact(&mut word).unwrap();
-    assert_eq!(&word, b"pong");
-    seen.ip()
-}
 
 /// Whether nobody answers there.
 fn is_closed(client: &NetNs, to: SocketAddr) -> bool {
@@ -70,10 +39,6 @@ fn ask(client: &UdpSocket, to: SocketAddr, server: &UdpSocket) -> IpAddr {
 
 fn any(ip: &str) -> IpAddr {
     if ip.contains(':') { self::ip("::") } else { self::ip("0.0.0.0") }
-}
-
-fn listen(pod: &Pod, address: IpAddr, port: u16) -> TcpListener {
-    pod.ns.run(|| TcpListener::bind((address, port))).unwrap().unwrap()
 }
 
 #[test]
@@ -129,33 +94,6 @@ fn a_port_of_one_address_is_on_that_address_only_and_loopback_is_none() {
     ] {
         assert!(is_closed(client, SocketAddr::new(ip(address), 8080)), "{address}");
     }
-}
-
-#[test]
-fn a_port_that_another_pod_has_is_refused_by_name_and_free_when_that_is_gone() {
-    let node = Node::enter();
-    let router = uplink(1500);
-    let (pod, other) = (Pod::new("web"), Pod::new("other"));
-    let conf = conf(&node, "ptp", &web());
-    let first = addresses_of(&add(&pod, &conf));
-    let before = node.state();
-    let (code, msg) = Call::about("ADD", &other, &conf).run().error();
-    assert_eq!(code, 102);
-    assert!(msg.contains("8080") && msg.contains("web:eth0") && msg.contains("use another port"), "{msg}");
-    assert_eq!(node.state(), before);
-    // Nor can a pod of another network.
-    let mut elsewhere = conf.clone();
-    elsewhere["name"] = json!("other");
-    elsewhere["ipam"]["ranges"] = json!([[{"subnet": "10.99.0.0/24"}]]);
-    let (code, msg) = Call::about("ADD", &other, &elsewhere).run().error();
-    assert_eq!(code, 102);
-    assert!(msg.contains("8080") && msg.contains("web:eth0"), "{msg}");
-    assert_eq!(node.state(), before);
-    let to = SocketAddr::new(ip(NODE_ADDRESSES[0]), 8080);
-    connect(&router, to, &listen(&pod, first[0], 80));
-    del(&pod, &conf);
-    let second = addresses_of(&add(&other, &conf));
-    connect(&router, to, &listen(&other, second[0], 80));
 }
 
 #[test]
@@ -231,10 +169,6 @@ fn a_port_on_which_the_node_listens_is_refused_or_told_or_neither() {
         }
     }
     add(&pod, &conf(&node, "ptp", &web_on(8083)));
-}
-
-fn web_on(port: u16) -> Value {
-    json!([{"hostPort": port, "containerPort": 80}])
 }
 
 #[test]
@@ -363,44 +297,81 @@ fn an_sctp_association_is_led_to_the_pod() {
 }
 
 #[test]
-fn a_dead_pods_other_ports_are_closed_when_one_of_them_is_taken_over() {
+fn check_tells_of_each_chain_that_was_flushed_or_deleted_and_of_an_element_that_leads_elsewhere() {
     let node = Node::enter();
-    let _router = uplink(1500);
-    let port = |host_port| json!({"hostPort": host_port, "containerPort": 80, "protocol": "tcp"});
-    let dead = Pod::new("dead");
-    add(&dead, &conf(&node, "ptp", &json!([port(8080), port(8081)])));
-    drop_links();
-    let heir = Pod::new("heir");
-    add(&heir, &conf(&node, "ptp", &json!([port(8080)])));
-    let open = open_host_ports();
-    assert!(open.iter().any(|line| line.contains("8080")), "{open:?}");
-    assert!(!open.iter().any(|line| line.contains("8081")), "{open:?}");
+    let pod = Pod::new("web");
+    let conf = conf(&node, "ptp", &web());
+    let result = add(&pod, &conf);
+    let table = TableName::new(Family::Inet, "hostgw_hostport");
+    let in_table = |write: &dyn Fn(&mut Transaction)| {
+        let mut transaction = Transaction::new();
+        write(&mut transaction);
+        transaction.commit(&mut Socket::open(Protocol::Netfilter).unwrap()).unwrap();
+    };
+    for chain in ["hostports", "prerouting", "output", "postrouting"] {
+        check(&pod, &conf, &result).silent();
+        in_table(&|transaction| {
+            transaction.flush_chain(&table, chain);
+        });
+        let (code, msg) = check(&pod, &conf, &result).error();
+        assert!(code == 107 && msg.contains(chain) && msg.contains("hostgw_hostport"), "{msg}");
+        // The next ADD puts it right, for all.
+        let next = Pod::new("next");
+        let next_conf = self::conf(&node, "ptp", &web_on(9000));
+        add(&next, &next_conf);
+        del(&next, &next_conf);
+    }
+    in_table(&|transaction| {
+        transaction.flush_chain(&table, "prerouting").delete_chain(&table, "prerouting");
+    });
+    let (_, msg) = check(&pod, &conf, &result).error();
+    assert!(msg.contains("chain `prerouting` is missing"), "{msg}");
+    let next = Pod::new("next");
+    add(&next, &self::conf(&node, "ptp", &web_on(9000)));
+    check(&pod, &conf, &result).silent();
+    // Another pod's address in the place of this one's.
+    let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+    let found = nftables::observe(&mut socket, &table).unwrap().unwrap();
+    let map = &found.sets.iter().find(|observed| observed.set.name == "any4").unwrap().set;
+    let mut element =
+        map.elements.iter().find(|element| format!("{element:?}").contains("8080")).unwrap().clone();
+    in_table(&|transaction| {
+        transaction.delete_elements(&table, map, std::slice::from_ref(&element));
+    });
+    let target = [nftables::Value::Ip(ip("10.244.1.99")), nftables::Value::Port(80)];
+    element = Element::mapping(element.key, target);
+    in_table(&|transaction| {
+        transaction.add_elements(&table, map, std::slice::from_ref(&element), Existing::Refuse);
+    });
+    let (_, msg) = check(&pod, &conf, &result).error();
+    assert!(msg.contains("not all of the host ports") && msg.contains("8080"), "{msg}");
 }
 
 #[test]
-fn a_full_range_takes_back_what_the_dead_hold_with_all_that_hangs_on_it() {
+fn opening_a_port_forgets_no_flow_to_another_host() {
     let node = Node::enter();
-    let _router = uplink(1500);
-    let mapping = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
-    let mut conf = conf(&node, "ptp", &mapping);
-    conf["ipam"]["ranges"] = json!([[{"subnet": "10.244.1.0/30"}]]);
-    let dead = Pod::new("dead");
-    let held = addresses_of(&add(&dead, &conf));
-    drop_links();
-    conf["runtimeConfig"] = json!({});
-    let heir = Pod::new("heir");
-    assert_eq!(addresses_of(&add(&heir, &conf)), held);
-    assert_eq!(open_host_ports(), Vec::<String>::new());
-    let (code, _) = Call::about("ADD", &Pod::new("late"), &conf).run().error();
-    assert_eq!(code, 100, "the living keep what they have");
-}
-
-/// As when a pod's namespace dies and nobody runs DEL.
-fn drop_links() {
-    let mut socket = Socket::open(Protocol::Route).unwrap();
-    for found in kernel::link::dump(&mut socket).unwrap() {
-        if found.name.starts_with("hgw") {
-            change(|batch, _| kernel::link::delete(batch, found.index));
-        }
-    }
+    let router = uplink(1500);
+    let (pod, client) = (Pod::new("web"), Pod::new("client"));
+    // Something that tracks flows, as host ports do.
+    let first = Pod::new("first");
+    add(&first, &conf(&node, "ptp", &web_on(9000)));
+    let own = addresses_of(&add(&client, &conf(&node, "ptp", &json!([]))));
+    let asks = udp(&client.ns, own[0], 0);
+    asks.send_to(b"elsewhere", (ip(ROUTER_ADDRESSES[0]), 8053)).unwrap();
+    let outside = udp(&router, ip(ROUTER_ADDRESSES[0]), 0);
+    outside.send_to(b"here", (ip(NODE_ADDRESSES[0]), 8053)).unwrap();
+    let destinations = || {
+        let filter = conntrack::Filter {
+            original_destination_port: Some(8053),
+            ..conntrack::Filter::protocol(kernel::route::Family::V4, conntrack::UDP)
+        };
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let flows = conntrack::dump(&mut socket, &filter).unwrap();
+        let mut destinations: Vec<IpAddr> = flows.iter().map(|flow| flow.original.destination).collect();
+        destinations.sort();
+        destinations
+    };
+    assert_eq!(destinations(), [ip(ROUTER_ADDRESSES[0]), ip(NODE_ADDRESSES[0])]);
+    add(&pod, &conf(&node, "ptp", &web()));
+    assert_eq!(destinations(), [ip(ROUTER_ADDRESSES[0])]);
 }

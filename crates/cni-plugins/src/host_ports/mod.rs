@@ -1,14 +1,17 @@
 //! Host ports: ports of the node that lead to a pod, as elements of maps in the table `inet hostgw_hostport`.
 
+mod flows;
 mod listener;
+mod owner;
 mod publish;
 mod rebuild;
+mod soundness;
 pub mod table;
 
 use kernel::KernelError;
 
 pub(crate) use listener::refuse_listened;
-pub(crate) use publish::{Published, missing, publish, withdraw};
+pub(crate) use publish::{differences, publish, withdraw};
 pub use rebuild::{RebuildReport, rebuild};
 
 /// Why host ports could not be opened or closed.

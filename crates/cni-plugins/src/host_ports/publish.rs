@@ -2,31 +2,20 @@
 
 use std::path::Path;
 
-use attachment::{Attachment, Claim, NetworkName, Protocol, Record, Store};
+use attachment::{Attachment, NetworkName, Record};
 use kernel::KernelError;
-use kernel::conntrack;
 use kernel::netlink::{self, Socket};
-use kernel::nftables::{Element, Existing, Family, Set, TableName, Transaction, elements};
+use kernel::nftables::{Element, Existing, Set, Transaction, elements, observe};
 use rustix::io::Errno;
 
 use super::HostPortError;
-use super::table::{Placed, TABLE, elements_of, empty_sets, empty_table, number};
+use super::flows::{forget_old_flows, forget_own_flows};
+use super::owner::refuse_living;
+use super::soundness::{Soundness, flaws};
+use super::table::{Placed, elements_of, empty_sets, table_name};
 
-/// Whether a record's host ports are known to be in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Published {
-    /// Its ADD succeeded: under these keys there is nothing of anybody else.
-    Surely,
-    /// Its ADD died or failed: under these keys may be what it clashed with.
-    Perhaps,
-}
-
-/// How often a transaction is tried again that met another ADD's.
+/// How often a transaction is tried again that met somebody else's.
 const ATTEMPTS: usize = 4;
-
-fn table_name() -> TableName {
-    TableName::new(Family::Inet, TABLE)
-}
 
 /// Opens the host ports of `record`. `link_is_gone` tells whether the owner of a clashing element is dead; `data_dir` is
 /// where owners are looked for.
@@ -41,43 +30,39 @@ pub(crate) fn publish(
     }
     let failed = |cause| failure("open", record, cause);
     let mut socket = Socket::open(netlink::Protocol::Netfilter).map_err(failed)?;
+    let mut soundness = Soundness::look(&mut socket).map_err(failed)?;
     let mut stale: Vec<Placed> = Vec::new();
-    let mut table_is_there = true;
+    let mut refused = KernelError::new("agree with other changes of the table", Errno::AGAIN);
     for _ in 0..ATTEMPTS {
         let mut transaction = Transaction::new();
-        if !table_is_there {
-            // Two first pods at once: one makes table, chains and rules, the other is refused and comes back.
-            transaction.create(&empty_table(), Existing::Refuse);
-        }
+        soundness.mend(&mut transaction).map_err(failed)?;
         write(&mut transaction, &stale, |transaction, set, element| {
-            transaction.delete_elements(&table_name(), set, element);
+            transaction.delete_exactly(&table_name(), set, element);
         });
         write(&mut transaction, &placed, |transaction, set, element| {
             transaction.add_elements(&table_name(), set, element, Existing::Keep);
         });
         match transaction.commit(&mut socket) {
             Ok(()) => return forget_old_flows(record, &mut socket),
-            Err(error) if error.errno == Errno::NOENT && table_is_there && stale.is_empty() => {
-                table_is_there = false;
-            }
-            Err(error) if error.is_present() && !table_is_there => table_is_there = true,
-            // What was stale has gone by itself.
-            Err(error) if error.errno == Errno::NOENT && !stale.is_empty() => stale.clear(),
-            Err(error) if error.is_present() => {
-                stale = clashing(&mut socket, &placed).map_err(failed)?;
-                refuse_living(record, data_dir, &link_is_gone)?;
-            }
+            Err(error) if error.is_present() || error.errno == Errno::NOENT => refused = error,
             Err(error) => return Err(failed(error)),
         }
+        // Somebody made, changed or deleted the table, or has one of the ports.
+        soundness = Soundness::look(&mut socket).map_err(failed)?;
+        stale = clashing(&mut socket, &placed).map_err(failed)?;
+        if !stale.is_empty() {
+            refuse_living(record, &stale, data_dir, &link_is_gone)?;
+        }
     }
-    Err(failed(KernelError::new("agree with other changes of the table", Errno::AGAIN)))
+    Err(failed(refused))
 }
 
-/// Closes the host ports of `record`; those that are closed already are well.
+/// Closes the host ports of `record`, as far as they lead to it; those that are closed already, or lead elsewhere by now,
+/// are well.
 ///
 /// The socket is given back to be held while links are deleted: whoever is the last to close a netfilter socket waits
 /// for an RCU grace period (about 10 ms) if elements were removed lately, so let it be the child of `delete_link`.
-pub(crate) fn withdraw(record: &Record, published: Published) -> Result<Option<Socket>, HostPortError> {
+pub(crate) fn withdraw(record: &Record) -> Result<Option<Socket>, HostPortError> {
     let placed = elements_of(record);
     if placed.is_empty() {
         return Ok(None);
@@ -85,42 +70,47 @@ pub(crate) fn withdraw(record: &Record, published: Published) -> Result<Option<S
     let failed = |cause| failure("close", record, cause);
     let mut socket = Socket::open(netlink::Protocol::Netfilter).map_err(failed)?;
     let mut doomed = placed.clone();
-    let mut sure = published == Published::Surely;
+    let mut refused = KernelError::new("agree with other changes of the table", Errno::AGAIN);
     for _ in 0..ATTEMPTS {
-        if !sure {
-            doomed = present(&mut socket, &placed).map_err(failed)?;
-        }
         let mut transaction = Transaction::new();
         write(&mut transaction, &doomed, |transaction, set, element| {
-            transaction.delete_elements(&table_name(), set, element);
+            transaction.delete_exactly(&table_name(), set, element);
         });
         match transaction.commit(&mut socket) {
             Ok(()) => return forget_own_flows(record, &mut socket).map(|()| Some(socket)),
-            // One of them is gone, after a flush of the ruleset, say: then only those that are there.
-            Err(error) if error.errno == Errno::NOENT => sure = false,
+            // The table is gone, or a port is another's: then only what is there and ours.
+            Err(error) if error.is_present() || error.errno == Errno::NOENT => refused = error,
             Err(error) => return Err(failed(error)),
         }
+        doomed = present(&mut socket, &placed).map_err(failed)?;
     }
-    Err(failed(KernelError::new("agree with other changes of the table", Errno::AGAIN)))
+    Err(failed(refused))
 }
 
-/// The host ports of `record` that are not in the table, for CHECK.
-pub(crate) fn missing(record: &Record) -> Result<Vec<String>, HostPortError> {
+/// How the host ports of `record` differ from what ADD left, for CHECK: elements that are missing or lead elsewhere, and
+/// whatever is amiss with the table that makes them work.
+pub(crate) fn differences(record: &Record) -> Result<Vec<String>, HostPortError> {
     let placed = elements_of(record);
     if placed.is_empty() {
         return Ok(Vec::new());
     }
     let failed = |cause| failure("look up", record, cause);
     let mut socket = Socket::open(netlink::Protocol::Netfilter).map_err(failed)?;
-    let found = present(&mut socket, &placed).map_err(failed)?;
-    if found.len() == placed.len() {
-        return Ok(Vec::new());
+    let found = observe(&mut socket, &table_name()).map_err(failed)?;
+    let is_open = |placed: &Placed| {
+        let mut sets = found.iter().flat_map(|table| &table.sets);
+        sets.any(|held| held.set.name == placed.set && held.set.elements.contains(&placed.element))
+    };
+    let mut differences = Vec::new();
+    if !placed.iter().all(is_open) {
+        let ports: Vec<String> = record.host_ports.iter().map(ToString::to_string).collect();
+        differences.push(format!("not all of the host ports {} are open", ports.join(", ")));
     }
-    let ports: Vec<String> = record.host_ports.iter().map(ToString::to_string).collect();
-    Ok(vec![format!("not all of the host ports {} are open", ports.join(", "))])
+    differences.extend(found.iter().flat_map(flaws));
+    Ok(differences)
 }
 
-fn failure(attempted: &'static str, record: &Record, cause: KernelError) -> HostPortError {
+pub(super) fn failure(attempted: &'static str, record: &Record, cause: KernelError) -> HostPortError {
     HostPortError::Kernel { attempted, attachment: record.attachment.to_string(), cause }
 }
 
@@ -179,70 +169,4 @@ fn clashing(socket: &mut Socket, placed: &[Placed]) -> Result<Vec<Placed>, Kerne
         })
     });
     Ok(held)
-}
-
-/// An element that clashes belongs to another network's pod, or to a pod that is gone. In the first case it stays.
-fn refuse_living(
-    record: &Record,
-    data_dir: &Path,
-    link_is_gone: &impl Fn(&NetworkName, &Attachment, Option<&Record>) -> bool,
-) -> Result<(), HostPortError> {
-    for network in attachment::networks(data_dir).unwrap_or_default() {
-        let Ok(Some(store)) = Store::find(data_dir, &network) else { continue };
-        for port in &record.host_ports {
-            for claim in port.claims() {
-                let Some(owner) = owner(&store, &claim, record) else { continue };
-                let entry = store.lookup(&owner).ok().flatten();
-                if !link_is_gone(&network, &owner, entry.as_ref().map(|entry| &entry.record)) {
-                    let owner = format!("attachment {owner} of network `{network}`");
-                    return Err(HostPortError::Taken { port: port.to_string(), owner });
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whose claim it is, if somebody else's.
-fn owner(store: &Store, claim: &Claim, record: &Record) -> Option<Attachment> {
-    let owner = store.owner_of_claim(claim).ok().flatten()?;
-    (*store.network() != record.network || owner != record.attachment).then_some(owner)
-}
-
-/// Flows that were there before the port was opened go on past it: UDP and SCTP have no other beginning to wait for.
-fn forget_old_flows(record: &Record, socket: &mut Socket) -> Result<(), HostPortError> {
-    for port in record.host_ports.iter().filter(|port| port.protocol != Protocol::Tcp) {
-        for allocation in &record.addresses {
-            let pod = allocation.address.addr();
-            let host_ip = port.host_ip.filter(|ip| !ip.is_unspecified());
-            if host_ip.is_some_and(|ip| ip.is_ipv4() != pod.is_ipv4()) {
-                continue;
-            }
-            conntrack::delete_to_port(
-                socket,
-                family(pod),
-                number(port.protocol),
-                port.host_port.get(),
-                host_ip,
-            )
-            .map_err(|cause| failure("forget old flows to", record, cause))?;
-        }
-    }
-    Ok(())
-}
-
-/// Flows that lead to the pod would lead to whoever gets its address next.
-fn forget_own_flows(record: &Record, socket: &mut Socket) -> Result<(), HostPortError> {
-    for port in record.host_ports.iter().filter(|port| port.protocol != Protocol::Tcp) {
-        for allocation in &record.addresses {
-            let pod = allocation.address.addr();
-            conntrack::delete_replies_from(socket, pod, number(port.protocol), port.container_port.get())
-                .map_err(|cause| failure("forget flows of", record, cause))?;
-        }
-    }
-    Ok(())
-}
-
-fn family(ip: std::net::IpAddr) -> kernel::route::Family {
-    if ip.is_ipv4() { kernel::route::Family::V4 } else { kernel::route::Family::V6 }
 }

@@ -9,11 +9,12 @@ use attachment::{Entry, Record, State, Store};
 use kernel::KernelError;
 use kernel::netlink::Socket;
 use kernel::nftables::{
-    Difference, Element, Existing, Family, Table, TableName, Transaction, Value, generation, observe,
+    Difference, Element, Existing, ObservedTable, Table, Transaction, Value, generation, observe,
 };
 use link_name::LinkName;
 
-use super::table::{Names, Placed, TABLE, elements_of, empty_table};
+use super::owner::Strangers;
+use super::table::{Placed, elements_of, empty_table, exclude, pod_of, set_names, table_name};
 
 /// What a rebuild did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,19 +45,17 @@ fn wanted_table<'a>(records: impl Iterator<Item = &'a Record>, excluded: &[IpAdd
             elements.entry(set).or_default().push(element);
         }
     }
-    for ip in excluded {
-        elements.entry(Names::of(*ip).excluded).or_default().push(Element::of([Value::Ip(*ip)]));
-    }
     let mut table = empty_table();
     for set in &mut table.sets {
         set.elements = elements.remove(set.name.as_str()).unwrap_or_default();
         set.elements.sort();
         set.elements.dedup();
     }
+    exclude(&mut table, excluded);
     table
 }
 
-/// Puts back what is missing of the records' host ports below `data_dir`, and removes what no record has. Where no pod
+/// Puts back what is missing of the records' host ports below `data_dir`, and removes what no record has, and no living pod. Where no pod
 /// has a host port and there is no table, none is made. Established flows survive: only elements that differ are
 /// touched, unless the rules themselves were changed.
 ///
@@ -70,11 +69,13 @@ pub fn rebuild(
     excluded: &[IpAddr],
     link_exists: impl Fn(&LinkName) -> bool,
 ) -> Result<RebuildReport, KernelError> {
-    let name = TableName::new(Family::Inet, TABLE);
     let generation = generation(socket)?;
-    let found = observe(socket, &name)?;
+    let found = observe(socket, &table_name())?;
     let kept = kept_records(data_dir, link_exists);
-    let known = wanted_table(kept.iter().map(|kept| &kept.entry.record), excluded);
+    let mut known = wanted_table(kept.iter().map(|kept| &kept.entry.record), excluded);
+    if let Some(found) = &found {
+        keep_strangers(found, &mut known, data_dir)?;
+    }
     let mut transaction = Transaction::at_generation(generation);
     let report = match found {
         None if !has_ports(&known) => return Ok(RebuildReport::default()),
@@ -94,6 +95,34 @@ pub fn rebuild(
     };
     transaction.commit(socket)?;
     Ok(report)
+}
+
+/// Host ports of pods that live and whose records are elsewhere are not ours to close.
+fn keep_strangers(found: &ObservedTable, known: &mut Table, data_dir: &Path) -> Result<(), KernelError> {
+    let mut strangers = None;
+    for name in set_names() {
+        let Some(held) = found.sets.iter().find(|observed| observed.set.name == name) else { continue };
+        let Some(set) = known.sets.iter_mut().find(|set| set.name == name && set.data.is_some()) else {
+            continue;
+        };
+        let wanted: HashSet<&Element> = set.elements.iter().collect();
+        let mut kept: Vec<Element> = Vec::new();
+        for element in held.set.elements.iter().filter(|element| !wanted.contains(element)) {
+            let placed = Placed { set: name, element: element.clone() };
+            let strangers = match &mut strangers {
+                Some(strangers) => strangers,
+                none => none.insert(Strangers::observe(data_dir)?),
+            };
+            if pod_of(&placed).is_some_and(|pod| strangers.at(pod).is_some()) {
+                kept.push(placed.element);
+            }
+        }
+        // Who came first has the port, also where a record of ours wants it.
+        set.elements.retain(|element| !kept.iter().any(|stranger| stranger.key == element.key));
+        set.elements.extend(kept);
+        set.elements.sort();
+    }
+    Ok(())
 }
 
 /// A record, and the store that it is in.

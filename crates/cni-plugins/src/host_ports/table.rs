@@ -3,12 +3,12 @@
 //! Rules never change; a host port is one element of a map for each address family, and one that makes it work from the
 //! pod itself. So adding or removing one is one small transaction, however many there are.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use attachment::{HostPort, Mode, Protocol, Record};
 use kernel::nftables::{
-    BaseChain, Chain, ChainKind, DataType, Element, Family, Hook, MapData, NatFlags, NatKind, NatTarget,
-    Policy, Rule, Selector, Set, Statement, Table, Transport, Value, Verdict,
+    BaseChain, Chain, ChainKind, Data, DataType, Element, Family, Hook, MapData, NatFlags, NatKind,
+    NatTarget, Policy, Rule, Selector, Set, Statement, Table, TableName, Transport, Value, Verdict,
 };
 use kernel::route;
 
@@ -20,6 +20,16 @@ pub const TABLE: &str = "hostgw_hostport";
 const DESTINATION_PRIORITY: i32 = -95;
 /// Before kube-proxy and the agent (100): theirs would masquerade what must have the node's own address.
 const SOURCE_PRIORITY: i32 = 95;
+
+/// How many rules each chain has, and how many others jump to it, together: by this the kernel tells, in one question,
+/// whether somebody flushed them. (Written down, because an ADD builds no rules.)
+pub(super) const CHAIN_USES: [(&str, u32); 4] =
+    [("hostports", 10), ("prerouting", 1), ("output", 1), ("postrouting", 4)];
+
+/// The table's full name.
+pub(super) fn table_name() -> TableName {
+    TableName::new(Family::Inet, TABLE)
+}
 
 /// Names of the sets and maps of one address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +131,13 @@ pub(super) fn empty_sets() -> Vec<Set> {
     V4.sets().into_iter().chain(V6.sets()).collect()
 }
 
+/// Their names.
+pub(super) fn set_names() -> impl Iterator<Item = &'static str> {
+    [V4, V6]
+        .into_iter()
+        .flat_map(|names| [names.any, names.exact, names.hairpin, names.bridged, names.excluded])
+}
+
 /// The table without host ports.
 #[must_use]
 pub fn empty_table() -> Table {
@@ -149,6 +166,17 @@ pub fn empty_table() -> Table {
         ),
     ];
     table
+}
+
+/// Fills the sets of addresses that are the node's and yet no place for host ports.
+pub(super) fn exclude(table: &mut Table, addresses: &[IpAddr]) {
+    for names in [V4, V6] {
+        let Some(set) = table.sets.iter_mut().find(|set| set.name == names.excluded) else { continue };
+        let of_family = addresses.iter().filter(|address| Names::of(**address) == names);
+        set.elements = of_family.map(|address| Element::of([Value::Ip(*address)])).collect();
+        set.elements.sort();
+        set.elements.dedup();
+    }
 }
 
 /// One element, and the set that it belongs to.
@@ -225,6 +253,31 @@ fn ways_back(record: &Record, port: &HostPort, pod: IpAddr, node: IpAddr) -> Vec
     ways
 }
 
+/// The pod that an element leads to, or whose way back it is.
+pub(super) fn pod_of(placed: &Placed) -> Option<IpAddr> {
+    let leads_there = [V4, V6].iter().any(|names| placed.set == names.any || placed.set == names.exact);
+    let held = match &placed.element.data {
+        Some(Data::Values(target)) if leads_there => target.first(),
+        // Where from, protocol, port of the node, pod, port of the pod.
+        _ => placed.element.key.get(3),
+    };
+    match held {
+        Some(Value::Ip(pod)) => Some(*pod),
+        _ => None,
+    }
+}
+
+/// Whether an element is at the place of this port, wherever it leads.
+pub(super) fn is_at(placed: &Placed, port: &HostPort) -> bool {
+    [V4, V6].iter().any(|names| {
+        let of_version: IpAddr = match names.version {
+            route::Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            route::Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        key_of(port, of_version, *names) == Some((placed.set, placed.element.key.clone()))
+    })
+}
+
 /// `IPPROTO_…`.
 #[must_use]
 pub fn number(protocol: Protocol) -> u8 {
@@ -284,6 +337,39 @@ mod tests {
 
     fn sets(record: &Record) -> Vec<&'static str> {
         elements_of(record).iter().map(|placed| placed.set).collect()
+    }
+
+    #[test]
+    fn the_uses_that_are_looked_for_are_those_of_the_table() {
+        let table = empty_table();
+        let jumps = |name: &str| {
+            let all = table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+            all.filter(|statement| **statement == Statement::jump(name)).count()
+        };
+        let uses: Vec<(&str, usize)> = table
+            .chains
+            .iter()
+            .map(|chain| (chain.name.as_str(), chain.rules.len() + jumps(&chain.name)))
+            .collect();
+        assert_eq!(uses, CHAIN_USES.map(|(chain, uses)| (chain, uses as usize)));
+    }
+
+    #[test]
+    fn every_element_tells_its_pod_and_those_of_a_port_where_it_is() {
+        let ports = vec![
+            port(Protocol::Tcp, None, 80),
+            port(Protocol::Udp, Some("192.0.2.11"), 80),
+            port(Protocol::Tcp, Some("::"), 81),
+        ];
+        let record = record(Mode::Bridge(LinkName::new("cni0").unwrap()), ports.clone());
+        let placed = elements_of(&record);
+        for element in &placed {
+            let pod = pod_of(element).unwrap();
+            assert!(record.addresses.iter().any(|held| held.address.addr() == pod));
+        }
+        let at = |port| placed.iter().filter(|placed| is_at(placed, port)).count();
+        assert_eq!(ports.iter().map(at).collect::<Vec<_>>(), [2, 1, 1]);
+        assert_eq!(at(&port(Protocol::Udp, None, 80)), 0);
     }
 
     #[test]

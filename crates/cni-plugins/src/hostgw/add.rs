@@ -14,7 +14,7 @@ use super::make_way::{self, link_is_gone};
 use crate::answer::Answer;
 use crate::bandwidth;
 use crate::failure::{host_ports_failed, io_failed, kernel_refused, reserve_failed, wiring_failed};
-use crate::host_ports::{self as ports, Published};
+use crate::host_ports as ports;
 use crate::teardown::{Leftover, tear_down};
 use crate::wiring::{Wired, WiringError, attach, delete_link};
 
@@ -127,12 +127,8 @@ fn wire(
 /// Takes back all that was made; what cannot be taken back keeps its record, so that DEL or the agent finds it.
 fn undo(cause: CniError, reservation: Reservation<'_>, host: &mut Socket) -> CniError {
     let record = reservation.record();
-    let leftover = Leftover {
-        network: &record.network,
-        attachment: &record.attachment,
-        record: Some(record),
-        published: Published::Perhaps,
-    };
+    let leftover =
+        Leftover { network: &record.network, attachment: &record.attachment, record: Some(record) };
     let undone = match tear_down(leftover, host) {
         Ok(()) => reservation.release().map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

@@ -69,7 +69,7 @@ pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<()
     compare_reservation(&expected, &entry.record, &mut differences);
     compare_pod(&expected, &entry.record, &pod, &mut differences);
     compare_node(&entry.record, &node, &mut differences);
-    differences.extend(host_ports::missing(&entry.record).map_err(host_ports_failed)?);
+    differences.extend(host_ports::differences(&entry.record).map_err(host_ports_failed)?);
     if differences.is_empty() {
         return Ok(());
     }

@@ -8,7 +8,6 @@ use kernel::netlink::{Protocol, Socket};
 
 use crate::answer::Answer;
 use crate::failure::kernel_refused;
-use crate::host_ports::Published;
 use crate::teardown::{Leftover, tear_down};
 
 /// Keeps the valid attachments, removes all others, and repairs the store.
@@ -24,7 +23,7 @@ pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniErro
     let mut failed: Vec<String> = Vec::new();
     let report = store
         .reclaim_except(&valid, |attachment, record| {
-            let leftover = Leftover { network, attachment, record, published: Published::Perhaps };
+            let leftover = Leftover { network, attachment, record };
             match tear_down(leftover, &mut host) {
                 Ok(()) => true,
                 Err(error) => {

@@ -5,6 +5,7 @@
 pub(crate) mod killer;
 pub(crate) mod node;
 pub(crate) mod plugin;
+pub(crate) mod ports;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;

@@ -1,0 +1,61 @@
+//! What tests of host ports share: configurations, and connections that are made and tried.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use kernel::link;
+use kernel::netlink::{Protocol, Socket};
+use kernel::netns::NetNs;
+use serde_json::{Value, json};
+
+use super::node::{NODE_ADDRESSES, Node, Pod, change};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A configuration with the node's addresses and these mappings.
+pub(crate) fn conf(node: &Node, mode: &str, mappings: &Value) -> Value {
+    let runtime = json!({"portMappings": mappings});
+    node.conf_with(json!({"mode": mode, "nodeAddresses": NODE_ADDRESSES, "runtimeConfig": runtime}))
+}
+
+pub(crate) fn web() -> Value {
+    json!([
+        {"hostPort": 8080, "containerPort": 80},
+        {"hostPort": 8053, "containerPort": 53, "protocol": "udp"},
+    ])
+}
+
+pub(crate) fn web_on(port: u16) -> Value {
+    json!([{"hostPort": port, "containerPort": 80}])
+}
+
+/// Connects from `client` and gives the address that `server` sees, after a word each way.
+pub(crate) fn connect(client: &NetNs, to: SocketAddr, server: &TcpListener) -> IpAddr {
+    let mut stream = client.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().unwrap();
+    let (mut accepted, seen) = server.accept().unwrap();
+    for stream in [&stream, &accepted] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let mut word = [0; 4];
+    stream.write_all(b"ping").unwrap();
+    accepted.read_exact(&mut word).unwrap();
+    accepted.write_all(b"pong").unwrap();
+    stream.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"pong");
+    seen.ip()
+}
+
+pub(crate) fn listen(pod: &Pod, address: IpAddr, port: u16) -> TcpListener {
+    pod.ns.run(|| TcpListener::bind((address, port))).unwrap().unwrap()
+}
+
+/// As when a pod's namespace dies and nobody runs DEL.
+pub(crate) fn drop_links() {
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    for found in link::dump(&mut socket).unwrap() {
+        if found.name.starts_with("hgw") {
+            change(|batch, _| link::delete(batch, found.index));
+        }
+    }
+}
