@@ -10,6 +10,7 @@ mod config;
 mod events;
 mod foreign_changes;
 mod http;
+mod kubernetes;
 mod metrics;
 mod nft_table;
 mod observe;
@@ -24,6 +25,7 @@ mod uninstall;
 
 pub use apply::{Applied, Outcome};
 pub use config::{ConfigError, parse_settings, read_settings};
+pub use kubernetes::{AccessError, ApiError, Location};
 pub use paths::Paths;
 pub use reconcile::{PassError, ReconcileReport, Reconciler};
 pub use run::{AgentError, Ended, Options, is_running, plan, run, run_once, run_until};

@@ -23,7 +23,7 @@ use crate::http;
 use crate::metrics::{Health, SharedHealth};
 use crate::paths::Paths;
 use crate::reconcile::{PassError, ReconcileReport, Reconciler};
-use crate::source::{FileSource, Reading, Source, SourceAddress};
+use crate::source::{AnySource, FileSource, KubernetesSource, Source, SourceAddress};
 use crate::status::{StateDocument, bounded};
 
 mod pace;
@@ -119,31 +119,34 @@ impl AgentLock {
     }
 }
 
-fn open_source(options: &Options) -> FileSource {
+fn open_source(options: &Options) -> AnySource {
+    let this_node = options.node_name.clone();
     match &options.source {
-        SourceAddress::File(path) => FileSource::new(options.paths.on_node(path), options.node_name.clone()),
+        SourceAddress::File(path) => AnySource::File(FileSource::new(options.paths.on_node(path), this_node)),
+        SourceAddress::Kubernetes(location) => {
+            AnySource::Kubernetes(KubernetesSource::new(location.clone(), this_node))
+        }
     }
+}
+
+/// Runs on the calling thread, in its network namespace.
+fn block_on<T>(work: impl Future<Output = Result<T, AgentError>>) -> Result<T, AgentError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
+    tokio::task::LocalSet::new().block_on(&runtime, work)
 }
 
 /// What a pass would change.
 pub fn plan(options: &Options) -> Result<PlanDocument, AgentError> {
-    let mut source = open_source(options);
-    let reading = read_settled(&mut source);
-    let Some(snapshot) = reading.snapshot else {
-        return Err(AgentError::NotSynced(reading.problem.unwrap_or_default()));
-    };
-    Ok(reconciler(options)?.plan(snapshot, reading.whole)?)
-}
-
-/// For a program that looks once: a file that was written just now is waited for, as long as that takes a few seconds.
-fn read_settled(source: &mut FileSource) -> Reading<'_> {
-    const ATTEMPTS: usize = 4;
-    for _ in 0..ATTEMPTS {
-        source.read();
-        let Some(rest) = source.settles_in() else { break };
-        std::thread::sleep(rest);
-    }
-    source.read()
+    block_on(async {
+        let mut source = open_source(options);
+        source.settled().await;
+        let reading = source.read();
+        let Some(snapshot) = reading.snapshot else {
+            return Err(AgentError::NotSynced(reading.problem.unwrap_or_default()));
+        };
+        Ok(reconciler(options)?.plan(snapshot, reading.whole)?)
+    })
 }
 
 fn reconciler(options: &Options) -> Result<Reconciler, AgentError> {
@@ -153,19 +156,22 @@ fn reconciler(options: &Options) -> Result<Reconciler, AgentError> {
 /// One pass, and what came of it.
 pub fn run_once(options: &Options) -> Result<StateDocument, AgentError> {
     let _lock = AgentLock::take(&options.paths)?;
-    let mut source = open_source(options);
-    let mut reconciler = reconciler(options)?;
-    let mut state = StateDocument::new(&options.node_name, options.source.to_string());
-    state.once = true;
-    let reading = read_settled(&mut source);
-    let report = reconciler.pass(&reading)?;
-    tell(&report);
-    state.update(&report);
-    state.write(&options.paths.state_file())?;
-    match (reading.snapshot, reading.problem) {
-        (None, problem) => Err(AgentError::NotSynced(problem.unwrap_or_default())),
-        _ => Ok(state),
-    }
+    block_on(async {
+        let mut source = open_source(options);
+        let mut reconciler = reconciler(options)?;
+        let mut state = StateDocument::new(&options.node_name, options.source.to_string());
+        state.once = true;
+        source.settled().await;
+        let reading = source.read();
+        let report = reconciler.pass(&reading)?;
+        tell(&report);
+        state.update(&report);
+        state.write(&options.paths.state_file())?;
+        match (reading.snapshot, reading.problem) {
+            (None, problem) => Err(AgentError::NotSynced(problem.unwrap_or_default())),
+            _ => Ok(state),
+        }
+    })
 }
 
 /// Why the agent ended.
@@ -197,17 +203,14 @@ pub fn run_until(
     stop: impl Future<Output = Result<Ended, std::io::Error>>,
 ) -> Result<Ended, AgentError> {
     let _lock = AgentLock::take(&options.paths)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Runtime)?;
-    let work = async {
+    block_on(async {
         tokio::select! {
             // Looked at first, so that signals are heard from before the first pass on.
             biased;
             ended = stop => ended.map_err(AgentError::Runtime),
             failed = serve(options) => failed.map(|never| match never {}),
         }
-    };
-    tokio::task::LocalSet::new().block_on(&runtime, work)
+    })
 }
 
 async fn signalled() -> Result<Ended, std::io::Error> {

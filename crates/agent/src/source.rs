@@ -1,12 +1,17 @@
 //! Where the cluster's nodes are read from.
 
 mod file;
+mod kubernetes;
+mod node_store;
 
 use std::future::Future;
 
 use node_network::ClusterSnapshot;
 
 pub use file::{FileSource, NodesFileError, parse_nodes};
+pub use kubernetes::KubernetesSource;
+
+use crate::kubernetes::Location;
 
 /// A place that tells which nodes there are.
 pub trait Source {
@@ -16,6 +21,39 @@ pub trait Source {
 
     /// Resolves when it is worthwhile to read again; may resolve for nothing.
     fn changed(&mut self) -> impl Future<Output = ()>;
+
+    /// For a program that looks once: resolves when what [`Self::read`] tells is final, or will not be soon.
+    fn settled(&mut self) -> impl Future<Output = ()>;
+}
+
+/// Whichever source the command line names.
+#[derive(Debug)]
+pub(crate) enum AnySource {
+    File(FileSource),
+    Kubernetes(KubernetesSource),
+}
+
+impl Source for AnySource {
+    fn read(&mut self) -> Reading<'_> {
+        match self {
+            Self::File(source) => source.read(),
+            Self::Kubernetes(source) => source.read(),
+        }
+    }
+
+    async fn changed(&mut self) {
+        match self {
+            Self::File(source) => source.changed().await,
+            Self::Kubernetes(source) => source.changed().await,
+        }
+    }
+
+    async fn settled(&mut self) {
+        match self {
+            Self::File(source) => source.settled().await,
+            Self::Kubernetes(source) => source.settled().await,
+        }
+    }
 }
 
 /// What a source tells.
@@ -35,13 +73,15 @@ pub struct Reading<'a> {
 pub enum SourceAddress {
     /// `file:PATH`.
     File(std::path::PathBuf),
+    /// `kubernetes`.
+    Kubernetes(Location),
 }
 
 /// A source that is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceAddressError {
     /// Some other scheme.
-    #[error("source `{}` is none: give file:PATH", .0.chars().take(64).flat_map(char::escape_default).collect::<String>())]
+    #[error("source `{}` is none: give kubernetes or file:PATH", .0.chars().take(64).flat_map(char::escape_default).collect::<String>())]
     Unknown(String),
     /// `file:` alone.
     #[error("source `file:` names no file: give file:/etc/hostgw/nodes.yaml")]
@@ -51,6 +91,9 @@ pub enum SourceAddressError {
 impl std::str::FromStr for SourceAddress {
     type Err = SourceAddressError;
     fn from_str(text: &str) -> Result<Self, SourceAddressError> {
+        if text == "kubernetes" {
+            return Ok(Self::Kubernetes(Location::InCluster));
+        }
         match text.strip_prefix("file:") {
             Some("") => Err(SourceAddressError::NoPath),
             Some(path) => Ok(Self::File(path.into())),
@@ -63,6 +106,7 @@ impl std::fmt::Display for SourceAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Kubernetes(_) => f.write_str("kubernetes"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use agent::source::SourceAddress;
-use agent::{ConfigError, Options, Paths, read_settings};
+use agent::{ConfigError, Location, Options, Paths, read_settings};
 use clap::Args;
 use node_network::{NodeName, Settings};
 
@@ -36,12 +36,35 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// Which cluster, where it is asked by its API.
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    /// Kubeconfig of the API server, read anew for each connection; without it, this is a pod of the cluster.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig other than its current one.
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
+}
+
+impl Cluster {
+    pub(crate) fn location(&self) -> Location {
+        match &self.kubeconfig {
+            None => Location::InCluster,
+            Some(path) => Location::Kubeconfig { path: absolute(path), context: self.context.clone() },
+        }
+    }
+}
+
 /// Which node this is, and who tells.
 #[derive(Debug, Args)]
 pub(crate) struct Node {
-    /// Where the nodes are read from: file:PATH, a list of Kubernetes Node objects (YAML or JSON).
+    /// Where the nodes are read from: `kubernetes`, the cluster's API, or file:PATH, a list of Kubernetes Node objects
+    /// (YAML or JSON).
     #[arg(long, value_name = "SOURCE")]
     source: SourceAddress,
+    #[command(flatten)]
+    cluster: Cluster,
     /// This node's name among them.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node_name: NodeName,
@@ -53,6 +76,7 @@ impl Node {
     pub(crate) fn options(&self, listen: SocketAddr) -> Result<Options, ConfigError> {
         let source = match &self.source {
             SourceAddress::File(path) => SourceAddress::File(absolute(path)),
+            SourceAddress::Kubernetes(_) => SourceAddress::Kubernetes(self.cluster.location()),
         };
         Ok(Options {
             source,

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 
 pub use node_name::{NodeName, NodeNameError};
 pub use node_object::{
-    DocumentError, INTERNAL_IP_ANNOTATION, MAX_NODES, NodeDocument, NodeObject, snapshot_from_objects,
+    DocumentError, INTERNAL_IP_ANNOTATION, MAX_NODES, NodeDocument, NodeObject, ReadNode, read_object,
+    snapshot_from_objects,
 };
 pub use problem::NodeProblem;
 pub use timestamp::unix_seconds;

@@ -165,11 +165,6 @@ impl FileSource {
         }
     }
 
-    /// When a file that was written just now will have been left alone for long enough.
-    pub(crate) fn settles_in(&self) -> Option<Duration> {
-        self.settled_at.map(|at| at.saturating_duration_since(Instant::now()))
-    }
-
     fn refresh(&mut self, completed: bool) {
         let (file, metadata) = match self.open() {
             Ok(opened) => opened,
@@ -270,6 +265,16 @@ impl Source for FileSource {
             None => self.watch.changed().await,
         }
     }
+
+    /// A file that was written just now is waited for, as long as that takes a few seconds.
+    async fn settled(&mut self) {
+        const ATTEMPTS: usize = 4;
+        for _ in 0..ATTEMPTS {
+            self.read();
+            let Some(at) = self.settled_at else { break };
+            tokio::time::sleep_until(at.into()).await;
+        }
+    }
 }
 
 /// Every node that was known is there, unchanged.
@@ -361,11 +366,11 @@ mod tests {
         assert_eq!(names(&source.read()).len(), 2);
         fs::write(&path, "kind: Node\nmetadata: {name: node1}\n").unwrap();
         assert_eq!(names(&source.read()).len(), 2);
-        assert!(source.settles_in().is_some());
+        assert!(source.settled_at.is_some());
         settle(&path);
         let reading = source.read();
         assert_eq!((names(&reading).len(), reading.problem), (1, None));
-        assert_eq!(source.settles_in(), None);
+        assert_eq!(source.settled_at, None);
     }
 
     fn node(name: &str, address: &str) -> String {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub(crate) mod api_server;
 pub(crate) mod pod;
 
 use std::fmt::Write as _;
@@ -190,6 +191,14 @@ impl Node {
             paths: Paths::below(self.folder.path()),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9104)),
         }
+    }
+
+    /// The agent's options for a cluster's API.
+    pub(crate) fn options_for(&self, server: &api_server::ApiServer) -> Options {
+        let path = self.path("kubeconfig");
+        std::fs::write(&path, server.kubeconfig()).unwrap();
+        let location = agent::Location::Kubeconfig { path, context: None };
+        Options { source: SourceAddress::Kubernetes(location), ..self.options() }
     }
 
     pub(crate) fn paths(&self) -> Paths {

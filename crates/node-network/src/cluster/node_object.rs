@@ -83,6 +83,20 @@ pub struct NodeObject {
     status: Lenient<Status>,
 }
 
+impl NodeObject {
+    /// `metadata.name`, if there is one; nothing says that it can be used.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.metadata.as_ref()?.name.as_ref().map(String::as_str)
+    }
+
+    /// `metadata.resourceVersion`.
+    #[must_use]
+    pub fn resource_version(&self) -> Option<&str> {
+        self.metadata.as_ref()?.resource_version.as_ref().map(String::as_str)
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
@@ -90,6 +104,8 @@ struct Metadata {
     name: Lenient<String>,
     #[serde(default)]
     uid: Lenient<String>,
+    #[serde(default)]
+    resource_version: Lenient<String>,
     #[serde(default)]
     creation_timestamp: Lenient<String>,
     #[serde(default)]
@@ -139,6 +155,38 @@ impl<T> Default for Lenient<T> {
     fn default() -> Self {
         Self::Absent(())
     }
+}
+
+impl<T> Lenient<T> {
+    const fn as_ref(&self) -> Option<&T> {
+        match self {
+            Self::Present(value) => Some(value),
+            Self::Absent(()) | Self::WrongType(_) => None,
+        }
+    }
+}
+
+/// What one object says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadNode {
+    /// `metadata.name` as it stands, or nothing.
+    pub name: String,
+    /// The node; none where the object cannot be told from others.
+    pub node: Option<ClusterNode>,
+    /// What is wrong with it.
+    pub problems: Vec<NodeProblem>,
+}
+
+/// Reads one object of a source that tells of each by itself, and under a name that no other has.
+#[must_use]
+pub fn read_object(object: NodeObject) -> ReadNode {
+    let name = object.name().unwrap_or_default().to_owned();
+    let mut problems = Vec::new();
+    let node = Reader { node: name.clone(), problems: &mut problems }.node(object);
+    if node.is_none() {
+        graver(&mut problems, 0);
+    }
+    ReadNode { name, node, problems }
 }
 
 /// The cluster that these objects describe. A fault costs only the part that it names, and is named in
