@@ -61,6 +61,38 @@ fn in_the_whole() -> Vec<Row> {
         (json!({"routes": [{"dst": "10.0.0.0/8", "mtu": 65536}]}), 7, &["`routes[0].mtu`", "65536"]),
         (json!({"routes": [{"dst": "10.0.0.0/8", "priority": -1}]}), 7, &["`routes[0].priority`", "-1"]),
         (json!({"routes": [{"dst": "10.0.0.0/8"}, {"dst": "10.0.0.0/8"}]}), 7, &["`routes`", "10.0.0.0/8"]),
+        (
+            json!({"routes": [{"dst": "10.0.0.0/8", "table": 254}, {"dst": "10.0.0.0/8"}]}),
+            7,
+            &["`routes`", "10.0.0.0/8", "twice"],
+        ),
+        (
+            json!({"routes": [{"dst": "fd01::/64", "table": 0}, {"dst": "fd01::/64", "priority": 1024}]}),
+            7,
+            &["`routes`", "fd01::/64", "twice"],
+        ),
+        (
+            json!({"mode": "bridge", "routes": [{"dst": "10.244.1.0/24", "gw": "10.244.1.1"}]}),
+            7,
+            &["`routes`", "10.244.1.0/24", "own subnet", "`gw`"],
+        ),
+        (
+            json!({"routes": [{"dst": "10.244.1.1/32", "gw": "10.244.1.1"}]}),
+            7,
+            &["`routes`", "10.244.1.1/32", "gateway", "`gw`"],
+        ),
+        (
+            json!({"routes": [{"dst": "10.0.0.0/8", "metric": 5}]}),
+            7,
+            &["`metric`", "`routes[0]`", "priority"],
+        ),
+        (json!({"routes": [{"dst": "10.0.0.0/8", "prioritty": 5}]}), 7, &["`prioritty`", "write `priority`"]),
+        (
+            json!({"dns": {"nameserver": ["10.96.0.10"]}}),
+            7,
+            &["`nameserver`", "`dns`", "write `nameservers`"],
+        ),
+        (json!({"bridge": "all"}), 7, &["`bridge`", "`all`", "reserved"]),
         (json!({"routes": vec![json!({"dst": "10.0.0.0/8"}); 1025]}), 7, &["`routes`", "1025", "1024"]),
     ]
 }
@@ -76,6 +108,15 @@ fn in_ipam() -> Vec<Row> {
         (json!({"ipam": {"dataDir": "run/ipam"}}), 7, &["`ipam.dataDir`", "`run/ipam`"]),
         (json!({"ipam": {"dataDir": 7}}), 7, &["`ipam.dataDir`", "is 7"]),
         (json!({"ipam": {"dataDir": long_path}}), 7, &["`ipam.dataDir`", "4096 bytes"]),
+        (json!({"ipam": {"dataDri": "/x"}}), 7, &["`dataDri`", "`ipam`", "write `dataDir`"]),
+        (json!({"ipam": {"resolvConf": "/etc/resolv.conf"}}), 2, &["`ipam.resolvConf`", "`dns`"]),
+        (
+            range(json!({"subnet": "10.1.0.0/24", "rangStart": "10.1.0.9"})),
+            7,
+            &["`rangStart`", "`rangeStart`"],
+        ),
+        (range(json!({"subnet": "10.1.0.0/24", "dataDir": "/x"})), 7, &["`dataDir`", "`ipam.ranges[0][0]`"]),
+        (range(json!({"subnet": 7})), 7, &["`ipam.ranges[0][0].subnet`", "is 7"]),
         (ranges(json!(null)), 7, &["`ipam.ranges`", "holds no range"]),
         (ranges(json!([])), 7, &["`ipam.ranges`", "holds no range"]),
         (ranges(json!([[]])), 7, &["`ipam.ranges[0]`", "holds no range"]),
@@ -160,6 +201,9 @@ fn in_what_the_runtime_adds() -> Vec<Row> {
         ),
         (runtime(json!({"portMappings": {}})), 7, &["`runtimeConfig.portMappings`", "an object"]),
         (port(json!({"hostPort": 65536, "containerPort": 1})), 7, &["portMappings[0].hostPort`", "65536"]),
+        (port(json!({"containerPort": 80})), 7, &["portMappings[0].hostPort` is missing"]),
+        (port(json!({"hostprot": 80, "containerPort": 80})), 7, &["`hostprot`", "write `hostPort`"]),
+        (limits(json!({"ingresRate": 8, "ingressBurst": 8})), 7, &["`ingresRate`", "write `ingressRate`"]),
         (port(json!({"hostPort": 80})), 7, &["portMappings[0].containerPort` is missing"]),
         (port(json!({"hostPort": 80, "containerPort": 0})), 7, &["portMappings[0].containerPort`", "is 0"]),
         (
@@ -220,6 +264,8 @@ fn in_the_environment() -> Vec<Variable> {
         ("CNI_IFNAME", None, 4, &["`CNI_IFNAME`", "missing"]),
         ("CNI_IFNAME", given("a-name-of-16-byt"), 4, &["`CNI_IFNAME`", "a-name-of-16-byt", "15 bytes"]),
         ("CNI_IFNAME", given("a:b"), 4, &["`CNI_IFNAME`", "a:b"]),
+        ("CNI_IFNAME", given("all"), 4, &["`CNI_IFNAME`", "`all`", "reserved"]),
+        ("CNI_IFNAME", given("default"), 4, &["`CNI_IFNAME`", "`default`", "reserved"]),
         ("CNI_IFNAME", given("lo"), 101, &["interface `lo` exists already"]),
         ("CNI_ARGS", given("IP"), 4, &["`CNI_ARGS`", "`IP`"]),
         ("CNI_ARGS", given("FOO=1"), 4, &["`CNI_ARGS`", "`FOO`", "IgnoreUnknown=1"]),

@@ -77,6 +77,14 @@ fn a_port_works_from_outside_the_node_its_pods_and_the_pod_itself_in_each_family
 }
 
 #[test]
+fn a_port_in_containerds_spelling_is_opened() {
+    let node = Node::enter();
+    let port = json!({"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": ""});
+    add(&Pod::new("web"), &conf(&node, "ptp", &json!([port])));
+    assert!(!open_host_ports().is_empty());
+}
+
+#[test]
 fn a_port_of_one_address_is_on_that_address_only_and_loopback_is_none() {
     let node = Node::enter();
     let router = uplink(1500);

@@ -170,6 +170,25 @@ fn configured_routes_are_the_pods_with_all_that_they_ask_for() {
 }
 
 #[test]
+fn a_wish_for_what_is_on_the_pods_link_is_granted_by_the_link() {
+    let node = Node::enter();
+    let wishes = [
+        ("ptp", ["10.244.1.1/32", "fd00:10:244:1::1/128"]),
+        ("bridge", ["10.244.1.0/24", "fd00:10:244:1::/64"]),
+    ];
+    for (mode, on_link) in wishes {
+        let pod = Pod::new(mode);
+        let routes: Vec<Value> =
+            on_link.into_iter().chain(["0.0.0.0/0", "::/0"]).map(|dst| json!({"dst": dst})).collect();
+        let conf = node.conf_with(json!({"mode": mode, "routes": routes}));
+        let result = add(&pod, &conf);
+        assert_eq!(result["routes"].as_array().unwrap().len(), 2, "{result}");
+        check(&pod, &conf, &result).silent();
+        del(&pod, &conf);
+    }
+}
+
+#[test]
 fn a_set_of_several_ranges_goes_on_in_the_next_where_one_is_full() {
     let node = Node::enter();
     let conf = node.conf_with(json!({"ipam": {"ranges": [

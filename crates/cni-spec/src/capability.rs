@@ -168,7 +168,9 @@ fn read_port_mappings(runtime: &Field<'_, '_>) -> Result<Vec<PortMapping>, CniEr
 impl PortMapping {
     /// `None` for host port 0, which maps nothing.
     fn read(field: &Field<'_, '_>) -> Result<Option<Self>, CniError> {
-        let host_port = field.optional("hostPort", |port| port.number_as(0..=65_535))?.unwrap_or(0);
+        field.only(&["hostPort", "containerPort", "protocol", "hostIP"])?;
+        let remedy = "give the node's port, or 0 for none";
+        let host_port = field.required("hostPort", remedy, |port| port.number_as(0..=65_535))?;
         if host_port == 0 {
             return Ok(None);
         }
@@ -207,6 +209,7 @@ impl PortMapping {
 
 impl Bandwidth {
     fn read(field: &Field<'_, '_>) -> Result<Self, CniError> {
+        field.only(&["ingressRate", "ingressBurst", "egressRate", "egressBurst"])?;
         Ok(Self {
             ingress: RateLimit::read(field, "ingressRate", "ingressBurst")?,
             egress: RateLimit::read(field, "egressRate", "egressBurst")?,
@@ -271,6 +274,18 @@ mod tests {
     }
 
     #[test]
+    fn what_containerd_passes_in_its_own_spelling_is_read_the_same() {
+        let capabilities = read(&json!({
+            "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": ""}],
+            "bandwidth": {"IngressRate": 1_000_000, "IngressBurst": 2_147_483_647, "EgressRate": 0, "EgressBurst": 0},
+        }))
+        .unwrap();
+        let (port, ingress) = (capabilities.port_mappings[0], capabilities.bandwidth.ingress.unwrap());
+        assert_eq!((port.host_port, port.container_port, port.host_ip), (8080, 80, None));
+        assert_eq!((ingress.rate, ingress.burst), (1_000_000, 2_147_483_647));
+    }
+
+    #[test]
     fn a_missing_protocol_is_tcp() {
         let capabilities = read(&json!({"portMappings": [{"hostPort": 1, "containerPort": 2}]})).unwrap();
         assert_eq!(capabilities.port_mappings[0].protocol, TransportProtocol::Tcp);
@@ -308,6 +323,9 @@ mod tests {
             port(json!({"hostPort": -1})),
             port(json!({"hostPort": "80"})),
             port(json!({"hostPort": 80})),
+            port(json!({"containerPort": 80})),
+            port(json!({"hostPort": 80, "containerPort": 80, "hostIp6": "::"})),
+            bandwidth(json!({"ingressRat": 1000, "ingressBurst": 1000})),
             port(json!({"hostPort": 80, "containerPort": 0})),
             port(json!({"hostPort": 80, "containerPort": 80, "protocol": "icmp"})),
             port(json!({"hostPort": 80, "containerPort": 80, "hostIP": "localhost"})),

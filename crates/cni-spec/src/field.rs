@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::address::parse_ip;
 use crate::error::{CniError, ErrorCode};
 use crate::excerpt;
+use crate::nearest::nearest;
 
 /// The most bytes that a plugin reads from stdin, and that any parser here looks at: 1 MiB.
 pub const MAX_INPUT_LEN: usize = 1 << 20;
@@ -74,15 +75,48 @@ impl<'v> Field<'_, 'v> {
     }
 
     /// The field under `key`; absent and `null` are the same, as for the reference library.
+    ///
+    /// A key in other letters of the same case-folded spelling is taken where the exact one is absent: that is how Go
+    /// decodes, and containerd relies on it (`HostPort`, `ContainerPort`: go-cni's types have no names for JSON).
     pub(crate) fn get<'s>(&'s self, key: &'static str) -> Result<Option<Field<'s, 'v>>, CniError> {
         let Value::Object(fields) = self.value else {
             return Err(self.refuse("give an object"));
         };
-        Ok(fields.get(key).filter(|value| !value.is_null()).map(|value| Field {
+        let in_any_case =
+            || fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
+        let value = fields.get(key).or_else(in_any_case);
+        Ok(value.filter(|value| !value.is_null()).map(|value| Field {
             path: Path::Key(&self.path, key),
             value,
             code: self.code,
         }))
+    }
+
+    /// Refuses a key that is none of `known`: a misspelt wish must not be one that is silently not granted.
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), CniError> {
+        let Some(unknown) = self.unknown(known).next() else { return Ok(()) };
+        let remedy = match nearest(unknown, known) {
+            Some(meant) => format!("write `{meant}`, or remove it"),
+            None => format!("remove it; the keys here are {}", known.join(", ")),
+        };
+        let object = match self.path {
+            Path::Root("") => String::new(),
+            path => format!(" of `{path}`"),
+        };
+        Err(CniError::new(
+            self.code,
+            format!("key {}{object} is not known: {remedy}", excerpt::quoted(unknown)),
+        ))
+    }
+
+    /// The unknown keys that are nearly one of `known`, each with that one.
+    pub(crate) fn near_misses(&self, known: &[&'static str]) -> Vec<(&'v str, &'static str)> {
+        self.unknown(known).filter_map(|key| Some((key, nearest(key, known)?))).collect()
+    }
+
+    fn unknown<'k>(&self, known: &'k [&'k str]) -> impl Iterator<Item = &'v str> + use<'v, 'k> {
+        let keys = self.value.as_object().into_iter().flat_map(serde_json::Map::keys);
+        keys.map(String::as_str).filter(|key| !known.iter().any(|known| known.eq_ignore_ascii_case(key)))
     }
 
     /// Reads the field under `key`, if it is there.
@@ -165,6 +199,11 @@ impl<'v> Field<'_, 'v> {
         parse_ip(self.text()?).ok_or_else(|| self.refuse("give an IPv4 or IPv6 address without a prefix"))
     }
 
+    /// An address, or nothing where the text is empty: so Go writes one that was not given.
+    pub(crate) fn ip_or_none(self) -> Result<Option<IpAddr>, CniError> {
+        if self.text()?.is_empty() { Ok(None) } else { self.ip().map(Some) }
+    }
+
     /// An absolute path. It is not looked up.
     pub(crate) fn absolute_path(self) -> Result<PathBuf, CniError> {
         let text = self.text()?;
@@ -239,6 +278,32 @@ mod tests {
     fn null_is_absent() {
         let value = parse_object(br#"{"mtu":null}"#, "it").unwrap();
         assert!(Field::conf(&value).get("mtu").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_key_is_found_in_any_case_and_the_exact_one_wins() {
+        let value = parse_object(br#"{"HostIP":"a","hostip":"b","hostPort":1,"HOSTPORT":2}"#, "it").unwrap();
+        let conf = Field::conf(&value);
+        assert_eq!(conf.get("hostIP").unwrap().unwrap().text(), Ok("a"));
+        assert_eq!(conf.get("hostPort").unwrap().unwrap().number(0..=9), Ok(1));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
+        let value =
+            parse_object(br#"{"ipam":{"Ranges":[],"dataDri":"/x"},"mtuu":7,"foreign":{}}"#, "it").unwrap();
+        let conf = Field::conf(&value);
+        let ipam = conf.get("ipam").unwrap().unwrap();
+        assert_eq!(ipam.only(&["ranges", "dataDri"]), Ok(()));
+        assert_eq!(
+            ipam.only(&["ranges", "dataDir"]).unwrap_err().msg,
+            "key `dataDri` of `ipam` is not known: write `dataDir`, or remove it"
+        );
+        assert_eq!(
+            ipam.only(&["ranges", "type"]).unwrap_err().msg,
+            "key `dataDri` of `ipam` is not known: remove it; the keys here are ranges, type"
+        );
+        assert_eq!(conf.near_misses(&["mtu", "ipam"]), [("mtuu", "mtu")]);
     }
 
     #[test]

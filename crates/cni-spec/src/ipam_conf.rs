@@ -18,6 +18,11 @@ const MAX_RANGE_SETS: usize = 64;
 const MAX_RANGES: usize = 1024;
 pub(crate) const MAX_ROUTES: usize = 1024;
 
+/// The keys of `ipam`; those of a range may stand in it, too.
+const KEYS: [&str; 8] =
+    ["type", "dataDir", "ranges", "routes", "subnet", "rangeStart", "rangeEnd", "gateway"];
+const RANGE_KEYS: [&str; 4] = ["subnet", "rangeStart", "rangeEnd", "gateway"];
+
 /// Where a pod's addresses come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpamConf {
@@ -43,6 +48,10 @@ impl IpamConf {
                 "this plugin allocates addresses itself; remove the key, or use the `bridge` or `ptp` type",
             ));
         }
+        if let Some(resolv_conf) = ipam.get("resolvConf")? {
+            return Err(resolv_conf.unsupported("this plugin reads no such file; name the servers in `dns`"));
+        }
+        ipam.only(&KEYS)?;
         let mut sets = Vec::new();
         if let Some(runtime) = conf.get("runtimeConfig")? {
             sets.extend(read_sets(&runtime, "ipRanges")?);
@@ -79,7 +88,7 @@ pub(crate) fn data_dir(ipam: &Field<'_, '_>) -> Result<PathBuf, CniError> {
 
 /// The form that `host-local` had first: one range, its keys in `ipam` itself. It stands before `ranges`.
 fn read_single(ipam: &Field<'_, '_>) -> Result<Option<RangeSet>, CniError> {
-    for key in ["subnet", "rangeStart", "rangeEnd", "gateway"] {
+    for key in RANGE_KEYS {
         if ipam.get(key)?.is_some() {
             return Ok(Some(read_set(ipam, vec![read_range(ipam)?])?));
         }
@@ -89,7 +98,7 @@ fn read_single(ipam: &Field<'_, '_>) -> Result<Option<RangeSet>, CniError> {
 
 fn read_sets(parent: &Field<'_, '_>, key: &'static str) -> Result<Vec<RangeSet>, CniError> {
     parent.each(key, MAX_RANGE_SETS, |set| {
-        let ranges = set.list(MAX_RANGES)?.map(|range| read_range(&range)).collect::<Result<_, _>>()?;
+        let ranges = set.list(MAX_RANGES)?.map(|range| read_listed(&range)).collect::<Result<_, _>>()?;
         read_set(&set, ranges)
     })
 }
@@ -98,12 +107,18 @@ fn read_set(field: &Field<'_, '_>, ranges: Vec<Range>) -> Result<RangeSet, CniEr
     RangeSet::new(ranges).map_err(|error| field.refuse_because(error))
 }
 
+fn read_listed(field: &Field<'_, '_>) -> Result<Range, CniError> {
+    let range = read_range(field)?;
+    field.only(&RANGE_KEYS)?;
+    Ok(range)
+}
+
 fn read_range(field: &Field<'_, '_>) -> Result<Range, CniError> {
     Range::new(
         field.required("subnet", "give the subnet in CIDR notation, as in 10.1.0.0/24", read_net)?,
-        field.optional("rangeStart", Field::ip)?,
-        field.optional("rangeEnd", Field::ip)?,
-        field.optional("gateway", Field::ip)?,
+        field.optional("rangeStart", Field::ip_or_none)?.flatten(),
+        field.optional("rangeEnd", Field::ip_or_none)?.flatten(),
+        field.optional("gateway", Field::ip_or_none)?.flatten(),
     )
     .map_err(|error| field.refuse_key_because(error.key(), error))
 }

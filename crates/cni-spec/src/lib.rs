@@ -30,7 +30,7 @@
 //! let result = AttachResult {
 //!     ips: vec![IpConfig {
 //!         interface: None,
-//!         address: pool.with_prefix(pool.end()),
+//!         address: "10.244.1.254/24".parse().expect("an address and its prefix"),
 //!         gateway: Some(pool.gateway()),
 //!     }],
 //!     ..AttachResult::default()
@@ -56,6 +56,7 @@ mod gc;
 mod identifier;
 mod ipam_conf;
 mod mac_address;
+mod nearest;
 mod net_conf;
 mod range;
 mod range_set;
@@ -81,7 +82,7 @@ pub use ipam_conf::{DEFAULT_DATA_DIR, IpamConf};
 pub use mac_address::{MacAddress, MacAddressError};
 pub use net_conf::{ListenerCheck, Mode, NetConf, NodeAddresses};
 pub use range::{Range, RangeError};
-pub use range_set::{RangeSet, RangeSetError, RangeSets, RequestError};
+pub use range_set::{RangeSet, RangeSetError, RangeSets};
 pub use result::{AttachResult, Dns, Interface, IpConfig};
 pub use route::Route;
 pub use status_conf::StatusConf;

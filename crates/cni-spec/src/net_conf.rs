@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use link_name::LinkName;
 
 use crate::address::IpFamily;
@@ -10,6 +11,7 @@ use crate::base_conf::{BaseConf, parse_conf};
 use crate::capability::Capabilities;
 use crate::cni_args::CniArgs;
 use crate::error::CniError;
+use crate::excerpt::quoted;
 use crate::field::Field;
 use crate::ipam_conf::{IpamConf, MAX_ROUTES};
 use crate::mac_address::MacAddress;
@@ -25,8 +27,42 @@ const MIN_MTU: u64 = 68;
 const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u64 = 65_535;
 
-/// Everything that ADD and CHECK are told. Keys that this plugin does not know are ignored, because runtimes
-/// add their own; those it knows are strict.
+/// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.
+const KEYS: [&str; 28] = [
+    "cniVersion",
+    "cniVersions",
+    "name",
+    "type",
+    "prevResult",
+    "capabilities",
+    "runtimeConfig",
+    "args",
+    "ipMasq",
+    "keyring",
+    "disableCheck",
+    "disableGC",
+    "loadOnlyInlinedPlugins",
+    "plugins",
+    "mode",
+    "bridge",
+    "mtu",
+    "ipam",
+    "routes",
+    "dns",
+    "hairpin",
+    "hairpinMode",
+    "logFile",
+    "logLevel",
+    "nodeAddresses",
+    "readyFile",
+    "strictStatus",
+    "hostPortListenerCheck",
+];
+/// The keys of `runtimeConfig` for the capabilities that this plugin has.
+const RUNTIME_KEYS: [&str; 5] = ["portMappings", "bandwidth", "ips", "mac", "ipRanges"];
+
+/// Everything that ADD and CHECK are told. Keys at the top that this plugin does not know are ignored, because
+/// runtimes add their own; those it knows are strict, and so are all keys within them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetConf {
     /// The common part.
@@ -55,6 +91,8 @@ pub struct NetConf {
     pub host_port_listener_check: ListenerCheck,
     /// `runtimeConfig` and `args.cni`.
     pub capabilities: Capabilities,
+    /// What is accepted and probably not what was meant, each a sentence: keys that are nearly one of ours.
+    pub doubts: Vec<String>,
 }
 
 /// How pods hang on their node.
@@ -113,6 +151,7 @@ impl NetConf {
         }
         routes.extend(conf.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?);
         check_routes(&conf, &routes, &ipam)?;
+        check_on_link(&conf, mode, &routes, &ipam)?;
         if routes.is_empty() {
             let families = IpFamily::BOTH.into_iter().filter(|family| ipam.range_sets.has_family(*family));
             routes = families.map(|family| Route::new(family.default_route(), None)).collect();
@@ -128,7 +167,7 @@ impl NetConf {
             mtu: read_mtu(&conf, &ipam)?,
             ipam,
             routes,
-            dns: conf.optional("dns", |dns| Dns::read(&dns))?.unwrap_or_default(),
+            dns: conf.optional("dns", |dns| read_dns(&dns))?.unwrap_or_default(),
             hairpin: conf.optional("hairpin", Field::boolean)?.unwrap_or(true),
             log: LogConf::read(&conf)?,
             node_addresses: read_node_addresses(&conf)?,
@@ -137,6 +176,7 @@ impl NetConf {
                 .optional("hostPortListenerCheck", |check| check.choice(&checks))?
                 .unwrap_or_default(),
             capabilities,
+            doubts: doubts(&conf)?,
         })
     }
 
@@ -153,6 +193,25 @@ impl NetConf {
     pub fn requested_mac(&self, args: &CniArgs) -> Option<MacAddress> {
         self.capabilities.mac.or(args.mac)
     }
+}
+
+fn read_dns(dns: &Field<'_, '_>) -> Result<Dns, CniError> {
+    let read = Dns::read(dns)?;
+    dns.only(&["nameservers", "domain", "search", "options"])?;
+    Ok(read)
+}
+
+/// Foreign keys are not ours to refuse, but one that is nearly ours is worth a word.
+fn doubts(conf: &Field<'_, '_>) -> Result<Vec<String>, CniError> {
+    const SHOWN: usize = 8;
+    let doubt = |(key, meant): (&str, &str)| {
+        format!("key {} is not known and ignored: was `{meant}` meant?", quoted(key))
+    };
+    let mut misses = conf.near_misses(&KEYS);
+    if let Some(runtime) = conf.get("runtimeConfig")? {
+        misses.extend(runtime.near_misses(&RUNTIME_KEYS));
+    }
+    Ok(misses.into_iter().take(SHOWN).map(doubt).collect())
 }
 
 fn read_bridge(conf: &Field<'_, '_>) -> Result<LinkName, CniError> {
@@ -214,7 +273,7 @@ fn check_routes(conf: &Field<'_, '_>, routes: &[Route], ipam: &IpamConf) -> Resu
                 ),
             ));
         }
-        keys.push((route.dst, route.table, route.priority));
+        keys.push((route.dst, route.effective_table(), route.effective_priority()));
     }
     keys.sort_unstable();
     match keys.windows(2).find(|pair| pair.first() == pair.get(1)) {
@@ -224,6 +283,35 @@ fn check_routes(conf: &Field<'_, '_>, routes: &[Route], ipam: &IpamConf) -> Resu
         )),
         _ => Ok(()),
     }
+}
+
+/// What is on the pod's link is reached without a next hop: on a bridge the subnets, else the gateways.
+fn check_on_link(
+    conf: &Field<'_, '_>,
+    mode: Mode,
+    routes: &[Route],
+    ipam: &IpamConf,
+) -> Result<(), CniError> {
+    let on_link = |dst: IpNet| {
+        ipam.range_sets.ranges().any(|range| match mode {
+            Mode::Bridge => range.subnet() == dst,
+            Mode::Ptp => IpNet::from(range.gateway()) == dst,
+        })
+    };
+    let contradicts =
+        |route: &&Route| route.gw.is_some() && route.is_as_near_as_the_link() && on_link(route.dst);
+    let Some(route) = routes.iter().find(contradicts) else { return Ok(()) };
+    let (mode, what) = match mode {
+        Mode::Bridge => ("bridge", "the pods' own subnet"),
+        Mode::Ptp => ("ptp", "the pods' gateway"),
+    };
+    Err(conf.refuse_key_because(
+        "routes",
+        format!(
+            "mode `{mode}`: {} is {what}, which they reach without a next hop; remove the route, or only its `gw`",
+            route.dst
+        ),
+    ))
 }
 
 fn check_host_ips(

@@ -1,10 +1,8 @@
 //! Range sets: a pod gets one address from each; within a set, the next range is used when the one before is full.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use crate::address::{IpFamily, number};
-use crate::error::{CniError, ErrorCode};
 use crate::range::Range;
 
 /// Ranges of one family, at least one.
@@ -43,40 +41,6 @@ pub enum RangeSetError {
     },
 }
 
-/// Why requested addresses cannot be had from these ranges.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// In none of the ranges.
-    #[error(
-        "requested address {address} is in none of the ranges {ranges}: request one inside them, or none"
-    )]
-    Outside {
-        /// As requested.
-        address: IpAddr,
-        /// All the ranges.
-        ranges: String,
-    },
-    /// The gateway's.
-    #[error("requested address {0} is the gateway's: request another")]
-    Gateway(IpAddr),
-    /// Two from one set, which gives one.
-    #[error(
-        "requested addresses {first} and {other} are in the same range set, which gives one: request one of them"
-    )]
-    SameSet {
-        /// The first.
-        first: IpAddr,
-        /// The second.
-        other: IpAddr,
-    },
-}
-
-impl From<RequestError> for CniError {
-    fn from(error: RequestError) -> Self {
-        Self::new(ErrorCode::InvalidNetworkConfig, error.to_string())
-    }
-}
-
 impl RangeSet {
     /// Checks that there are ranges, and that they are of one family.
     pub fn new(ranges: Vec<Range>) -> Result<Self, RangeSetError> {
@@ -98,18 +62,6 @@ impl RangeSet {
     pub fn family(&self) -> IpFamily {
         // Never empty; the fallback only spares a panic.
         self.ranges.first().map_or(IpFamily::V4, Range::family)
-    }
-
-    /// The range that holds an address.
-    #[must_use]
-    pub fn range_of(&self, address: IpAddr) -> Option<&Range> {
-        self.ranges.iter().find(|range| range.contains(address))
-    }
-
-    /// How many addresses there are, gateways counted.
-    #[must_use]
-    pub fn size(&self) -> u128 {
-        self.ranges.iter().fold(0, |size, range| size.saturating_add(range.size()))
     }
 }
 
@@ -148,30 +100,6 @@ impl RangeSets {
     pub fn ranges(&self) -> impl Iterator<Item = &Range> {
         self.sets.iter().flat_map(RangeSet::ranges)
     }
-
-    /// For each set, the address that was requested from it, if any.
-    ///
-    /// Each requested address must be in a range, not a gateway's, and the only one in its set.
-    pub fn assign(&self, requested: &[IpAddr]) -> Result<Vec<Option<IpAddr>>, RequestError> {
-        let mut assigned = vec![None; self.sets.len()];
-        for &address in requested {
-            let Some((set, place)) =
-                self.sets.iter().zip(&mut assigned).find(|(set, _)| set.range_of(address).is_some())
-            else {
-                return Err(RequestError::Outside { address, ranges: self.to_string() });
-            };
-            if set.ranges.iter().any(|range| range.gateway() == address) {
-                return Err(RequestError::Gateway(address));
-            }
-            match *place {
-                Some(first) if first != address => {
-                    return Err(RequestError::SameSet { first, other: address });
-                }
-                _ => *place = Some(address),
-            }
-        }
-        Ok(assigned)
-    }
 }
 
 impl fmt::Display for RangeSets {
@@ -199,17 +127,6 @@ mod tests {
     fn sets(subnets: &[&[&str]]) -> Result<RangeSets, RangeSetError> {
         let set = |subnets: &&[&str]| RangeSet::new(subnets.iter().map(|subnet| range(subnet)).collect());
         RangeSets::new(subnets.iter().map(set).collect::<Result<_, _>>()?)
-    }
-
-    #[test]
-    fn each_requested_address_goes_to_its_set() {
-        let sets = sets(&[&["10.1.0.0/24", "10.2.0.0/24"], &["fd00::/64"]]).unwrap();
-        let (v4, v6) = ("10.2.0.9".parse().unwrap(), "fd00::9".parse().unwrap());
-        assert_eq!(sets.assign(&[v6, v4, v4]), Ok(vec![Some(v4), Some(v6)]));
-        assert_eq!(sets.assign(&[]), Ok(vec![None, None]));
-        insta::assert_snapshot!(sets.assign(&["10.3.0.1".parse().unwrap()]).unwrap_err(), @"requested address 10.3.0.1 is in none of the ranges 10.1.0.1-10.1.0.254, 10.2.0.1-10.2.0.254, fd00::1-fd00::ffff:ffff:ffff:ffff: request one inside them, or none");
-        insta::assert_snapshot!(sets.assign(&["fd00::1".parse().unwrap()]).unwrap_err(), @"requested address fd00::1 is the gateway's: request another");
-        insta::assert_snapshot!(sets.assign(&[v4, "10.1.0.9".parse().unwrap()]).unwrap_err(), @"requested addresses 10.2.0.9 and 10.1.0.9 are in the same range set, which gives one: request one of them");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::address::IpFamily;
 use crate::error::CniError;
 use crate::field::Field;
 
+/// `RT_TABLE_MAIN` (`linux/rtnetlink.h`).
+const TABLE_MAIN: u32 = 254;
+
 /// A route of a pod. What is absent is the kernel's default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
@@ -39,6 +42,34 @@ impl Route {
     #[must_use]
     pub const fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
+    }
+
+    /// The table that the kernel puts the route into: `main` where none is named, or 0 (`RT_TABLE_UNSPEC`).
+    #[must_use]
+    pub fn effective_table(&self) -> u32 {
+        self.table.filter(|table| *table != 0).unwrap_or(TABLE_MAIN)
+    }
+
+    /// The metric that the kernel gives the route where none is named (`IP6_RT_PRIO_USER` for IPv6).
+    #[must_use]
+    pub fn effective_priority(&self) -> u32 {
+        let unnamed = match self.family() {
+            IpFamily::V4 => 0,
+            IpFamily::V6 => 1024,
+        };
+        self.priority.filter(|priority| *priority != 0).unwrap_or(unnamed)
+    }
+
+    /// Whether it would stand where the route to what is on the pod's link stands already: in the main table, with no
+    /// metric of its own. The kernel makes that route for the subnet of an address (`IP6_RT_PRIO_ADDRCONF` is its metric
+    /// for IPv6), and this plugin for a gateway that is in no subnet.
+    #[must_use]
+    pub fn is_as_near_as_the_link(&self) -> bool {
+        let on_link = match self.family() {
+            IpFamily::V4 => &[0][..],
+            IpFamily::V6 => &[256, 1024][..],
+        };
+        self.effective_table() == TABLE_MAIN && on_link.contains(&self.effective_priority())
     }
 
     /// The part that versions before 1.1.0 can say.
@@ -73,6 +104,7 @@ impl Route {
     /// Reads a wish, which the kernel must be able to fulfil.
     pub(crate) fn read_wish(field: &Field<'_, '_>) -> Result<Self, CniError> {
         let route = Self::read(field)?;
+        field.only(&["dst", "gw", "mtu", "advmss", "priority", "table", "scope"])?;
         if route.dst != route.dst.trunc() {
             return Err(field.refuse_key_because(
                 "dst",
@@ -129,6 +161,8 @@ mod tests {
             refused(json!({"dst": "10.0.0.0/8", "mtu": 65_536})),
             refused(json!({"dst": "10.0.0.0/8", "table": -1})),
             refused(json!({"dst": "10.0.0.0/8", "scope": 256})),
+            refused(json!({"dst": "10.0.0.0/8", "via": "10.0.0.1"})),
+            refused(json!({"dst": "10.0.0.0/8", "prioritty": 7})),
         ]);
     }
 }

@@ -200,8 +200,6 @@ fn requests_from_arguments_and_configuration_are_joined() {
     let args = CniArgs::parse("IP=10.244.1.9/24;MAC=02:00:00:00:00:02").unwrap();
     assert_eq!(conf.requested_ips(&args).len(), 2);
     assert_eq!(conf.requested_mac(&args).unwrap().to_string(), "02:00:00:00:00:01");
-    let assigned = conf.ipam.range_sets.assign(&conf.requested_ips(&args)).unwrap();
-    assert!(assigned.iter().all(Option::is_some));
 }
 
 #[test]

@@ -71,11 +71,23 @@ impl Surroundings<'_> {
             addresses.iter().map(|address| address.gateway).find(|gateway| IpFamily::of(*gateway) == family)
         };
         let mut routes = self.conf.routes.clone();
+        routes.retain(|route| !self.is_there_already(route, addresses));
         for route in &mut routes {
             let on_link = route.scope.is_some_and(|scope| scope >= SCOPE_LINK);
             route.gw = route.gw.or_else(|| gateway(route.family()).filter(|_| !on_link));
         }
         routes
+    }
+
+    /// A wish for what is on the pod's link is granted by the link itself; the kernel would refuse it a second time.
+    fn is_there_already(&self, route: &cni_spec::Route, addresses: &[PodAddress]) -> bool {
+        let on_link = |address: &PodAddress| match self.conf.mode {
+            cni_spec::Mode::Bridge => address.subnet.trunc(),
+            cni_spec::Mode::Ptp => IpNet::from(address.gateway),
+        };
+        route.gw.is_none()
+            && route.is_as_near_as_the_link()
+            && addresses.iter().any(|address| on_link(address) == route.dst)
     }
 
     fn result(

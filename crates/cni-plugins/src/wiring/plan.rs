@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use kernel::link::Mac;
-use kernel::route::{Hop, Route, TABLE_MAIN};
+use kernel::route::{Hop, Route};
 use link_name::LinkName;
 
 use super::{Side, Step, link_local_of, mac_of};
@@ -143,7 +143,7 @@ fn pod_route(route: &cni_spec::Route) -> Step {
         protocol: BOOT,
         scope: route.scope.unwrap_or(if on_link { SCOPE_LINK } else { 0 }),
         metric: route.priority.unwrap_or_default(),
-        table: route.table.unwrap_or(TABLE_MAIN),
+        table: route.effective_table(),
         mtu: route.mtu,
         advmss: route.advmss,
         hops: vec![Hop { gateway: route.gw, ..Hop::default() }],
