@@ -24,7 +24,7 @@ pub enum LinkNameError {
     /// The kernel keeps only [`MAX_LEN`] bytes.
     #[error("link name `{}` is longer than {MAX_LEN} bytes: shorten it", shown(.0))]
     TooLong(String),
-    /// `.` and `..` are folders in sysfs.
+    /// `.` and `..` are folders in sysfs, `all` and `default` are no links below `/proc/sys/net/ipv4/conf`.
     #[error("link name `{0}` is reserved: use another")]
     Reserved(String),
     /// A byte that the kernel, or one of its text interfaces, cannot hold.
@@ -73,7 +73,9 @@ impl LinkName {
         if name.len() > MAX_LEN {
             return Err(LinkNameError::TooLong(name));
         }
-        if name == "." || name == ".." {
+        // The kernel takes `all` and `default`, and then keeps the link's settings in nobody's folder: what is written
+        // for the link would be written for all links.
+        if matches!(name.as_str(), "." | ".." | "all" | "default") {
             return Err(LinkNameError::Reserved(name));
         }
         // `%` would make the kernel pick a number, `"` and `\` would break rulesets that name the link.
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn names_that_the_kernel_or_a_ruleset_would_misread_are_refused() {
-        for name in ["", ".", "..", "a/b", "a:b", "a b", "eth%d", "a\"b", "a\nb", "é"] {
+        for name in ["", ".", "..", "all", "default", "a/b", "a:b", "a b", "eth%d", "a\"b", "a\nb", "é"] {
             assert!(LinkName::new(name).is_err(), "{name:?}");
         }
     }
