@@ -20,6 +20,8 @@ pub(crate) const PENDING: &str = "pending";
 pub(crate) const RECORDS: &str = "records";
 /// Hard links to records.
 pub(crate) const CLAIMS: &str = "claims";
+/// Says that pods which live without a record here were looked for.
+pub(crate) const SURVEYED: &str = "surveyed";
 /// Hints.
 pub(crate) const RANGES: &str = "ranges";
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::claim::{Claim, Owner};
 use crate::error::{IoError, ReleaseError, ReserveError};
-use crate::folder::{self, Folder, RECORDS};
+use crate::folder::{self, Folder, RECORDS, SURVEYED};
 use crate::locked::{owner, read_entry, record_name};
 use crate::reclaim::{self, ReclaimReport};
 use crate::record::{Allocation, Entry, Record, RecordFault, Wiring};
@@ -69,6 +69,16 @@ impl Store {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Whether somebody has looked, since this store was made, for pods that live without a record in it.
+    pub fn is_surveyed(&self) -> Result<bool, IoError> {
+        Ok(self.folder.inode(SURVEYED)?.is_some())
+    }
+
+    /// Says that all of them have records now.
+    pub fn mark_surveyed(&self) -> Result<(), IoError> {
+        self.folder.create(SURVEYED).map(|_| ())
     }
 
     /// Reserves one address of each range set, and the host ports, for one attachment: all, or nothing. `now` is the

@@ -76,7 +76,7 @@ fn a_foreign_route_to_the_pods_address() {
         let pod = Pod::new("first");
         // The bridge's pod had the first address: a full round brings it back.
         let conf = node.conf_with(json!({"runtimeConfig": {"ips": FIRST}}));
-        refused(&node, &pod, &conf, 104, &["add route", FIRST[family], "file exists"]);
+        refused(&node, &pod, &conf, 106, &["is in use", FIRST[family], "delete that route"]);
     }
 }
 

@@ -11,7 +11,7 @@ pub mod table;
 use kernel::KernelError;
 
 pub(crate) use listener::refuse_listened;
-pub(crate) use publish::{differences, publish, withdraw};
+pub(crate) use publish::{differences, leading_to, publish, withdraw};
 pub use rebuild::{RebuildReport, rebuild};
 
 /// Why host ports could not be opened or closed.

@@ -1,8 +1,9 @@
 //! Opening and closing the host ports of one attachment.
 
+use std::net::IpAddr;
 use std::path::Path;
 
-use attachment::{Attachment, NetworkName, Record};
+use attachment::{Attachment, HostPort, NetworkName, Record};
 use kernel::KernelError;
 use kernel::netlink::{self, Socket};
 use kernel::nftables::{Element, Existing, Set, Transaction, elements, observe};
@@ -12,7 +13,7 @@ use super::HostPortError;
 use super::flows::{forget_old_flows, forget_own_flows};
 use super::owner::refuse_living;
 use super::soundness::{Soundness, flaws};
-use super::table::{Placed, elements_of, empty_sets, table_name};
+use super::table::{Placed, elements_of, empty_sets, ports_of, set_names, table_name};
 
 /// How often a transaction is tried again that met somebody else's.
 const ATTEMPTS: usize = 4;
@@ -108,6 +109,21 @@ pub(crate) fn differences(record: &Record) -> Result<Vec<String>, HostPortError>
     }
     differences.extend(found.iter().flat_map(flaws));
     Ok(differences)
+}
+
+/// The host ports that lead to a pod, for one whose record was lost.
+pub(crate) fn leading_to(pod: &[IpAddr]) -> Result<Vec<HostPort>, KernelError> {
+    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    let mut found = Vec::new();
+    for set in empty_sets() {
+        let Some(name) = set_names().find(|name| *name == set.name) else { continue };
+        match elements(&mut socket, &table_name(), &set) {
+            Ok(elements) => found.extend(elements.into_iter().map(|element| Placed { set: name, element })),
+            Err(error) if error.is_absent() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ports_of(&found, pod))
 }
 
 pub(super) fn failure(attempted: &'static str, record: &Record, cause: KernelError) -> HostPortError {

@@ -278,6 +278,48 @@ pub(super) fn is_at(placed: &Placed, port: &HostPort) -> bool {
     })
 }
 
+/// The mappings whose elements these are, as far as they lead to one of a pod's addresses: what [`elements_of`] made
+/// elements of.
+pub(super) fn ports_of(placed: &[Placed], pod: &[IpAddr]) -> Vec<HostPort> {
+    let mut ports: Vec<HostPort> = Vec::new();
+    let to_pod = |placed: &&Placed| pod_of(placed).is_some_and(|ip| pod.contains(&ip));
+    for Placed { set, element } in placed.iter().filter(to_pod) {
+        let (host_ip, service) = match (element.key.as_slice(), *set) {
+            ([Value::Ip(ip), service @ ..], set) if set == V4.exact || set == V6.exact => (*ip, service),
+            (service, set) if set == V4.any => (Ipv4Addr::UNSPECIFIED.into(), service),
+            (service, set) if set == V6.any => (Ipv6Addr::UNSPECIFIED.into(), service),
+            _ => continue,
+        };
+        let (&[Value::Proto(number), Value::Port(host)], Some(Data::Values(target))) =
+            (service, &element.data)
+        else {
+            continue;
+        };
+        let (Some(protocol), Ok(host_port), Some(&Value::Port(pods))) =
+            (protocol(number), host.try_into(), target.get(1))
+        else {
+            continue;
+        };
+        let Ok(container_port) = pods.try_into() else { continue };
+        let port = HostPort { protocol, host_ip: Some(host_ip), host_port, container_port };
+        // The same on all addresses of the other family is one mapping on all addresses.
+        let twin = ports.iter_mut().find(|twin| {
+            let both =
+                twin.host_ip.is_some_and(|ip| ip.is_unspecified() && ip.is_ipv4() != host_ip.is_ipv4());
+            both && HostPort { host_ip: port.host_ip, ..(**twin).clone() } == port
+        });
+        match twin {
+            Some(twin) if host_ip.is_unspecified() => twin.host_ip = None,
+            _ => ports.push(port),
+        }
+    }
+    ports
+}
+
+fn protocol(wanted: u8) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|protocol| number(*protocol) == wanted)
+}
+
 /// `IPPROTO_…`.
 #[must_use]
 pub fn number(protocol: Protocol) -> u8 {
@@ -368,6 +410,11 @@ mod tests {
             assert!(record.addresses.iter().any(|held| held.address.addr() == pod));
         }
         let at = |port| placed.iter().filter(|placed| is_at(placed, port)).count();
+        let pod: Vec<IpAddr> = record.addresses.iter().map(|held| held.address.addr()).collect();
+        let mut found = ports_of(&placed, &pod);
+        found.sort_by_key(|found| ports.iter().position(|port| port == found));
+        assert_eq!(found, ports);
+        assert_eq!(ports_of(&placed, &[]), []);
         assert_eq!(ports.iter().map(at).collect::<Vec<_>>(), [2, 1, 1]);
         assert_eq!(at(&port(Protocol::Udp, None, 80)), 0);
     }

@@ -11,12 +11,16 @@ use std::path::PathBuf;
 use super::facts::{Namespaces, NodeFacts};
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
 use super::make_way::{self, link_is_gone};
+use super::survey;
 use crate::answer::Answer;
 use crate::bandwidth;
 use crate::failure::{host_ports_failed, io_failed, kernel_refused, reserve_failed, wiring_failed};
 use crate::host_ports as ports;
 use crate::teardown::{Leftover, tear_down};
 use crate::wiring::{Wired, WiringError, attach, delete_link};
+
+/// How often another address is tried where the kernel says that one is in use.
+const OTHERS_MAX: u32 = 16;
 
 /// Attaches a pod, and answers with the result.
 pub(crate) fn add(
@@ -58,36 +62,54 @@ pub(crate) fn add(
         requested: &conf.requested_ips(&call.args),
         host_ports: &wanted_ports,
     };
+    let node = survey::Node {
+        range_sets: request.range_sets,
+        addresses: surroundings.node_addresses(),
+        boot_id: &surroundings.boot_id,
+        now: now(),
+    };
+    survey::survey(&store, &node, &mut host, answer);
     make_way::for_names(&store, &request, &mut host);
-    let mut intent = None;
-    let mut reserve = || {
-        store.reserve(&request, now(), |allocations| {
-            surroundings.record(intent.insert(surroundings.intend(allocations)))
-        })
-    };
-    let reservation = match reserve() {
-        Err(ReserveError::Exhausted { .. }) if make_way::for_anybody(&store, &mut host) => reserve(),
-        other => other,
-    }
-    .map_err(|error| reserve_failed(&error))?;
-    let Some(intent) = intent else {
-        return Err(CniError::new(ErrorCode::Internal, "the reservation asked for no wiring"));
-    };
-
-    let made =
-        make(conf, &intent, reservation.record(), bridge.as_ref(), &namespaces, &mut host).and_then(|()| {
-            let json = intent.result.to_json(conf.base.cni_version)?;
-            answer.give(&json).map_err(|error| io_failed("write the result to standard output", &error))
-        });
-    match made {
-        Ok(()) => {
-            // The runtime has its answer: what fails now is only told, see docs/decisions/0006.
-            if let Err(error) = reservation.mark_attached() {
-                answer.warn(&error.to_string());
-            }
-            Ok(())
+    let mut others = OTHERS_MAX;
+    loop {
+        let mut intent = None;
+        let mut reserve = || {
+            store.reserve(&request, now(), |allocations| {
+                surroundings.record(intent.insert(surroundings.intend(allocations)))
+            })
+        };
+        let reservation = match reserve() {
+            Err(ReserveError::Exhausted { .. }) if make_way::for_anybody(&store, &mut host) => reserve(),
+            other => other,
         }
-        Err(error) => Err(undo(error, reservation, &mut host)),
+        .map_err(|error| reserve_failed(&error))?;
+        let Some(intent) = intent else {
+            return Err(CniError::new(ErrorCode::Internal, "the reservation asked for no wiring"));
+        };
+
+        let made = make(conf, &intent, reservation.record(), bridge.as_ref(), &namespaces, &mut host)
+            .and_then(|()| {
+                let json = intent.result.to_json(conf.base.cni_version)?;
+                answer.give(&json).map_err(|error| io_failed("write the result to standard output", &error))
+            });
+        match made {
+            Ok(()) => {
+                // The runtime has its answer: what fails now is only told, see docs/decisions/0006.
+                if let Err(error) = reservation.mark_attached() {
+                    answer.warn(&error.to_string());
+                }
+                return Ok(());
+            }
+            Err(error) => {
+                let is_in_use = error.code == ErrorCode::AddressTaken && request.requested.is_empty();
+                let undone = undo(error, reservation, &mut host);
+                if !is_in_use || others == 0 {
+                    return Err(undone);
+                }
+                answer.warn(&undone.msg);
+                others -= 1;
+            }
+        }
     }
 }
 

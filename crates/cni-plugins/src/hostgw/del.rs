@@ -6,6 +6,7 @@ use attachment::Store;
 use cni_spec::{AttachmentCall, CniError, ErrorCode, StoreConf};
 use kernel::netlink::{Protocol, Socket};
 
+use super::survey::stand_in;
 use crate::failure::{kernel_refused, release_failed};
 use crate::teardown::{Leftover, take_in_hand, tear_down};
 
@@ -16,7 +17,13 @@ pub(crate) fn del(call: &AttachmentCall<Option<PathBuf>>, conf: &StoreConf) -> R
     let io = |error: attachment::IoError| CniError::new(ErrorCode::Io, error.to_string());
     let store = Store::find(&conf.data_dir, network).map_err(io)?;
     let detachment = match &store {
-        Some(store) => take_in_hand(store, attachment).map_err(|error| release_failed(&error))?,
+        Some(store) => match take_in_hand(store, attachment).map_err(|error| release_failed(&error))? {
+            Some(detachment) => Some(detachment),
+            None => match stand_in(network, attachment) {
+                Some(lost) => take_in_hand(store, &lost).map_err(|error| release_failed(&error))?,
+                None => None,
+            },
+        },
         None => None,
     };
     let entry = detachment.as_ref().and_then(|detachment| detachment.entry());

@@ -6,6 +6,8 @@ use attachment::{Attachment, Store};
 use cni_spec::{CniError, ErrorCode, GcRequest};
 use kernel::netlink::{Protocol, Socket};
 
+use super::make_way::link_is_gone;
+use super::survey::is_stand_in;
 use crate::answer::Answer;
 use crate::failure::kernel_refused;
 use crate::teardown::{Leftover, tear_down};
@@ -23,6 +25,10 @@ pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniErro
     let mut failed: Vec<String> = Vec::new();
     let report = store
         .reclaim_except(&valid, |attachment, record| {
+            // Which container it is, only its link could say; while that lives, nobody can say that it is not valid.
+            if is_stand_in(attachment) && !link_is_gone(network, attachment, record) {
+                return false;
+            }
             let leftover = Leftover { network, attachment, record };
             match tear_down(leftover, &mut host) {
                 Ok(()) => true,

@@ -119,6 +119,11 @@ impl Surroundings<'_> {
         AttachResult { ips: ips.collect(), interfaces, routes, dns: self.conf.dns.clone() }
     }
 
+    /// With which addresses the node speaks to its pods.
+    pub(super) fn node_addresses(&self) -> Vec<std::net::IpAddr> {
+        IpFamily::BOTH.into_iter().filter_map(|family| self.facts.addresses.of(family)).collect()
+    }
+
     /// What the record keeps of it.
     pub(super) fn record(&self, intent: &Intent) -> attachment::Wiring {
         let link = &intent.link;
@@ -138,10 +143,7 @@ impl Surroundings<'_> {
             pod_mac: mac(link.pod_mac),
             host_mac: mac(link.host_mac),
             mtu: link.mtu,
-            node_addresses: IpFamily::BOTH
-                .iter()
-                .filter_map(|family| self.facts.addresses.of(*family))
-                .collect(),
+            node_addresses: self.node_addresses(),
             pod_routes: intent
                 .result
                 .routes

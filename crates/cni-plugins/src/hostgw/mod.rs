@@ -8,6 +8,7 @@ mod gc;
 mod intent;
 mod make_way;
 mod status;
+mod survey;
 
 pub(crate) use add::add;
 pub(crate) use check::check;

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::readiness::{Awaited, lister};
 use super::steps::enable_ipv6;
-use super::{LinkPlan, Step, WiringError};
+use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError};
 
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn prepare_pod(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
     Ok((socket, awaited))
 }
 
-fn carry_out(socket: &mut Socket, steps: &[Step], index: u32, link: &str) -> Result<(), KernelError> {
+fn carry_out(socket: &mut Socket, steps: &[Step], index: u32, link: &str) -> Result<(), WiringError> {
     let mut batch = Batch::new();
     for step in steps {
         step.write(&mut batch, index);
@@ -122,6 +122,11 @@ fn carry_out(socket: &mut Socket, steps: &[Step], index: u32, link: &str) -> Res
     let harmful = |failure: &Failure| !steps[failure.index].may_fail(&failure.error);
     match socket.execute(&mut batch)?.into_iter().find(harmful) {
         None => Ok(()),
-        Some(Failure { index, error }) => Err(error.attempting(format!("{} on {link}", steps[index]))),
+        Some(Failure { index, error }) => Err(match &steps[index] {
+            Step::Route(route) if error.is_present() && route.protocol == POD_ROUTE_PROTOCOL => {
+                WiringError::AddressInUse(route.destination.addr())
+            }
+            step => error.attempting(format!("{step} on {link}")).into(),
+        }),
     }
 }

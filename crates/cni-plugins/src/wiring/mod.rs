@@ -33,6 +33,11 @@ pub enum WiringError {
     /// The node has a link of the name that is this attachment's.
     #[error("link `{0}` exists already on the node")]
     HostLinkExists(String),
+    /// The node has a route of its own to what was to be the pod's address.
+    #[error(
+        "address {0} is in use: the node has a route to it, by another pod whose record was lost, or of somebody else"
+    )]
+    AddressInUse(IpAddr),
     /// The link named as bridge is something else.
     #[error("link `{name}` is a {kind}, not a bridge: name another in `bridge`, or remove it")]
     NotABridge {
