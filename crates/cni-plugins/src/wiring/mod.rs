@@ -35,7 +35,8 @@ pub enum WiringError {
     HostLinkExists(String),
     /// The node has a route of its own to what was to be the pod's address.
     #[error(
-        "address {0} is in use: the node has a route to it, by another pod whose record was lost, or of somebody else"
+        "address {0} is in use: the node has a route to it, to a pod whose record was lost, or by another hand; delete \
+         that route, or ask for another address"
     )]
     AddressInUse(IpAddr),
     /// The link named as bridge is something else.
