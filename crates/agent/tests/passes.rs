@@ -333,7 +333,7 @@ fn uninstall_deletes_the_pods_bridge_and_not_one_that_somebody_made() {
     node.write_nodes(&[dual(1)]);
     for (mac, stays) in [([0x0e, 0x58, 10, 244, 1, 1], false), ([0x02, 0, 0, 0, 0, 1], true)] {
         assert!(node.pass().converged);
-        change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500));
+        change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500, true));
         assert!(agent::uninstall(&node.settings, &node.paths(), false).unwrap().is_clean());
         let mut socket = Socket::open(Protocol::Route).unwrap();
         assert_eq!(link::by_name(&mut socket, "cni0").unwrap().is_some(), stays);
@@ -353,7 +353,7 @@ fn uninstall_finds_what_earlier_settings_made() {
     run("iptables", &["-D", "FORWARD", "-j", "DOCKER-USER"]);
     std::fs::write(node.path("etc/cni/net.d/.hostgw-05-pods.conflist.new"), "{").unwrap();
     let mac = [0x0e, 0x58, 10, 244, 1, 1];
-    change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500));
+    change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500, true));
     run("ip", &["link", "add", "other", "type", "veth", "peer", "name", "other1"]);
     run("ip", &["link", "set", "other", "master", "cni0"]);
     // A link that shapes what a pod sent is no living pod.

@@ -37,7 +37,7 @@ fn an_uplink_that_has_heard_no_router_yet_will_hear_it_and_containers_links_will
             up: true,
         };
         link::create_veth(batch, &veth);
-        link::create_bridge(batch, &LinkName::new("docker0").unwrap(), [2, 0, 0, 0, 0, 1], 1500);
+        link::create_bridge(batch, &LinkName::new("docker0").unwrap(), [2, 0, 0, 0, 0, 1], 1500, true);
     });
     node.write_nodes(&[dual(1)]);
     assert!(node.pass().converged);

@@ -3,11 +3,9 @@
 
 use attachment::Record;
 use cni_spec::{Bandwidth, CniError, RateLimit};
-use kernel::KernelError;
-use kernel::link;
+use kernel::link::{self, Made};
 use kernel::netlink::{Batch, Socket};
 use kernel::traffic_control::{TokenBucket, add_ingress, redirect_ingress, set_token_bucket};
-use rustix::io::Errno;
 
 use crate::failure::kernel_refused;
 
@@ -32,18 +30,13 @@ pub(crate) fn limit(
     }
     let shaping = record.wiring.bandwidth.as_ref().and_then(|bandwidth| bandwidth.ifb.as_ref());
     let (Some(egress), Some(name)) = (limits.egress, shaping) else { return Ok(()) };
-    let mut batch = Batch::new();
-    link::create_ifb(&mut batch, name, record.wiring.mtu);
-    link::request_by_name(&mut batch, name.as_str());
-    let mut made = None;
-    let failures = host
-        .execute_reading(&mut batch, |kind, payload| made = link::answer(kind, payload))
-        .map_err(kernel_refused)?;
-    if let Some(failure) = failures.into_iter().next() {
-        return Err(kernel_refused(failure.error.attempting(format!("create ifb link {name}"))));
-    }
-    let missing = || KernelError::new(format!("find link {name} just made"), Errno::NODEV);
-    let shaping = made.ok_or_else(missing).map_err(kernel_refused)?;
+    let made = link::make(host, name, |batch| link::create_ifb(batch, name, record.wiring.mtu));
+    let shaping = match made.map_err(kernel_refused)? {
+        Made::New(link) => link,
+        Made::Refused(error, _) => {
+            return Err(kernel_refused(error.attempting(format!("create ifb link {name}"))));
+        }
+    };
     let mut batch = Batch::new();
     link::set_no_automatic_link_local(&mut batch, shaping.index);
     set_token_bucket(&mut batch, shaping.index, &bucket(egress, record.wiring.mtu));

@@ -196,3 +196,102 @@ fn twenty_first_pods_at_once_make_one_bridge() {
         address::dump(&mut socket).unwrap().into_iter().filter(|a| a.index == bridges[0].index).collect();
     assert_eq!(held.len(), 3, "two gateways and a link-local address: {held:?}");
 }
+
+#[derive(Debug, PartialEq, Eq)]
+struct Bridge {
+    up: bool,
+    mtu: u32,
+    ipv6: Option<link::Ipv6Settings>,
+    addresses: Vec<String>,
+}
+
+fn bridge_as_it_is() -> Bridge {
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let found = link::by_name(&mut socket, "cni0").unwrap().unwrap();
+    let mut addresses: Vec<_> = address::dump(&mut socket)
+        .unwrap()
+        .iter()
+        .filter(|held| held.index == found.index)
+        .map(|held| held.ip.to_string())
+        .collect();
+    addresses.sort();
+    Bridge { up: found.is_up(), mtu: found.mtu, ipv6: found.ipv6, addresses }
+}
+
+const OUR_MAC: link::Mac = [0x0e, 0x58, 10, 244, 1, 1];
+
+fn whole_bridge() -> Bridge {
+    Bridge {
+        up: true,
+        mtu: 1500,
+        ipv6: Some(link::Ipv6Settings { automatic_link_local: false, accept_ra: 0, disabled: false }),
+        addresses: ["10.244.1.1/24", "fd00:10:244:1::1/64", "fe80::c58:aff:fef4:101/64"]
+            .map(str::to_owned)
+            .to_vec(),
+    }
+}
+
+#[test]
+fn a_bridge_that_was_half_made_is_completed_by_the_next_pod() {
+    type Half = fn(&mut kernel::netlink::Batch, u32);
+    let nothing: Half = |_, _| {};
+    let silent: Half = |batch, index| link::set_no_automatic_link_local(batch, index);
+    let addressed: Half = |batch, index| {
+        link::set_no_automatic_link_local(batch, index);
+        address::add(batch, index, "10.244.1.1/24".parse().unwrap(), 0);
+    };
+    let up: Half = |batch, index| {
+        link::set_no_automatic_link_local(batch, index);
+        link::set_up(batch, index);
+    };
+    let large: Half = |batch, index| link::set_mtu(batch, index, 9000);
+    for half in [nothing, silent, addressed, up, large] {
+        enter_new_node();
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut batch = kernel::netlink::Batch::new();
+        let name = LinkName::new("cni0").unwrap();
+        link::create_bridge(&mut batch, &name, OUR_MAC, 1500, false);
+        socket.execute_all(&mut batch).unwrap();
+        let index = link::by_name(&mut socket, "cni0").unwrap().unwrap().index;
+        let mut batch = kernel::netlink::Batch::new();
+        half(&mut batch, index);
+        socket.execute_all(&mut batch).unwrap();
+        assert_ne!(bridge_as_it_is(), whole_bridge());
+        bridge_plan().ensure(&mut socket).unwrap();
+        assert_eq!(bridge_as_it_is(), whole_bridge());
+        let (_, repairs) = bridge_plan().restore(&mut socket).unwrap();
+        assert_eq!(repairs, [""; 0]);
+    }
+}
+
+#[test]
+fn a_bridge_whose_ipv6_was_switched_off_or_opened_to_routers_is_made_as_it_was() {
+    for (key, value) in [("accept_ra", "2"), ("disable_ipv6", "1"), ("addr_gen_mode", "0")] {
+        enter_new_node();
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        bridge_plan().ensure(&mut socket).unwrap();
+        assert_eq!(bridge_as_it_is(), whole_bridge());
+        let sysctls = kernel::sysctl::Sysctls::default();
+        sysctls.write(&format!("net/ipv6/conf/cni0/{key}"), value).unwrap();
+        assert_ne!(bridge_as_it_is(), whole_bridge(), "{key}");
+        let (_, repairs) = bridge_plan().restore(&mut socket).unwrap();
+        assert!(!repairs.is_empty(), "{key}");
+        assert_eq!(bridge_as_it_is(), whole_bridge(), "{key}");
+    }
+}
+
+#[test]
+fn somebody_elses_bridge_gets_gateways_and_is_set_up_and_keeps_all_else() {
+    enter_new_node();
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let mut batch = kernel::netlink::Batch::new();
+    let name = LinkName::new("cni0").unwrap();
+    link::create_bridge(&mut batch, &name, [2, 0, 0, 0, 0, 9], 9000, false);
+    socket.execute_all(&mut batch).unwrap();
+    let before = bridge_as_it_is();
+    bridge_plan().ensure(&mut socket).unwrap();
+    let after = bridge_as_it_is();
+    assert_eq!((after.up, after.mtu, after.ipv6), (true, 9000, before.ipv6));
+    let given = ["10.244.1.1/24", "fd00:10:244:1::1/64"];
+    assert!(given.iter().all(|gateway| after.addresses.iter().any(|held| held == gateway)), "{after:?}");
+}

@@ -6,7 +6,7 @@ use link_name::LinkName;
 use rustix::io::Errno;
 
 use crate::KernelError;
-use crate::netlink::{Attributes, Batch, CREATE, EXCL, Message, Socket};
+use crate::netlink::{Attributes, Batch, CREATE, EXCL, Failure, Message, Socket};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -32,9 +32,14 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+/// `DEVCONF_ACCEPT_RA` and `DEVCONF_DISABLE_IPV6` (`linux/ipv6.h`): places in the row of 32-bit settings.
+const DEVCONF_ACCEPT_RA: usize = 3;
+const DEVCONF_DISABLE_IPV6: usize = 26;
 const IFLA_BRPORT_MODE: u16 = 4;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const AF_BRIDGE: u8 = 7;
@@ -53,6 +58,39 @@ pub const LOWER_UP: u32 = 0x1_0000;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
+
+/// What IPv6 does on a link, as far as pods' links need it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ipv6Settings {
+    /// Whether the kernel gives the link a link-local address of its own accord (`addr_gen_mode`).
+    pub automatic_link_local: bool,
+    /// `accept_ra`: 0 hears no router advertisements.
+    pub accept_ra: u32,
+    /// `disable_ipv6`.
+    pub disabled: bool,
+}
+
+impl Ipv6Settings {
+    /// Reads what `IFLA_AF_SPEC` says of IPv6.
+    fn parse(inet6: Attributes<'_>) -> Self {
+        let mut settings = Self { automatic_link_local: true, ..Self::default() };
+        for attribute in inet6 {
+            match attribute.kind() {
+                IFLA_INET6_ADDR_GEN_MODE => {
+                    settings.automatic_link_local = attribute.u8() != Some(IN6_ADDR_GEN_MODE_NONE);
+                }
+                IFLA_INET6_CONF => {
+                    let (words, _) = attribute.value().as_chunks::<4>();
+                    let word = |place: usize| words.get(place).copied().map_or(0, u32::from_ne_bytes);
+                    settings.accept_ra = word(DEVCONF_ACCEPT_RA);
+                    settings.disabled = word(DEVCONF_DISABLE_IPV6) != 0;
+                }
+                _ => {}
+            }
+        }
+        settings
+    }
+}
 
 /// A link as the kernel describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,6 +121,10 @@ pub struct Link {
     pub carrier: bool,
     /// The group that it was put in (`ip link … group`).
     pub group: u32,
+    /// Whether a bridge's port may send a frame back to where it came from; none where it is no bridge's port.
+    pub hairpin: Option<bool>,
+    /// What IPv6 does on it; none where the kernel, or the link, has none.
+    pub ipv6: Option<Ipv6Settings>,
 }
 
 impl Link {
@@ -99,6 +141,7 @@ impl Link {
         let word =
             |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let mut link = Self { index: word(4), flags: word(8), ..Self::default() };
+        let mut port_data = None;
         for attribute in Attributes::new(&payload[16..]) {
             match attribute.kind() {
                 IFLA_ADDRESS => link.mac = attribute.mac(),
@@ -115,12 +158,21 @@ impl Link {
                         match info.kind() {
                             IFLA_INFO_KIND => link.kind = Some(info.text()),
                             IFLA_INFO_SLAVE_KIND => link.port_kind = Some(info.text()),
+                            IFLA_INFO_SLAVE_DATA => port_data = Some(info.nested()),
                             _ => {}
                         }
                     }
                 }
+                IFLA_AF_SPEC => {
+                    link.ipv6 =
+                        attribute.nested().get(AF_INET6).map(|inet6| Ipv6Settings::parse(inet6.nested()));
+                }
                 _ => {}
             }
+        }
+        if link.port_kind.as_deref() == Some("bridge") {
+            let mode = port_data.and_then(|data| data.get(IFLA_BRPORT_MODE)).and_then(|mode| mode.u8());
+            link.hairpin = mode.map(|mode| mode != 0);
         }
         Some(link)
     }
@@ -206,6 +258,33 @@ pub fn request(batch: &mut Batch, index: u32) {
         .u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
 }
 
+/// What came of [`make`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// The link, as it was made.
+    New(Link),
+    /// Why it was not made, and the link that has its name, if there is one.
+    Refused(KernelError, Option<Link>),
+}
+
+/// Makes the link `name` by the one message that `create` writes, and looks it up, in one system call.
+pub fn make(
+    socket: &mut Socket,
+    name: &LinkName,
+    create: impl FnOnce(&mut Batch),
+) -> Result<Made, KernelError> {
+    let mut batch = Batch::new();
+    create(&mut batch);
+    request_by_name(&mut batch, name.as_str());
+    let mut found = None;
+    let failures = socket.execute_reading(&mut batch, |kind, payload| found = answer(kind, payload))?;
+    match (failures.into_iter().next(), found) {
+        (Some(Failure { error, .. }), present) => Ok(Made::Refused(error, present)),
+        (None, Some(link)) => Ok(Made::New(link)),
+        (None, None) => Err(KernelError::new(format!("find link {name} just made"), Errno::NODEV)),
+    }
+}
+
 /// Asks for the link of this name; see [`request`].
 pub fn request_by_name(batch: &mut Batch, name: &str) {
     batch
@@ -279,11 +358,12 @@ fn veth_end(message: &mut Message<'_>, end: &VethEnd<'_>, mtu: u32) {
     }
 }
 
-/// Makes a bridge that is up. Its address is pinned: a bridge without one takes that of its lowest port, and would
-/// change it whenever a pod comes or goes.
-pub fn create_bridge(batch: &mut Batch, name: &LinkName, mac: Mac, mtu: u32) {
+/// Makes a bridge, up from the start or not. Its address is pinned: a bridge without one takes that of its lowest port,
+/// and would change it whenever a pod comes or goes.
+pub fn create_bridge(batch: &mut Batch, name: &LinkName, mac: Mac, mtu: u32, up: bool) {
+    let up = if up { UP } else { 0 };
     batch
-        .message("create a bridge", RTM_NEWLINK, CREATE | EXCL, &header(0, 0, UP, UP))
+        .message("create a bridge", RTM_NEWLINK, CREATE | EXCL, &header(0, 0, up, up))
         .text(IFLA_IFNAME, name.as_str())
         .u32(IFLA_MTU, mtu)
         .attribute(IFLA_ADDRESS, &mac)

@@ -49,7 +49,7 @@ fn a_veth_can_be_born_as_a_port_and_the_bridge_keeps_its_address() {
     enter_fresh_netns();
     let mut socket = route_socket();
     let pinned = [0x0e, 0, 0, 0, 0, 9];
-    apply(&mut socket, |batch| link::create_bridge(batch, &name("hgwbr0"), pinned, 1450));
+    apply(&mut socket, |batch| link::create_bridge(batch, &name("hgwbr0"), pinned, 1450, true));
     let bridge = link::by_name(&mut socket, "hgwbr0").unwrap().unwrap();
     assert!(bridge.is_up());
     assert_eq!((bridge.mac, bridge.mtu, bridge.kind.as_deref()), (Some(pinned), 1450, Some("bridge")));

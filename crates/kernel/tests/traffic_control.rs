@@ -14,7 +14,7 @@ fn a_bucket_on_the_way_out_and_a_redirection_on_the_way_in_are_held_and_changed(
     let mut socket = route_socket();
     apply(&mut socket, |batch| {
         link::create_ifb(batch, &LinkName::new("hgwifb0").unwrap(), 1500);
-        link::create_bridge(batch, &LinkName::new("hgwbr0").unwrap(), [2, 0, 0, 0, 0, 1], 1500);
+        link::create_bridge(batch, &LinkName::new("hgwbr0").unwrap(), [2, 0, 0, 0, 0, 1], 1500, true);
     });
     let ifb = link::by_name(&mut socket, "hgwifb0").unwrap().unwrap().index;
     let shaped = link::by_name(&mut socket, "hgwbr0").unwrap().unwrap().index;

@@ -67,7 +67,7 @@ pub(crate) fn plant(node: &str, families: &[Family], routers: &[IpAddr]) -> Resu
     let name = link_name(LINK)?;
     let mut socket = Socket::open(Protocol::Route).map_err(LabError::kernel(node))?;
     let mut batch = Batch::new();
-    link::create_bridge(&mut batch, &name, [0x02, 0, 0, 0, 0xf0, 0x05], 1500);
+    link::create_bridge(&mut batch, &name, [0x02, 0, 0, 0, 0xf0, 0x05], 1500, true);
     socket.execute_all(&mut batch).map_err(LabError::kernel(node))?;
     let uplink = index_of(&mut socket, UPLINK).map_err(LabError::kernel(node))?;
     let foreign = index_of(&mut socket, LINK).map_err(LabError::kernel(node))?;

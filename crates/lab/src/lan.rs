@@ -26,7 +26,7 @@ pub(crate) fn create_bridge() -> Result<u32, LabError> {
         let mut socket = Socket::open(Protocol::Route)?;
         let mut batch = Batch::new();
         // Locally administered; any fixed address would do.
-        link::create_bridge(&mut batch, &name, [0x02, 0, 0, 0, 0, 1], LAN_MTU);
+        link::create_bridge(&mut batch, &name, [0x02, 0, 0, 0, 0, 1], LAN_MTU, true);
         loopback_up(&mut socket, &mut batch)?;
         socket.execute_all(&mut batch)?;
         index_of(&mut socket, BRIDGE)

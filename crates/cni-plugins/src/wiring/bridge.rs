@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use kernel::KernelError;
 use kernel::address;
-use kernel::link::{self, Link, Mac};
+use kernel::link::{self, Link, Mac, Made};
 use kernel::netlink::{Batch, Failure, Socket};
 use kernel::sysctl::Sysctls;
 use link_name::LinkName;
@@ -26,8 +26,31 @@ pub struct BridgePlan {
     pub mtu: u32,
 }
 
-/// `IN6_ADDR_GEN_MODE_NONE`, as the sysctl has it.
-const NO_AUTOMATIC_LINK_LOCAL: &str = "1";
+/// What a bridge lacks.
+#[derive(Debug, PartialEq, Eq)]
+struct Lacking {
+    deaf_to_routers: bool,
+    ipv6_enabled: bool,
+    steps: Vec<Step>,
+}
+
+impl Default for Lacking {
+    fn default() -> Self {
+        Self { deaf_to_routers: true, ipv6_enabled: true, steps: Vec::new() }
+    }
+}
+
+impl Lacking {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn shown(&self) -> Vec<String> {
+        let deaf = (!self.deaf_to_routers).then(|| "hear no router advertisements".to_owned());
+        let enabled = (!self.ipv6_enabled).then(|| "enable IPv6".to_owned());
+        deaf.into_iter().chain(enabled).chain(self.steps.iter().map(Step::to_string)).collect()
+    }
+}
 
 /// Whether a bridge of this Ethernet address was made by us: others' are random, or a port's.
 #[must_use]
@@ -43,31 +66,14 @@ impl BridgePlan {
         mac_of(first, Side::Host)
     }
 
-    /// What is done once, to a new bridge.
-    fn first_steps(&self) -> Vec<Step> {
-        let mut steps = vec![Step::NoAutomaticLinkLocal];
-        steps.extend(self.link_local(self.mac()));
-        steps
-    }
-
-    /// The address from which a bridge with an IPv6 gateway speaks to its neighbours.
-    fn link_local(&self, mac: Mac) -> Option<Step> {
-        let speaks_ipv6 = self.gateways.iter().any(|gateway| gateway.addr().is_ipv6());
-        speaks_ipv6.then(|| Step::Address(link_local(mac)))
-    }
-
-    /// Finds or makes the bridge, and gives it the gateway addresses that it lacks.
+    /// Finds or makes the bridge, and gives it what it lacks: all of it where it is ours, also one that was half made
+    /// when its maker died; somebody else's only gets the gateways that it lacks, and is set up.
     pub fn ensure(&self, socket: &mut Socket) -> Result<Link, WiringError> {
         let bridge = match link::by_name(socket, self.name.as_str())? {
-            Some(found) => found,
+            Some(found) => self.checked(found)?,
             None => self.create(socket)?,
         };
-        let bridge = self.checked(bridge)?;
-        let mut steps: Vec<Step> = self.gateways.iter().map(|gateway| Step::Address(*gateway)).collect();
-        if !bridge.is_up() {
-            steps.push(Step::Up);
-        }
-        self.carry_out(socket, &steps, bridge.index)?;
+        self.complete(socket, &bridge, &self.lacking(&bridge))?;
         Ok(bridge)
     }
 
@@ -77,29 +83,52 @@ impl BridgePlan {
         let Some(found) = link::by_name(socket, self.name.as_str())? else {
             return Ok((self.ensure(socket)?, vec!["made anew".to_owned()]));
         };
-        let mut steps: Vec<Step> = self.gateways.iter().map(|gateway| Step::Address(*gateway)).collect();
-        if let Some(mac) = found.mac.filter(|mac| is_our_bridge_mac(*mac)) {
-            steps.extend(self.link_local(mac));
-            let mode = format!("net/ipv6/conf/{}/addr_gen_mode", self.name);
-            if Sysctls::default().read(&mode)?.is_some_and(|mode| mode != NO_AUTOMATIC_LINK_LOCAL) {
-                steps.insert(0, Step::NoAutomaticLinkLocal);
-            }
-        }
+        let mut lacking = self.lacking(&found);
         let held: Vec<IpNet> = address::dump(socket)?
             .into_iter()
             .filter(|address| address.index == found.index)
             .map(|address| address.ip)
             .collect();
-        steps.retain(|step| !matches!(step, Step::Address(wanted) if held.contains(wanted)));
-        if !found.is_up() {
-            steps.push(Step::Up);
-        }
-        if steps.is_empty() {
+        lacking.steps.retain(|step| !matches!(step, Step::Address(wanted) if held.contains(wanted)));
+        if lacking.is_nothing() {
             return Ok((found, Vec::new()));
         }
         let bridge = self.checked(found)?;
-        self.carry_out(socket, &steps, bridge.index)?;
-        Ok((bridge, steps.iter().map(Step::to_string).collect()))
+        self.complete(socket, &bridge, &lacking)?;
+        Ok((bridge, lacking.shown()))
+    }
+
+    /// What `found` lacks of this plan. The addresses are all named: to add one that is there costs less than to look.
+    fn lacking(&self, found: &Link) -> Lacking {
+        let mut lacking = Lacking::default();
+        let our_mac = found.mac.filter(|mac| is_our_bridge_mac(*mac));
+        if our_mac.is_some() {
+            // What fits no pod's link would be dropped there without a word; a larger one waits until the old pods went.
+            if found.mtu > self.mtu {
+                lacking.steps.push(Step::Mtu(self.mtu));
+            }
+            if let Some(ipv6) = found.ipv6 {
+                // A pod must not be able to teach the node routes.
+                lacking.deaf_to_routers = ipv6.accept_ra == 0;
+                lacking.ipv6_enabled = !(ipv6.disabled && self.speaks_ipv6());
+                if ipv6.automatic_link_local {
+                    lacking.steps.push(Step::NoAutomaticLinkLocal);
+                }
+            }
+        }
+        lacking.steps.extend(self.gateways.iter().map(|gateway| Step::Address(*gateway)));
+        // The address from which a bridge with an IPv6 gateway speaks to its neighbours.
+        let link_local = our_mac.filter(|_| self.speaks_ipv6()).map(|mac| Step::Address(link_local(mac)));
+        lacking.steps.extend(link_local);
+        // Last: a bridge of ours that is up was made whole.
+        if !found.is_up() {
+            lacking.steps.push(Step::Up);
+        }
+        lacking
+    }
+
+    fn speaks_ipv6(&self) -> bool {
+        self.gateways.iter().any(|gateway| gateway.addr().is_ipv6())
     }
 
     fn checked(&self, found: Link) -> Result<Link, WiringError> {
@@ -112,28 +141,27 @@ impl BridgePlan {
         }
     }
 
+    /// Makes the bridge, still down: it must first be told to hear no router, and to make no address of its own.
     fn create(&self, socket: &mut Socket) -> Result<Link, WiringError> {
-        let mut batch = Batch::new();
-        link::create_bridge(&mut batch, &self.name, self.mac(), self.mtu);
-        match socket.execute_all(&mut batch) {
-            Ok(()) => {}
-            Err(error) if error.is_present() => {}
-            Err(error) => return Err(error.attempting(format!("create bridge {}", self.name)).into()),
+        let (mac, mtu) = (self.mac(), self.mtu);
+        let made = link::make(socket, &self.name, |batch| {
+            link::create_bridge(batch, &self.name, mac, mtu, false);
+        });
+        match made? {
+            Made::New(link) => Ok(link),
+            Made::Refused(error, Some(present)) if error.is_present() => self.checked(present),
+            Made::Refused(error, _) => Err(error.attempting(format!("create bridge {}", self.name)).into()),
         }
-        let gone =
-            || KernelError::new(format!("find bridge {} just made", self.name), rustix::io::Errno::NODEV);
-        let bridge = link::by_name(socket, self.name.as_str())?.ok_or_else(gone)?;
-        // A pod must not be able to teach the node routes; kernels without IPv6 have no such setting.
-        let accept_ra = format!("net/ipv6/conf/{}/accept_ra", self.name);
-        let sysctls = Sysctls::default();
-        if sysctls.read(&accept_ra)?.is_some_and(|value| value != "0") {
-            sysctls.write(&accept_ra, "0")?;
+    }
+
+    fn complete(&self, socket: &mut Socket, bridge: &Link, lacking: &Lacking) -> Result<(), WiringError> {
+        if !lacking.deaf_to_routers {
+            Sysctls::default().write(&format!("net/ipv6/conf/{}/accept_ra", self.name), "0")?;
         }
-        if self.gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
+        if !lacking.ipv6_enabled {
             enable_ipv6(&self.name)?;
         }
-        self.carry_out(socket, &self.first_steps(), bridge.index)?;
-        Ok(bridge)
+        Ok(self.carry_out(socket, &lacking.steps, bridge.index)?)
     }
 
     /// Another pod's ADD may be doing the same at the same time: what is there already is as good.

@@ -2,7 +2,7 @@
 //! packet would get through. What was made stays on failure: undoing is the caller's, who knows the whole.
 
 use kernel::KernelError;
-use kernel::link::{self, Link, Veth, VethEnd};
+use kernel::link::{self, Link, Made, Veth, VethEnd};
 use kernel::netlink::{Batch, Failure, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::sysctl::Sysctls;
@@ -62,32 +62,26 @@ fn create_pair(
     pod: &NetNs,
     host: &mut Socket,
 ) -> Result<(u32, u32), WiringError> {
-    let mut batch = Batch::new();
-    link::create_veth(
-        &mut batch,
-        &Veth {
-            host: VethEnd { name: &plan.host_link, mac: Some(plan.host_mac), netns: None },
-            peer: VethEnd { name: &plan.pod_link, mac: Some(plan.pod_mac), netns: Some(pod.as_fd()) },
-            mtu: plan.mtu,
-            master: bridge.map(|bridge| bridge.index),
-            // It must first be told to make no link-local address of its own.
-            up: false,
-        },
-    );
-    link::request_by_name(&mut batch, plan.host_link.as_str());
-    let mut found = None;
-    let failures = host.execute_reading(&mut batch, |kind, payload| found = link::answer(kind, payload))?;
-    if let Some(Failure { index, error }) = failures.into_iter().next() {
-        return Err(explain_pair(plan, index, error, found.as_ref()));
+    let veth = Veth {
+        host: VethEnd { name: &plan.host_link, mac: Some(plan.host_mac), netns: None },
+        peer: VethEnd { name: &plan.pod_link, mac: Some(plan.pod_mac), netns: Some(pod.as_fd()) },
+        mtu: plan.mtu,
+        master: bridge.map(|bridge| bridge.index),
+        // It must first be told to make no link-local address of its own.
+        up: false,
+    };
+    match link::make(host, &plan.host_link, |batch| link::create_veth(batch, &veth))? {
+        Made::New(Link { index, peer: Some(peer), .. }) => Ok((index, peer)),
+        Made::New(_) => {
+            Err(KernelError::new(format!("find the peer of link {}", plan.host_link), Errno::NODEV).into())
+        }
+        Made::Refused(error, present) => Err(explain_pair(plan, error, present.as_ref())),
     }
-    let missing = || KernelError::new(format!("find link {} just made", plan.host_link), Errno::NODEV);
-    let link = found.ok_or_else(missing)?;
-    Ok((link.index, link.peer.ok_or_else(missing)?))
 }
 
 /// `EEXIST` may mean either end: the answer to the look-up behind it tells which.
-fn explain_pair(plan: &LinkPlan, index: usize, error: KernelError, host_end: Option<&Link>) -> WiringError {
-    if index == 0 && error.is_present() {
+fn explain_pair(plan: &LinkPlan, error: KernelError, host_end: Option<&Link>) -> WiringError {
+    if error.is_present() {
         return match host_end {
             None => WiringError::InterfaceExists(plan.pod_link.to_string()),
             Some(_) => WiringError::HostLinkExists(plan.host_link.to_string()),

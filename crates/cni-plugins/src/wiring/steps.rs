@@ -21,6 +21,8 @@ pub enum Step {
     NoAutomaticLinkLocal,
     /// An address. IPv6 ones skip duplicate detection: the reservation has made them unique.
     Address(IpNet),
+    /// The payload that a frame may have, in bytes.
+    Mtu(u32),
     /// Up.
     Up,
     /// A route over this link.
@@ -42,6 +44,7 @@ impl Step {
                 let flags = if ip.addr().is_ipv6() { address::NODAD } else { 0 };
                 address::add(batch, index, *ip, flags);
             }
+            Self::Mtu(mtu) => link::set_mtu(batch, index, *mtu),
             Self::Up => link::set_up(batch, index),
             Self::Route(route) => {
                 let mut route = route.clone();
@@ -81,6 +84,7 @@ impl fmt::Display for Step {
         match self {
             Self::NoAutomaticLinkLocal => f.write_str("turn off the automatic link-local address"),
             Self::Address(ip) => write!(f, "add address {ip}"),
+            Self::Mtu(mtu) => write!(f, "set the MTU to {mtu}"),
             Self::Up => f.write_str("set the link up"),
             Self::Route(route) => {
                 write!(f, "add route {route}")?;
