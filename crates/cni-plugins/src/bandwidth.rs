@@ -3,9 +3,12 @@
 
 use attachment::Record;
 use cni_spec::{Bandwidth, CniError, RateLimit};
-use kernel::link::{self, Made};
+use kernel::KernelError;
+use kernel::link::{self, Link, Made};
 use kernel::netlink::{Batch, Socket};
-use kernel::traffic_control::{TokenBucket, add_ingress, redirect_ingress, set_token_bucket};
+use kernel::traffic_control::{
+    Qdisc, TokenBucket, add_ingress, ingress_redirects, qdiscs, redirect_ingress, set_token_bucket,
+};
 
 use crate::failure::kernel_refused;
 
@@ -43,6 +46,54 @@ pub(crate) fn limit(
     add_ingress(&mut batch, host_index);
     redirect_ingress(&mut batch, host_index, shaping.index);
     host.execute_all(&mut batch).map_err(kernel_refused)
+}
+
+/// What of the pod's shaping is not as ADD left it. The record says whether there is any; how much, `limits` says, which
+/// the runtime gives again. `links` are the node's.
+pub(crate) fn differences(
+    record: &Record,
+    limits: &Bandwidth,
+    host_index: u32,
+    links: &[Link],
+    host: &mut Socket,
+) -> Result<Vec<String>, KernelError> {
+    let Some(shaped) = &record.wiring.bandwidth else { return Ok(Vec::new()) };
+    let mut differences = Vec::new();
+    let mtu = record.wiring.mtu;
+    if let Some(ingress) = limits.ingress {
+        differences.extend(bucket_difference("receives", host_index, &bucket(ingress, mtu), host)?);
+    }
+    let Some(name) = &shaped.ifb else { return Ok(differences) };
+    let Some(shaping) = links.iter().find(|link| link.name == name.as_str()) else {
+        differences.push(format!("link `{name}`, which shapes what the pod sends, is gone"));
+        return Ok(differences);
+    };
+    if !shaping.is_up() {
+        differences.push(format!("link `{name}`, which shapes what the pod sends, is down"));
+    }
+    let led = qdiscs(host, host_index)?.iter().any(|qdisc| qdisc.kind == "ingress")
+        && ingress_redirects(host, host_index)?.contains(&shaping.index);
+    if !led {
+        differences.push(format!("what the pod sends is not led through link `{name}`"));
+    }
+    if let Some(egress) = limits.egress {
+        differences.extend(bucket_difference("sends", shaping.index, &bucket(egress, mtu), host)?);
+    }
+    Ok(differences)
+}
+
+fn bucket_difference(
+    verb: &str,
+    index: u32,
+    wanted: &TokenBucket,
+    host: &mut Socket,
+) -> Result<Option<String>, KernelError> {
+    let held = qdiscs(host, index)?.into_iter().find(Qdisc::is_root).and_then(|qdisc| qdisc.token_bucket);
+    Ok(match held {
+        None => Some(format!("what the pod {verb} is not limited")),
+        Some(held) if wanted.is_held_as(&held) => None,
+        Some(held) => Some(format!("what the pod {verb} is limited to {held}, not to {wanted}")),
+    })
 }
 
 /// From bits, as Kubernetes counts, to the kernel's bytes.

@@ -1,6 +1,8 @@
 //! Traffic control: a token bucket on what leaves a link, and the way by which what comes in is led to another link to
 //! be shaped there (`linux/rtnetlink.h`, `linux/pkt_sched.h`, `linux/pkt_cls.h`).
 
+use std::fmt;
+
 use crate::KernelError;
 use crate::netlink::{Attributes, Batch, CREATE, EXCL, REPLACE, Socket};
 
@@ -55,6 +57,14 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
+    /// Whether `held`, as the kernel gives it back, is this bucket: it keeps the burst as a time, rounded, of at most
+    /// 274 seconds.
+    #[must_use]
+    pub fn is_held_as(&self, held: &Self) -> bool {
+        let bursts_agree = held.burst.abs_diff(self.burst) <= self.burst / 50 + 1;
+        (self.rate, self.limit) == (held.rate, held.limit) && (bursts_agree || self.buffer() == u32::MAX)
+    }
+
     /// The time that the burst takes at this rate, in ticks.
     fn buffer(&self) -> u32 {
         let nanoseconds = u128::from(self.burst) * 1_000_000_000 / u128::from(self.rate.max(1));
@@ -70,6 +80,12 @@ impl TokenBucket {
         parameters[24..28].copy_from_slice(&self.limit.to_ne_bytes());
         parameters[28..32].copy_from_slice(&self.buffer().to_ne_bytes());
         parameters
+    }
+}
+
+impl fmt::Display for TokenBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} B/s with {} B at once and {} B waiting", self.rate, self.burst, self.limit)
     }
 }
 
@@ -270,6 +286,10 @@ mod tests {
             prop_assert!(read.is_root() && read.index == 7);
             prop_assert_eq!((found.rate, found.limit), (rate, bucket.limit));
             prop_assert!(u64::from(burst.abs_diff(found.burst)) <= rate / 10_000_000 + 1);
+            let faster = TokenBucket { rate: rate + 1, ..bucket };
+            let larger = TokenBucket { burst: burst * 2, ..bucket };
+            prop_assert!(!faster.is_held_as(&found));
+            prop_assert!(!larger.is_held_as(&found) || larger.buffer() == u32::MAX);
         }
 
         #[test]

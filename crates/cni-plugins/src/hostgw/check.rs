@@ -1,46 +1,26 @@
-//! CHECK: whether an attachment still is what ADD left. Every difference is told, not only the first.
+//! CHECK: whether an attachment still is what ADD left: each step of the plan by which ADD wired it is looked for. Every
+//! difference is told, not only the first.
 
-use std::net::IpAddr;
+mod observed;
+mod step;
+
 use std::path::PathBuf;
 
-use attachment::{Mode, Record, State, Store};
-use cni_spec::{AttachResult, AttachmentCall, CniError, ErrorCode, NetConf};
+use attachment::{MacAddress, Mode, Record, State, Store};
+use cni_spec::{AttachResult, AttachmentCall, CniError, ErrorCode, IpFamily, NetConf, SpecVersion};
 use ipnet::IpNet;
-use kernel::address::{self, Address};
-use kernel::link::{self, Link};
+use kernel::link::Link;
 use kernel::netlink::{Protocol, Socket};
-use kernel::route::{self, Family, Filter, Route};
 
+use self::observed::Side;
+use self::step::Place;
 use super::facts::Namespaces;
+use crate::bandwidth;
 use crate::failure::{host_ports_failed, kernel_refused};
 use crate::host_ports;
-use crate::wiring::POD_ROUTE_PROTOCOL;
+use crate::wiring::{LinkPlan, PodAddress, Step, Wiring, plan_link};
 
-/// What the kernel holds on one side.
-struct Side {
-    links: Vec<Link>,
-    addresses: Vec<Address>,
-    routes: Vec<Route>,
-}
-
-impl Side {
-    fn observe() -> Result<Self, CniError> {
-        let mut socket = Socket::open(Protocol::Route).map_err(kernel_refused)?;
-        let mut routes = route::dump(&mut socket, Family::V4, Filter::default()).map_err(kernel_refused)?;
-        routes.extend(route::dump(&mut socket, Family::V6, Filter::default()).map_err(kernel_refused)?);
-        Ok(Self {
-            links: link::dump(&mut socket).map_err(kernel_refused)?,
-            addresses: address::dump(&mut socket).map_err(kernel_refused)?,
-            routes,
-        })
-    }
-
-    fn link(&self, name: &str) -> Option<&Link> {
-        self.links.iter().find(|link| link.name == name)
-    }
-}
-
-/// Verifies the record, both ends of the link, addresses, routes and host ports.
+/// Verifies the record, both ends of the link and all that hangs on them, the bridge, shaping and host ports.
 pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<(), CniError> {
     let (network, attachment) = (&conf.base.name, &call.attachment);
     let expected = conf.base.required_prev_result()?;
@@ -58,6 +38,7 @@ pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<()
             ),
         ));
     };
+    let record = &entry.record;
     let namespaces = Namespaces::open(&call.netns, call.netns_override)?;
     let node = Side::observe()?;
     let pod = namespaces.pod.run(Side::observe).map_err(kernel_refused)??;
@@ -66,10 +47,16 @@ pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<()
     if entry.state != State::Attached {
         differences.push("its ADD did not finish".to_owned());
     }
-    compare_reservation(&expected, &entry.record, &mut differences);
-    compare_pod(&expected, &entry.record, &pod, &mut differences);
-    compare_node(&entry.record, &node, &mut differences);
-    differences.extend(host_ports::differences(&entry.record).map_err(host_ports_failed)?);
+    compare_reservation(&expected, record, &mut differences);
+    let plan = planned(record, &expected, conf.hairpin);
+    compare_pod(&plan, &expected, &pod, &mut differences);
+    if let Some(link) = compare_node(&plan, record, &node, &mut differences) {
+        let mut socket = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+        let limits = &conf.capabilities.bandwidth;
+        let shaping = bandwidth::differences(record, limits, link.index, &node.links, &mut socket);
+        differences.extend(shaping.map_err(kernel_refused)?);
+    }
+    differences.extend(host_ports::differences(record).map_err(host_ports_failed)?);
     if differences.is_empty() {
         return Ok(());
     }
@@ -80,6 +67,43 @@ pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<()
     .with_details("delete the pod, so that its controller makes a new one"))
 }
 
+/// The plan by which ADD wired the pod, from its record. Routes that only `prevResult` has are a later plugin's.
+fn planned(record: &Record, expected: &AttachResult, hairpin: bool) -> LinkPlan {
+    let wiring = &record.wiring;
+    let addresses: Vec<PodAddress> = record
+        .addresses
+        .iter()
+        .filter_map(|held| {
+            let family = IpFamily::of(held.address.addr());
+            Some(PodAddress {
+                subnet: held.address,
+                gateway: held.gateway?,
+                node_address: wiring.node_addresses.iter().copied().find(|ip| IpFamily::of(*ip) == family),
+            })
+        })
+        .collect();
+    // Older versions of the result leave out a route's table, metric and MTU.
+    let recorded = wiring
+        .result
+        .as_ref()
+        .and_then(|result| AttachResult::from_json(result.json().as_bytes(), SpecVersion::NEWEST).ok());
+    let mut routes = recorded.map_or_else(Vec::new, |result| result.routes);
+    for route in &expected.routes {
+        if !routes.iter().any(|known| known.dst.trunc() == route.dst.trunc()) {
+            let gateway = addresses.iter().map(|address| address.gateway);
+            let of_family = gateway.into_iter().find(|ip| IpFamily::of(*ip) == route.family());
+            routes.push(cni_spec::Route { gw: route.gw.or(of_family), ..route.clone() });
+        }
+    }
+    let connected = match &wiring.mode {
+        Mode::Ptp => Wiring::Ptp,
+        Mode::Bridge(bridge) => Wiring::Bridge { bridge: bridge.clone(), hairpin },
+    };
+    let names = (wiring.host_link.clone(), record.attachment.ifname().clone());
+    let mac = wiring.pod_mac.map(MacAddress::octets);
+    plan_link(names, mac, wiring.mtu, connected, &addresses, &routes)
+}
+
 fn compare_reservation(expected: &AttachResult, record: &Record, differences: &mut Vec<String>) {
     for ip in &expected.ips {
         if !record.addresses.iter().any(|held| held.address.addr() == ip.address.addr()) {
@@ -88,80 +112,69 @@ fn compare_reservation(expected: &AttachResult, record: &Record, differences: &m
     }
 }
 
-fn compare_pod(expected: &AttachResult, record: &Record, pod: &Side, differences: &mut Vec<String>) {
-    let name = record.attachment.ifname().as_str();
+fn compare_pod(plan: &LinkPlan, expected: &AttachResult, pod: &Side, differences: &mut Vec<String>) {
+    let name = plan.pod_link.as_str();
     let Some(link) = pod.link(name) else {
         differences.push(format!("interface `{name}` is gone from the pod"));
         return;
     };
-    if !link.is_up() {
-        differences.push(format!("interface `{name}` is down"));
-    }
-    if let (Some(expected), Some(found)) = (record.wiring.pod_mac, link.mac)
-        && expected.octets() != found
-    {
-        differences.push(format!("interface `{name}` has another Ethernet address than {expected}"));
-    }
-    if link.mtu != record.wiring.mtu {
-        differences.push(format!("interface `{name}` has MTU {}, not {}", link.mtu, record.wiring.mtu));
-    }
+    // A later plugin of the chain may have changed these two on purpose; its result then says so.
+    let changed =
+        expected.interfaces.iter().find(|interface| interface.sandbox.is_some() && interface.name == name);
+    let mac = changed.and_then(|interface| interface.mac.as_ref()?.parse::<MacAddress>().ok());
+    let mtu = changed.and_then(|interface| interface.mtu).unwrap_or(plan.mtu);
+    compare_link(("interface", link), mac.map_or(plan.pod_mac, MacAddress::octets), mtu, differences);
+    differences
+        .extend(plan.pod_steps.iter().filter_map(|step| step::difference(step, link, pod, Place::Pod)));
     for ip in &expected.ips {
-        if !pod.addresses.iter().any(|found| found.index == link.index && found.ip == ip.address) {
-            differences.push(format!("address {} is gone from `{name}`", ip.address));
-        }
-    }
-    for wanted in &expected.routes {
-        let found = |route: &&Route| {
-            same_destination(route.destination, wanted.dst)
-                && route
-                    .hops
-                    .iter()
-                    .any(|hop| hop.index == Some(link.index) && hop.gateway == gateway_of(wanted, expected))
-        };
-        if !pod.routes.iter().any(|route| found(&route)) {
-            differences.push(format!("route {} is gone from the pod", wanted.dst));
+        let planned =
+            |step: &Step| matches!(step, Step::Address(address) if address.addr() == ip.address.addr());
+        if !plan.pod_steps.iter().any(planned) {
+            differences.extend(step::difference(&Step::Address(ip.address), link, pod, Place::Pod));
         }
     }
 }
 
-/// A route of the result that names no gateway goes by that of its family.
-fn gateway_of(route: &cni_spec::Route, result: &AttachResult) -> Option<IpAddr> {
-    let of_family = |gateway: &IpAddr| gateway.is_ipv4() == route.dst.addr().is_ipv4();
-    route.gw.or_else(|| result.ips.iter().filter_map(|ip| ip.gateway).find(of_family))
-}
-
-fn same_destination(one: IpNet, other: IpNet) -> bool {
-    one.trunc() == other.trunc()
-}
-
-fn compare_node(record: &Record, node: &Side, differences: &mut Vec<String>) {
-    let name = record.wiring.host_link.as_str();
+/// Compares the node's end, and what it is connected to; that end, if it is there.
+fn compare_node<'a>(
+    plan: &LinkPlan,
+    record: &Record,
+    node: &'a Side,
+    differences: &mut Vec<String>,
+) -> Option<&'a Link> {
+    let name = plan.host_link.as_str();
     let Some(link) = node.link(name) else {
         differences.push(format!("link `{name}` is gone from the node"));
-        return;
+        return None;
     };
-    if !link.is_up() {
-        differences.push(format!("link `{name}` is down"));
+    let mac = record.wiring.host_mac.map_or(plan.host_mac, MacAddress::octets);
+    compare_link(("link", link), mac, plan.mtu, differences);
+    differences
+        .extend(plan.host_steps.iter().filter_map(|step| step::difference(step, link, node, Place::Node)));
+    if let Wiring::Bridge { bridge: wanted, .. } = &plan.wiring {
+        let bridge = node.link(wanted.as_str()).filter(|bridge| link.master == Some(bridge.index));
+        let Some(bridge) = bridge else {
+            differences.push(format!("link `{name}` is no port of bridge `{wanted}`"));
+            return Some(link);
+        };
+        let gateways = record
+            .addresses
+            .iter()
+            .filter_map(|held| IpNet::new(held.gateway?, held.address.prefix_len()).ok().map(Step::Address));
+        for step in gateways.chain([Step::Up]) {
+            differences.extend(step::difference(&step, bridge, node, Place::Node));
+        }
     }
-    match &record.wiring.mode {
-        Mode::Bridge(bridge) => {
-            let master = link.master.and_then(|index| node.links.iter().find(|link| link.index == index));
-            if master.is_none_or(|master| master.name != bridge.as_str()) {
-                differences.push(format!("link `{name}` is no port of bridge `{bridge}`"));
-            }
-        }
-        Mode::Ptp => {
-            for held in &record.addresses {
-                let destination = IpNet::from(held.address.addr());
-                let routed = node.routes.iter().any(|route| {
-                    route.destination == destination
-                        && route.protocol == POD_ROUTE_PROTOCOL
-                        && route.hops.iter().any(|hop| hop.index == Some(link.index))
-                });
-                if !routed {
-                    differences.push(format!("the node's route to {} is gone", held.address.addr()));
-                }
-            }
-        }
+    Some(link)
+}
+
+fn compare_link((what, link): (&str, &Link), mac: [u8; 6], mtu: u32, differences: &mut Vec<String>) {
+    let name = &link.name;
+    if link.mac != Some(mac) {
+        let wanted = MacAddress::new(mac).map(|mac| mac.to_string()).unwrap_or_default();
+        differences.push(format!("{what} `{name}` has another Ethernet address than {wanted}"));
+    }
+    if link.mtu != mtu {
+        differences.push(format!("{what} `{name}` has MTU {}, not {mtu}", link.mtu));
     }
 }
