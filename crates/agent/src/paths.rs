@@ -66,6 +66,12 @@ impl Paths {
         self.on_node(Path::new("/var/lib/hostgw"))
     }
 
+    /// The peers as the API last told them.
+    #[must_use]
+    pub fn peers_file(&self) -> PathBuf {
+        self.var_dir().join("peers.json")
+    }
+
     /// Values before our changes to what is not ours.
     #[must_use]
     pub fn foreign_changes_file(&self) -> PathBuf {

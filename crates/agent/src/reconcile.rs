@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use kernel::KernelError;
-use node_network::cluster::ClusterSnapshot;
+use node_network::cluster::{ClusterSnapshot, Freshness};
 use node_network::desired::{DesiredInputs, PluginPaths, desired};
 use node_network::plan::{
     PeerReport, PeerState, PlanDocument, RouteChange, judge_effective, judge_effective_for_pods,
@@ -148,7 +148,7 @@ impl Reconciler {
         let records = Records::read(&self.paths.ipam_dir());
         let mut observed = observe_node(&mut self.kernel, &self.settings, &self.paths)?;
         let mut report = ReconcileReport {
-            synced: reading.snapshot.is_some(),
+            synced: reading.snapshot.is_some_and(|snapshot| snapshot.freshness == Freshness::Synced),
             source_problem: reading.problem.clone(),
             nodes: reading.snapshot.map_or(0, |snapshot| snapshot.nodes.len()),
             attachments: records.entries.len(),

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use kernel::KernelError;
+use node_network::cluster::Freshness;
 use node_network::plan::PlanDocument;
 use node_network::{NodeName, Settings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -123,9 +124,11 @@ fn open_source(options: &Options) -> AnySource {
     let this_node = options.node_name.clone();
     match &options.source {
         SourceAddress::File(path) => AnySource::File(FileSource::new(options.paths.on_node(path), this_node)),
-        SourceAddress::Kubernetes(location) => {
-            AnySource::Kubernetes(KubernetesSource::new(location.clone(), this_node))
-        }
+        SourceAddress::Kubernetes(location) => AnySource::Kubernetes(KubernetesSource::new(
+            location.clone(),
+            this_node,
+            options.paths.peers_file(),
+        )),
     }
 }
 
@@ -142,7 +145,8 @@ pub fn plan(options: &Options) -> Result<PlanDocument, AgentError> {
         let mut source = open_source(options);
         source.settled().await;
         let reading = source.read();
-        let Some(snapshot) = reading.snapshot else {
+        let Some(snapshot) = reading.snapshot.filter(|snapshot| snapshot.freshness == Freshness::Synced)
+        else {
             return Err(AgentError::NotSynced(reading.problem.unwrap_or_default()));
         };
         Ok(reconciler(options)?.plan(snapshot, reading.whole)?)

@@ -3,6 +3,7 @@
 mod file;
 mod kubernetes;
 mod node_store;
+mod peer_cache;
 
 use std::future::Future;
 

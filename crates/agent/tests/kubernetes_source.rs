@@ -170,3 +170,63 @@ fn one_pass_without_an_api_server_says_why_and_changes_nothing() {
     assert!(error.to_string().contains("403 nodes is forbidden"), "{error}");
     assert_eq!(routes(true), Vec::<String>::new());
 }
+
+#[test]
+fn an_agent_that_starts_without_the_api_server_routes_to_the_peers_it_knew() {
+    let (node, server) = cluster(&[1, 2]);
+    let kept = node.path("var/lib/hostgw/peers.json");
+    {
+        let _agent = node.start_with(node.options_for(&server));
+        node.wait_until_converged();
+        wait_until("the peers are kept", || kept.exists());
+    }
+    server.set_fault(Fault::Down);
+    // A reboot: nothing is left of the kernel's state and of /run.
+    flush_node_routes();
+    std::fs::remove_dir_all(node.path("run")).unwrap();
+    std::fs::remove_file(node.path("etc/cni/net.d/10-hostgw.conflist")).unwrap();
+    let _agent = node.start_with(node.options_for(&server));
+    wait_until("node2 is routed", || routed("10.244.2.0/24", "192.0.2.12"));
+    let state = || node.state().unwrap();
+    wait_until("the state is written", || node.state().is_some());
+    assert!(!state().synced && !state().ready && !node.path("run/hostgw/ready").exists());
+    assert!(!node.path("etc/cni/net.d/10-hostgw.conflist").exists());
+    assert!(
+        !routes(true).iter().any(|route| route.starts_with("unreachable")),
+        "own CIDRs are not confirmed"
+    );
+    assert!(state().conditions.iter().any(|condition| condition.code == "cached-source"));
+    assert_eq!(agent::plan(&node.options_for(&server)).unwrap_err().exit_code(), 3);
+    server.set_fault(Fault::None);
+    wait_until("the node is announced", || state().ready && state().converged);
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
+    assert_eq!(kept["items"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn an_agent_that_was_down_while_the_api_server_went_back_deletes_nothing() {
+    let (node, server) = cluster(&[1, 2]);
+    {
+        let _agent = node.start_with(node.options_for(&server));
+        node.wait_until_converged();
+        wait_until("the peers are kept", || node.path("var/lib/hostgw/peers.json").exists());
+    }
+    let good = routes(true);
+    server.restore(500, &[dual_object(1)]);
+    let state = agent::run_once(&node.options_for(&server)).unwrap();
+    assert!(state.source_problem.unwrap().contains("went back"));
+    assert_eq!(routes(true), good);
+}
+
+fn flush_node_routes() {
+    use kernel::netlink::{Protocol, Socket};
+    use kernel::route::{self, Family, Filter};
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    for family in [Family::V4, Family::V6] {
+        for found in route::dump(&mut socket, family, Filter::default()).unwrap() {
+            if found.protocol == 104 {
+                support::change(|batch, _| route::delete(batch, &found));
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The cluster as this node sees it: every node's name, addresses and pod CIDRs, from whichever source told it.
 
+mod node_list;
 mod node_name;
 mod node_object;
 mod problem;
@@ -10,13 +11,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+pub use node_list::NodeList;
 pub use node_name::{NodeName, NodeNameError};
 pub use node_object::{
     DocumentError, INTERNAL_IP_ANNOTATION, MAX_NODES, NodeDocument, NodeObject, ReadNode, read_object,
     snapshot_from_objects,
 };
 pub use problem::NodeProblem;
-pub use timestamp::unix_seconds;
+pub use timestamp::{rfc3339, unix_seconds};
 
 use crate::family::PerFamily;
 

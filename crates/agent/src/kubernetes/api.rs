@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::access::{Access, AccessError, Location, Server, bounded};
-use super::connection::{Sender, connect};
+use super::connection::{Sender, cause, connect};
 
 /// A request with a bounded answer takes no longer.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -133,7 +133,7 @@ impl Api {
         let exchange = async {
             let mut sender = self.sender(&access).await?;
             let request = build(&access, method, path, payload).map_err(io::Error::other).map_err(broken)?;
-            let response = sender.send_request(request).await.map_err(io::Error::other).map_err(broken)?;
+            let response = sender.send_request(request).await.map_err(|error| broken(cause(&error)))?;
             let (status, body) = (response.status(), collect(response, MAX_ANSWER).await.map_err(broken)?);
             // Kept only once the answer was read to its end.
             self.idle = Some((access, sender));
@@ -162,7 +162,7 @@ impl Api {
             let mut sender = connect(&access).await?;
             let request =
                 build(&access, Method::GET, path, None).map_err(io::Error::other).map_err(broken)?;
-            let response = sender.send_request(request).await.map_err(io::Error::other).map_err(broken)?;
+            let response = sender.send_request(request).await.map_err(|error| broken(cause(&error)))?;
             if response.status() == StatusCode::OK {
                 let lines = Lines {
                     body: response.into_body(),
@@ -229,7 +229,7 @@ async fn collect(response: Response<Incoming>, limit: usize) -> io::Result<Vec<u
     let mut body = response.into_body();
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+        if let Ok(data) = frame.map_err(|error| cause(&error))?.into_data() {
             if bytes.len() + data.len() > limit {
                 return Err(io::Error::new(
                     io::ErrorKind::FileTooLarge,
@@ -293,7 +293,7 @@ impl Lines {
                 self.buffer.shrink_to(64 << 10);
             }
             let Some(frame) = self.body.frame().await else { return Ok(None) };
-            if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+            if let Ok(data) = frame.map_err(|error| cause(&error))?.into_data() {
                 if self.buffer.len() + data.len() > MAX_LINE {
                     return Err(io::Error::new(
                         io::ErrorKind::FileTooLarge,

@@ -99,6 +99,27 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// What broke an exchange, down to its first cause, with the remedy where it is ours.
+pub(super) fn cause(error: &hyper::Error) -> io::Error {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(inner) = next {
+        text = format!("{text}: {inner}");
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            if tls_error(io).is_some() {
+                text = format!("{text}; {}", remedy(io));
+            }
+            return io::Error::new(io.kind(), text);
+        }
+        next = inner.source();
+    }
+    io::Error::other(text)
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 fn connect_error(server: &Server, attempted: &str, source: io::Error) -> ApiError {
     let remedy = remedy(&source);
     ApiError::Connect { attempted: attempted.to_owned(), server: server.authority(), source, remedy }
@@ -107,8 +128,7 @@ fn connect_error(server: &Server, attempted: &str, source: io::Error) -> ApiErro
 /// What users got wrong when it ends so.
 fn remedy(error: &io::Error) -> &'static str {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as TlsError};
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
-    match (tls, error.kind()) {
+    match (tls_error(error), error.kind()) {
         (Some(TlsError::InvalidCertificate(bad)), _) => match bad {
             Bad::UnknownIssuer | Bad::BadSignature => {
                 "the server's certificate is not signed by the certificate authority given: give the cluster's own"
@@ -133,6 +153,7 @@ fn remedy(error: &io::Error) -> &'static str {
             "the server refused our certificate: give one of this cluster"
         }
         (_, io::ErrorKind::ConnectionRefused) => "check the address and port, and that the API server runs",
+        (_, io::ErrorKind::UnexpectedEof) => "the server hung up: check that this port speaks TLS",
         _ => "check the network towards it",
     }
 }

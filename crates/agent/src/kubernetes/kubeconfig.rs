@@ -221,7 +221,7 @@ impl Reader<'_> {
         if let Some((field, _)) = unsupported.iter().find(|(_, present)| *present) {
             let remedy = "this is not supported, for the agent runs no other program and is nobody but itself: use a token, \
                 a tokenFile, or client-certificate and client-key (a ServiceAccount's token is the least)";
-            return Err(self.field(&key(field), "…", remedy));
+            return Err(self.field(&key(field), "(set)", remedy));
         }
         let certificate = (user.client_certificate, user.client_certificate_data);
         let certificate = self.material(&key("client-certificate"), certificate)?;
@@ -258,7 +258,7 @@ impl Reader<'_> {
         if let Some(data) = data.filter(|data| !data.is_empty()) {
             let compact: String = data.chars().filter(|c| !c.is_ascii_whitespace()).collect();
             let pem = Base64::decode_vec(&compact).map_err(|_| {
-                self.field(&format!("{key}-data"), "…", "give PEM encoded in base64 (`base64 -w0 FILE`)")
+                self.field(&format!("{key}-data"), "(set)", "give PEM encoded in base64 (`base64 -w0 FILE`)")
             })?;
             return Ok(Some(Material {
                 what: format!("{key}-data of kubeconfig {}", self.path.display()),

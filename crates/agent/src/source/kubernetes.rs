@@ -1,5 +1,6 @@
 //! The Kubernetes API's Nodes, followed by a task of its own; this side keeps what was heard last.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use node_network::NodeName;
@@ -9,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::node_store::NodeStore;
+use super::peer_cache::PeerCache;
 use super::{Reading, Source};
 use crate::kubernetes::Location;
 use crate::kubernetes::node_watch::{Heard, follow};
@@ -24,15 +26,40 @@ pub struct KubernetesSource {
     heard: mpsc::Receiver<Heard>,
     task: JoinHandle<()>,
     store: NodeStore,
+    cache: PeerCache,
 }
 
 impl KubernetesSource {
-    /// Follows the nodes from now on. Must be called within a [`tokio::task::LocalSet`].
+    /// Follows the nodes from now on; `peers_file` holds what was known last. Must be called within a
+    /// [`tokio::task::LocalSet`].
     #[must_use]
-    pub fn new(location: Location, this_node: NodeName) -> Self {
+    pub fn new(location: Location, this_node: NodeName, peers_file: PathBuf) -> Self {
         let (sender, heard) = mpsc::channel(WAITING);
         let task = tokio::task::spawn_local(follow(location, this_node.clone(), sender));
-        Self { heard, task, store: NodeStore::new(this_node) }
+        let cache = PeerCache::new(peers_file);
+        let store = NodeStore::new(this_node, cache.load());
+        Self { heard, task, store, cache }
+    }
+
+    /// Takes over what was heard; whether it makes a difference.
+    fn take(&mut self, heard: Heard) -> bool {
+        let now = Instant::now();
+        let changed = self.store.take(heard, now);
+        if changed && self.store.trusted().is_some() {
+            self.cache.changed(now);
+        }
+        changed
+    }
+
+    /// Keeps the peers for the next start. Called after a pass: routes come first.
+    fn keep(&mut self) {
+        let now = Instant::now();
+        let Some((snapshot, version)) = self.store.trusted() else { return };
+        if self.cache.due().is_some_and(|due| due <= now) {
+            self.cache.write(snapshot, version, now);
+        } else {
+            self.cache.confirm(now);
+        }
     }
 }
 
@@ -45,21 +72,23 @@ impl Drop for KubernetesSource {
 impl Source for KubernetesSource {
     fn read(&mut self) -> Reading<'_> {
         while let Ok(heard) = self.heard.try_recv() {
-            self.store.take(heard, Instant::now());
+            self.take(heard);
         }
         self.store.reading(Instant::now())
     }
 
     async fn changed(&mut self) {
-        let until = self.store.holds_until();
         loop {
+            self.keep();
+            let (held, due) = (self.store.holds_until(), self.cache.due());
             let heard = tokio::select! {
                 heard = self.heard.recv() => heard,
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return,
+                () = sleep_until(held.unwrap_or_else(Instant::now)), if held.is_some() => return,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => continue,
             };
             match heard {
                 Some(heard) => {
-                    if self.store.take(heard, Instant::now()) {
+                    if self.take(heard) {
                         return;
                     }
                 }

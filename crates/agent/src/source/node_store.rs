@@ -9,6 +9,7 @@ use node_network::{ClusterSnapshot, NodeName};
 use tokio::time::Instant;
 
 use super::Reading;
+use super::peer_cache::Cached;
 use crate::kubernetes::node_watch::Heard;
 
 /// How long nothing is deleted after the API server came back with less than it knew: kubelets make their Nodes anew
@@ -19,6 +20,8 @@ const HOLD: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct NodeStore {
     this_node: NodeName,
+    /// What an earlier run knew; none once a list was heard.
+    cached: Option<ClusterSnapshot>,
     snapshot: ClusterSnapshot,
     /// A list was heard: the snapshot counts.
     listed: bool,
@@ -29,6 +32,8 @@ pub(super) struct NodeStore {
     /// The API server went back, or lost what it knew; why, and until when nothing is deleted.
     hold: Option<(Instant, String)>,
     silence: Option<String>,
+    this_was_listed: bool,
+    this_was_lost: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -38,9 +43,13 @@ struct Fault {
 }
 
 impl NodeStore {
-    pub(super) fn new(this_node: NodeName) -> Self {
+    /// With what an earlier run knew, until a list is heard.
+    pub(super) fn new(this_node: NodeName, cached: Option<Cached>) -> Self {
+        let (cached, version) = cached.map_or((None, None), |cached| (Some(cached.snapshot), cached.version));
         Self {
             this_node,
+            cached,
+            version,
             snapshot: ClusterSnapshot {
                 source: SourceKind::Kubernetes,
                 freshness: Freshness::Synced,
@@ -50,9 +59,10 @@ impl NodeStore {
             },
             listed: false,
             faults: BTreeMap::new(),
-            version: None,
             hold: None,
             silence: None,
+            this_was_listed: false,
+            this_was_lost: false,
         }
     }
 
@@ -68,10 +78,17 @@ impl NodeStore {
         }
         let held = self.hold.as_ref().map(|(_, why)| why.clone());
         Reading {
-            snapshot: self.listed.then_some(&self.snapshot),
+            snapshot: self.listed.then_some(&self.snapshot).or(self.cached.as_ref()),
             whole: held.is_none(),
             problem: self.silence.clone().or(held),
         }
+    }
+
+    /// What may be kept for the next start: a list of a server of which nothing says that it lost something.
+    pub(super) fn trusted(&self) -> Option<(&ClusterSnapshot, Option<u64>)> {
+        let trusted =
+            self.listed && self.hold.is_none() && self.silence.is_none() && !self.snapshot.nodes.is_empty();
+        trusted.then_some((&self.snapshot, self.version))
     }
 
     /// Takes over what was heard; whether it makes a difference.
@@ -79,15 +96,15 @@ impl NodeStore {
         match heard {
             Heard::All { nodes, version } => self.all(nodes, &version, now),
             Heard::Node(read) => {
-                let was_missing = !self.snapshot.nodes.contains_key(&self.this_node);
                 let changed = self.apply(*read);
-                if changed && was_missing && self.snapshot.nodes.contains_key(&self.this_node) {
-                    // Where our own object was lost, those of others may have been, and come back after it.
-                    self.hold(now, "this node's object was missing and is back");
-                }
+                self.look_for_this_node(now);
                 changed
             }
-            Heard::Gone(name) => self.remove(&name),
+            Heard::Gone(name) => {
+                let changed = self.remove(&name);
+                self.look_for_this_node(now);
+                changed
+            }
             Heard::This(_) => false,
             Heard::UpTo(version) => {
                 self.version = number(&version).max(self.version);
@@ -118,15 +135,27 @@ impl NodeStore {
         let were = std::mem::take(&mut self.snapshot.nodes);
         let faults = std::mem::take(&mut self.faults);
         let first = !std::mem::replace(&mut self.listed, true);
+        self.cached = None;
         for read in nodes {
             self.put(read);
         }
         self.tell_faults();
+        self.look_for_this_node(now);
         self.silence.take().is_some()
             || first
             || self.hold.is_some()
             || were != self.snapshot.nodes
             || faults != self.faults
+    }
+
+    /// Where this node's own object was lost, those of others may have been, and come back after it.
+    fn look_for_this_node(&mut self, now: Instant) {
+        let listed = self.snapshot.nodes.contains_key(&self.this_node);
+        if listed && self.this_was_lost {
+            self.hold(now, "this node's object was missing and is back");
+        }
+        self.this_was_lost = !listed && (self.this_was_lost || self.this_was_listed);
+        self.this_was_listed |= listed;
     }
 
     fn hold(&mut self, now: Instant, why: &str) {
@@ -197,3 +226,6 @@ impl NodeStore {
 fn number(version: &str) -> Option<u64> {
     version.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

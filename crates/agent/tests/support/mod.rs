@@ -5,6 +5,7 @@
 
 pub(crate) mod api_server;
 pub(crate) mod pod;
+pub(crate) mod tls_server;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -27,6 +27,29 @@ pub fn unix_seconds(text: &str) -> Option<i64> {
     Some(days_since_epoch(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset(zone)?)
 }
 
+/// The timestamp of Unix seconds as the API writes it; seconds outside of the years 0 to 9999 become the nearest one.
+#[must_use]
+pub fn rfc3339(seconds: i64) -> String {
+    let seconds = seconds.clamp(-62_167_219_200, 253_402_300_799);
+    let (days, clock) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (clock / 3_600, clock / 60 % 60, clock % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The civil date so many days after 1970-01-01 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms"): eras of
+/// 400 years, each beginning on the first of March.
+const fn date(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + (month <= 2) as i64, month, day)
+}
+
 /// `N` decimal numbers of exactly these widths.
 fn numbers<const N: usize>(text: &str, separator: char, widths: [usize; N]) -> Option<[i64; N]> {
     let mut parts = text.split(separator);
@@ -74,7 +97,7 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::unix_seconds;
+    use super::{rfc3339, unix_seconds};
     use proptest::prelude::*;
 
     #[test]
@@ -106,6 +129,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_written_is_read_back(seconds in -62_167_219_200_i64..=253_402_300_799) {
+            prop_assert_eq!(unix_seconds(&rfc3339(seconds)), Some(seconds));
+        }
+
         #[test]
         fn no_text_makes_it_panic(text in ".{0,40}") {
             let _ = unix_seconds(&text);
