@@ -45,6 +45,38 @@ fn a_rule_of_iptables_that_rejects_all_counts_like_a_policy_that_drops() {
 }
 
 #[test]
+fn a_chain_to_which_everything_is_sent_counts_and_one_for_a_part_does_not() {
+    let node = node();
+    for chain in ["DOCKER-USER", "mine", "inner"] {
+        run("iptables", &["-N", chain]);
+    }
+    run("iptables", &["-A", "inner", "-j", "DROP"]);
+    run("iptables", &["-A", "FORWARD", "-i", "eth7", "-j", "mine"]);
+    run("iptables", &["-A", "mine", "-j", "inner"]);
+    assert_eq!(codes(&node), Vec::<String>::new());
+    assert!(!run("iptables", &["-S"]).contains("hostgw"));
+    // The administrator's own drop in Docker's chain, behind a jump.
+    run("iptables", &["-A", "FORWARD", "-j", "DOCKER-USER"]);
+    run("iptables", &["-A", "DOCKER-USER", "-j", "inner"]);
+    assert_eq!(codes(&node), Vec::<String>::new());
+    let rules = run("iptables", &["-S", "DOCKER-USER"]);
+    let lines: Vec<&str> = rules.lines().collect();
+    assert!(lines[1].contains("hostgw") && lines[2].contains("hostgw"), "{rules}");
+    assert!(lines[3].ends_with("-j inner"), "{rules}");
+    node.assert_nothing_to_change();
+}
+
+#[test]
+fn an_input_chain_that_sends_everything_to_a_rejection_is_reported() {
+    let node = node();
+    run("iptables", &["-N", "reject-input"]);
+    run("iptables", &["-A", "reject-input", "-j", "REJECT"]);
+    run("iptables", &["-A", "INPUT", "-i", "lo", "-j", "ACCEPT"]);
+    run("iptables", &["-A", "INPUT", "-j", "reject-input"]);
+    assert_eq!(codes(&node), ["foreign-chain-may-drop"]);
+}
+
+#[test]
 fn a_rule_that_rejects_a_part_is_no_obstacle() {
     let node = node();
     run("iptables", &["-A", "FORWARD", "-p", "tcp", "--dport", "25", "-j", "REJECT"]);

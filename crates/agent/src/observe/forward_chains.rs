@@ -1,5 +1,7 @@
 //! Others' chains at the forward hook, and our accept rules in those of iptables.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use kernel::KernelError;
 use kernel::netlink::Socket;
@@ -69,14 +71,14 @@ fn forward_chain(
         family,
         table: chain.table.name.clone(),
         chain: chain.name.clone(),
-        drops_by_policy: base.policy == Policy::Drop,
+        drops: base.policy == Policy::Drop,
         owned_by_iptables,
         docker_user: false,
         accepts: Vec::new(),
     };
     if owned_by_iptables {
         let own = rules(socket, &chain.table, Some(&chain.name))?;
-        observed.drops_by_policy |= own.iter().any(ObservedRule::refuses_everything);
+        observed.drops |= refuse_everything(socket, &own)?;
         observed.docker_user = own.iter().any(jumps_to_docker_user);
         observed.accepts = accepts(&chain.table, ChainPosition::Forward, &own);
         if observed.docker_user {
@@ -86,6 +88,24 @@ fn forward_chain(
         }
     }
     Ok(observed)
+}
+
+/// Whether one of a chain's rules, or of the chains to which these send everything, refuses whatever comes to it. What
+/// only some packets are sent to is an administrator's choice, and theirs to keep.
+pub(super) fn refuse_everything(socket: &mut Socket, chain: &[ObservedRule]) -> Result<bool, KernelError> {
+    let mut seen = BTreeSet::new();
+    let mut ahead = chain.to_vec();
+    while let Some(rule) = ahead.pop() {
+        if rule.refuses_everything() {
+            return Ok(true);
+        }
+        if let Some(next) = rule.sends_everything_to()
+            && seen.insert(next.clone())
+        {
+            ahead.extend(rules(socket, &rule.table, Some(&next))?);
+        }
+    }
+    Ok(false)
 }
 
 /// A verdict names its chain as a text that ends in NUL; nothing else in a rule of `FORWARD` would hold this one.

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use kernel::KernelError;
 use kernel::netlink::Socket;
-use kernel::nftables::{Family, Hook, ObservedRule, Policy, base_chains, rules};
+use kernel::nftables::{Family, Hook, Policy, base_chains, rules};
 use kernel::route;
 use kernel::sysctl::Sysctls;
 use kernel::xtables_legacy;
 use node_network::Family as Version;
 use node_network::desired::{Sysctl, TABLE_NAME};
 use node_network::observed::{ForwardChain, ObservedNode, Obstacle, ObstacleHook};
+
+use super::forward_chains::refuse_everything;
 
 /// Chains that end in a drop or a rejection; `known` are those of which the plan speaks by itself.
 pub(super) fn chains(socket: &mut Socket, known: &[ForwardChain]) -> Result<Vec<Obstacle>, KernelError> {
@@ -29,17 +31,17 @@ pub(super) fn chains(socket: &mut Socket, known: &[ForwardChain]) -> Result<Vec<
                     && known.iter().any(|known| {
                         (known.family, &known.table, &known.chain)
                             == (*version, &chain.table.name, &chain.name)
-                            && (known.owned_by_iptables || known.drops_by_policy)
+                            && (known.owned_by_iptables || known.drops)
                     })
             };
             let unknown: Vec<_> = versions.iter().filter(|version| !is_known(version)).collect();
             if is_ours || unknown.is_empty() {
                 continue;
             }
-            let refuses = base.policy == Policy::Drop
-                || rules(socket, &chain.table, Some(&chain.name))?
-                    .iter()
-                    .any(ObservedRule::refuses_everything);
+            let refuses = base.policy == Policy::Drop || {
+                let own = rules(socket, &chain.table, Some(&chain.name))?;
+                refuse_everything(socket, &own)?
+            };
             found.extend(unknown.into_iter().filter(|_| refuses).map(|version| Obstacle::Chain {
                 family: *version,
                 table: chain.table.name.clone(),

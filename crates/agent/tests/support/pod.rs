@@ -42,7 +42,12 @@ pub(crate) fn attach_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) 
 
 /// Attaches pod `id` to `node` as a port of `cni0`.
 pub(crate) fn attach_bridged(node: &Node, id: &str) -> Pod {
-    attach_as(node, id, &[], &Mode::Bridge(LinkName::new("cni0").unwrap()))
+    attach_bridged_with_ports(node, id, &[])
+}
+
+/// The same, with host ports.
+pub(crate) fn attach_bridged_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) -> Pod {
+    attach_as(node, id, host_ports, &Mode::Bridge(LinkName::new("cni0").unwrap()))
 }
 
 fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod {

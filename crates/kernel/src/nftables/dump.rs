@@ -110,15 +110,29 @@ impl ObservedRule {
                     let target = attributes.get(1).map(|name| name.text());
                     refuses = matches!(target.as_deref(), Some("REJECT" | "DROP"));
                 }
-                "immediate" => {
-                    let verdict = attributes.get(2).and_then(|data| data.nested().get(DATA_VERDICT));
-                    refuses = verdict.and_then(parse_verdict) == Some(Verdict::Drop);
-                }
+                "immediate" => refuses = immediate_verdict(&attributes) == Some(Verdict::Drop),
                 // A match, or something that is no end.
                 _ => return false,
             }
         }
         refuses
+    }
+
+    /// The chain to which it sends every packet that comes to it, if that is what it does.
+    #[must_use]
+    pub fn sends_everything_to(&self) -> Option<String> {
+        let mut to = None;
+        for (name, data) in expression::parse(&self.expressions) {
+            match name.as_str() {
+                "counter" | "log" => {}
+                "immediate" => match immediate_verdict(&Attributes::new(data)) {
+                    Some(Verdict::Jump(chain) | Verdict::Goto(chain)) => to = Some(chain),
+                    _ => return None,
+                },
+                _ => return None,
+            }
+        }
+        to
     }
 }
 
@@ -415,6 +429,11 @@ impl RawElement {
                 .and_then(|data| userdata::read_comment(data.value(), userdata::COMMENT)),
         })
     }
+}
+
+/// What `immediate` does with a packet, where that is what it sets.
+fn immediate_verdict(attributes: &Attributes<'_>) -> Option<Verdict> {
+    parse_verdict(attributes.get(2)?.nested().get(DATA_VERDICT)?)
 }
 
 fn parse_verdict(verdict: Attribute<'_>) -> Option<Verdict> {

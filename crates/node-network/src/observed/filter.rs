@@ -12,8 +12,9 @@ pub struct ForwardChain {
     pub table: String,
     /// Its own name.
     pub chain: String,
-    /// Its policy is drop; of a chain that iptables owns, also that a rule in it drops or rejects everything.
-    pub drops_by_policy: bool,
+    /// What nothing accepts is dropped by its policy; of a chain that iptables owns, also by a rule in it, or in a chain
+    /// to which it sends everything, that drops or rejects everything.
+    pub drops: bool,
     /// iptables owns it: it is `FORWARD` of `ip filter` or `ip6 filter`. In others we never write.
     pub owned_by_iptables: bool,
     /// Docker's chain for the administrator's rules exists and `FORWARD` jumps to it.

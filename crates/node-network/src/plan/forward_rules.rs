@@ -47,7 +47,7 @@ pub(super) fn plan_rules(
     let mut inserts = Vec::new();
     let mut removals = Vec::new();
     for chain in &observed.forward_chains {
-        if chain.drops_by_policy && own.has_pods_of(chain.family) {
+        if chain.drops && own.has_pods_of(chain.family) {
             let ours_to_change = chain.owned_by_iptables && !own.forward_accepts.is_empty();
             if !ours_to_change {
                 conditions.push(drops(own, chain));
@@ -78,7 +78,7 @@ fn plan_chain(
         });
         match stands {
             Some(seen) => kept.push(seen.handle),
-            None if chain.drops_by_policy => {
+            None if chain.drops => {
                 inserts.push(ForwardRuleChange::Insert { place: place(position), accept: *accept });
             }
             // The policy has become accept: one that stands somewhere does no harm, and Docker may turn back to drop.

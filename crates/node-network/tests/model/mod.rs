@@ -313,7 +313,7 @@ fn any_chain(family: Family) -> impl Strategy<Value = ForwardChain> {
     let accept = (any_cidr(), prop::bool::ANY, prop::bool::ANY, prop::bool::ANY, 1u64..50);
     let accepts = prop::collection::vec(accept, 0..4);
     (accepts, prop::bool::ANY, prop::bool::ANY, prop::bool::ANY).prop_map(
-        move |(accepts, drops_by_policy, owned_by_iptables, docker_user)| {
+        move |(accepts, drops, owned_by_iptables, docker_user)| {
             let mut handles = BTreeSet::new();
             let accepts = accepts.into_iter().filter(|(cidr, .., handle)| {
                 Family::of_net(cidr) == family && owned_by_iptables && handles.insert(*handle)
@@ -328,7 +328,7 @@ fn any_chain(family: Family) -> impl Strategy<Value = ForwardChain> {
                 family,
                 table: "filter".to_owned(),
                 chain: "FORWARD".to_owned(),
-                drops_by_policy,
+                drops,
                 owned_by_iptables,
                 docker_user,
                 accepts: seen.collect(),
