@@ -4,10 +4,11 @@
 mod support;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
-use kernel::route::{Family, Filter};
+use kernel::route::{Family, Filter, RouteKind};
 use kernel::{address, link, route};
 use serde_json::{Value, json};
 use support::node::{
@@ -56,6 +57,14 @@ fn a_configured_mtu_and_configured_node_addresses_win() {
         address::add(batch, 1, "2001:db8:1::77/128".parse().unwrap(), address::NODAD);
     });
     let internal = ["192.0.2.77", "2001:db8:1::77"];
+    // The kernel makes an IPv6 address local from a work queue.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while route::look_up(&mut Socket::open(Protocol::Route).unwrap(), ip(internal[1]), None)
+        .map_or(true, |found| found.kind != RouteKind::Local)
+    {
+        assert!(Instant::now() < deadline, "{} did not become local", internal[1]);
+        std::thread::yield_now();
+    }
     let pod = Pod::new("first");
     let conf = node.conf_with(json!({"mtu": 1300, "nodeAddresses": internal}));
     add(&pod, &conf);
