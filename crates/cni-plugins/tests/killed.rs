@@ -1,142 +1,212 @@
-//! `kill -9` at every system call of ADD and of DEL: whatever comes next, the same ADD or a DEL, sets it right.
+//! `kill -9` before and after every system call of ADD, DEL and GC, and of what they fork: whatever comes next, the same
+//! ADD, a DEL, a GC or a pass of the agent, sets it right. `HOSTGW_SWEEP=full` takes every boundary, otherwise some.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::print_stdout, reason = "how many boundaries there were is worth knowing")]
+#![allow(
+    clippy::print_stdout,
+    reason = "how many boundaries there are, and which were taken, is worth knowing"
+)]
 
 mod support;
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
-use support::assert_first_packets;
-use support::killer::{End, run_and_kill};
-use support::node::{GATEWAYS, Node, Pod, add, addresses_of, check, del, ip, observe};
+use support::node::add;
 use support::plugin::Call;
+use support::scene::{BRIDGE, Scene, Way};
+use support::sweep::Sweep;
+use support::tracer::{Boundary, End, Victims, kill, survey, wait_for_end};
 
-/// What the runtime does after the kill; afterwards nothing of the pod may be left.
-type Next = fn(&Node, &Pod, &Value);
-
-fn retry_add(node: &Node, pod: &Pod, conf: &Value) {
-    let result = add(pod, conf);
-    assert_first_packets(&node.ns, &GATEWAYS.map(ip), &[(&pod.ns, addresses_of(&result))]);
-    check(pod, conf, &result).silent();
-    del(pod, conf);
+/// Which call is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// The first ADD of a node: store, table and bridge are made.
+    FirstAdd,
+    /// ADD on a node that has a pod.
+    Add,
+    /// ADD of an attachment that was there once and whose pod is gone: it removes what is left first.
+    AddOverRemains,
+    /// ADD that the kernel refuses at its last step but one, and that undoes what it made.
+    RefusedAdd,
+    Del,
+    Gc,
 }
 
-/// DEL until it succeeds. A child that the killed process had forked to delete the link, and that did not run yet, has
-/// the record's lock for that moment: the runtime is told to come again.
-fn del_only(_: &Node, pod: &Pod, conf: &Value) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let mut told = false;
-    loop {
-        let outcome = Call::about("DEL", pod, conf).run();
-        if outcome.is_ok() {
-            TOLD_TO_COME_AGAIN.with(|count| count.set(count.get() + usize::from(told)));
-            return outcome.silent();
+/// So many kills a sweep make a sample.
+const SAMPLES: usize = 6;
+
+impl Cut {
+    const ADDS: [Self; 4] = [Self::FirstAdd, Self::Add, Self::AddOverRemains, Self::RefusedAdd];
+    const ALL: [Self; 6] =
+        [Self::FirstAdd, Self::Add, Self::AddOverRemains, Self::RefusedAdd, Self::Del, Self::Gc];
+
+    /// Makes the node what it is before the call, whatever it was.
+    fn prepare(self, scene: &mut Scene) {
+        match self {
+            Self::FirstAdd => scene.forget_everything(),
+            Self::Add | Self::RefusedAdd => {}
+            Self::AddOverRemains => {
+                add(&scene.pod, &scene.conf);
+                scene.lose_pod();
+            }
+            Self::Del | Self::Gc => {
+                add(&scene.pod, &scene.conf);
+            }
         }
-        let (code, msg) = outcome.error();
-        assert_eq!(code, 11, "{msg}");
-        assert!(Instant::now() < deadline, "{msg}");
-        told = true;
+    }
+
+    fn call(self, scene: &Scene) -> Call {
+        match self {
+            Self::FirstAdd | Self::Add | Self::AddOverRemains => scene.call("ADD"),
+            Self::RefusedAdd => Call::about("ADD", &scene.pod, &refused(&scene.conf)),
+            Self::Del => scene.call("DEL"),
+            Self::Gc => scene.call("GC"),
+        }
     }
 }
 
-thread_local! {
-    /// After how many kills, in this test.
-    static TOLD_TO_COME_AGAIN: Cell<usize> = const { Cell::new(0) };
+/// The kernel says no to a route over a gateway that is on no link, when all else in the pod is done.
+fn refused(conf: &Value) -> Value {
+    let mut conf = conf.clone();
+    conf["routes"] = json!([{"dst": "198.18.0.0/15", "gw": "198.51.100.1"}]);
+    conf
 }
 
-/// Kills `verb` at each system call, each time after `prepare`, and lets `next` follow; how many boundaries there are. A
-/// routed pod has host ports as well.
-fn killed_everywhere(mode: &str, verb: &str, prepare: fn(&Node, &Pod, &Value), next: Next) -> usize {
-    let node = Node::enter();
-    let ports = json!([{"hostPort": 8080, "containerPort": 80}, {"hostPort": 53, "containerPort": 53, "protocol": "udp"}]);
-    let runtime = if mode == "ptp" { json!({"portMappings": ports}) } else { json!({}) };
-    let conf = node.conf_with(json!({"mode": mode, "runtimeConfig": runtime}));
-    let pod = Pod::new("victim");
-    // A neighbour, and in bridge mode the bridge.
-    let other = Pod::new("other");
-    let neighbour = add(&other, &node.conf(mode));
-    let clean = (node.state(), pod.ns.run(names).unwrap());
-    // To be killed before a call is to be killed after the one before it: every other boundary will do.
-    for kill_at in (0..).step_by(2) {
-        prepare(&node, &pod, &conf);
-        let call = Call::about(verb, &pod, &conf);
-        let end = run_and_kill(&call, kill_at);
-        next(&node, &pod, &conf);
-        let left = (node.state(), pod.ns.run(names).unwrap());
-        assert_eq!(left, clean, "{verb} in mode {mode} was killed at boundary {kill_at}");
-        if let End::Done { boundaries } = end {
-            assert!(boundaries > 100, "only {boundaries} boundaries: was it traced?");
-            check(&other, &node.conf(mode), &neighbour).silent();
-            assert_first_packets(&node.ns, &GATEWAYS.map(ip), &[(&other.ns, addresses_of(&neighbour))]);
-            let come_again = TOLD_TO_COME_AGAIN.with(Cell::get);
-            // Just behind the fork, and not for as long as the kernel takes to delete the link.
-            assert!(come_again < 10, "told to come again after {come_again} kills");
-            println!(
-                "{verb} in mode {mode}: {boundaries} boundaries, told to come again after {come_again} kills"
-            );
-            return boundaries;
-        }
+/// Where a run is cut short, and who is killed. Before the fork and after the child's end there is nobody else.
+fn places(boundaries: &[Boundary]) -> Vec<(usize, Victims)> {
+    let whom = |boundary: &Boundary| match boundary.in_child {
+        false => vec![Victims::Caller],
+        true => vec![Victims::Caller, Victims::Child, Victims::Both],
+    };
+    let numbered = boundaries.iter().enumerate();
+    numbered.flat_map(|(at, boundary)| whom(boundary).into_iter().map(move |victims| (at, victims))).collect()
+}
+
+/// Kills `cut` at the chosen places, and lets `way` follow each time.
+fn sweep(mode: &str, cut: Cut, way: Way) {
+    let sweep = Sweep::chosen();
+    let mut scene =
+        Scene::enter(mode, cut != Cut::FirstAdd, sweep == Sweep::Full || cut == Cut::AddOverRemains);
+    if way == Way::Agent {
+        scene.agent_pass();
     }
-    unreachable!("boundaries end")
-}
+    // Once uncut: what it leaves when all is well, and how many boundaries there are.
+    if cut == Cut::FirstAdd {
+        scene.try_out();
+    }
+    let clean = scene.dump();
+    cut.prepare(&mut scene);
+    let (boundaries, outcome) = survey(&cut.call(&scene));
+    assert_eq!(outcome.is_ok(), cut != Cut::RefusedAdd, "{outcome:?}");
+    scene.clear(way);
+    let (gone, new) = difference(&clean, &scene.dump());
+    assert!(
+        gone.is_empty() && new.is_empty(),
+        "{gone:?} became {new:?} by {cut:?} and then {way:?}, without a kill"
+    );
 
-/// The links of a pod. Its loopback link stays up.
-fn names() -> Vec<String> {
-    observe().into_iter().filter(|line| line.starts_with("link") && !line.starts_with("link 1 ")).collect()
-}
-
-fn nothing(_: &Node, _: &Pod, _: &Value) {}
-
-fn attached(_: &Node, pod: &Pod, conf: &Value) {
-    add(pod, conf);
-}
-
-#[test]
-fn a_routed_add_that_is_tried_again() {
-    killed_everywhere("ptp", "ADD", nothing, |node, pod, conf| {
-        // A call that was killed at its very end has succeeded: that is for the runtime to know, by its answer.
-        let again = Call::about("ADD", pod, conf).run();
-        if again.is_ok() {
-            let result = again.result();
-            assert_first_packets(&node.ns, &GATEWAYS.map(ip), &[(&pod.ns, addresses_of(&result))]);
-            check(pod, conf, &result).silent();
-        } else {
-            assert_eq!(again.error().0, 105);
+    let places = places(&boundaries);
+    let name = format!("{mode} {cut:?} {way:?}");
+    let chosen = sweep.of(&places, SAMPLES, &name);
+    for &(at, victims) in &chosen {
+        cut.prepare(&mut scene);
+        match kill(&cut.call(&scene), at, victims) {
+            // For a moment it has a hand on the record. DEL and ADD wait for that, the others leave it to the next time.
+            End::Killed { orphan: Some(orphan) } if matches!(way, Way::Gc | Way::Agent) => {
+                wait_for_end(orphan);
+            }
+            End::Killed { .. } => {}
+            // Its child was killed, or it had less to read this time and was done before.
+            End::Done(outcome) => {
+                let as_ever = outcome.is_ok() == (cut != Cut::RefusedAdd);
+                assert!(victims == Victims::Child || as_ever, "{outcome:?}");
+            }
         }
-        del(pod, conf);
+        scene.clear(way);
+        let killed = || {
+            format!(
+                "{cut:?} in mode {mode} was killed ({victims:?}) at boundary {at}, {:?}, and {way:?} followed; again: {}",
+                boundaries[at],
+                sweep.again()
+            )
+        };
+        let (_, mut left) = difference(&clean, &scene.dump());
+        // A bridge that is half made is no pod's: the next ADD makes it whole.
+        left.retain(|line| cut != Cut::FirstAdd || !line.contains(BRIDGE));
+        assert_eq!(left, [""; 0], "left when {}", killed());
+        scene.try_out();
+        let (gone, new) = difference(&clean, &scene.dump());
+        assert!(
+            gone.is_empty() && new.is_empty(),
+            "{gone:?} became {new:?} by another ADD and DEL when {}",
+            killed()
+        );
+    }
+    scene.prove_neighbour();
+    let all = if chosen.len() == places.len() { "all".to_owned() } else { format!("{chosen:?}") };
+    println!(
+        "{name}: {} boundaries, {} ways to be killed there, {} taken: {all}; again: {}",
+        boundaries.len(),
+        places.len(),
+        chosen.len(),
+        sweep.again()
+    );
+    assert!(boundaries.len() > 100, "only {} boundaries: was it traced?", boundaries.len());
+    let forks = !matches!(cut, Cut::FirstAdd | Cut::Add);
+    assert_eq!(boundaries.iter().any(|boundary| boundary.in_child), forks, "is what is forked traced?");
+}
+
+/// What is no more, and what is new.
+fn difference(before: &[String], after: &[String]) -> (Vec<String>, Vec<String>) {
+    let only = |one: &[String], other: &[String]| {
+        one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
+    };
+    (only(before, after), only(after, before))
+}
+
+/// Several sweeps at once, each on a node of its own: what they wait for is mostly the kernel's patience.
+fn sweeps(mode: &str, cuts: &[Cut], way: Way) {
+    std::thread::scope(|scope| {
+        for &cut in cuts {
+            scope.spawn(move || sweep(mode, cut, way));
+        }
     });
 }
 
 #[test]
-fn a_routed_add_that_is_given_up() {
-    killed_everywhere("ptp", "ADD", nothing, del_only);
+fn a_routed_add_that_was_killed_is_tried_again() {
+    sweeps("ptp", &Cut::ADDS, Way::Retry);
 }
 
 #[test]
-fn a_routed_del_that_is_tried_again() {
-    killed_everywhere("ptp", "DEL", attached, del_only);
+fn a_bridged_add_that_was_killed_is_tried_again() {
+    sweeps("bridge", &Cut::ADDS, Way::Retry);
 }
 
 #[test]
-fn a_bridged_del_that_is_tried_again() {
-    killed_everywhere("bridge", "DEL", attached, del_only);
+fn del_follows_a_kill_of_a_routed_pods_call() {
+    sweeps("ptp", &Cut::ALL, Way::Del);
 }
 
 #[test]
-fn the_first_add_on_a_node() {
-    for kill_at in (0..).step_by(2) {
-        let node = Node::enter();
-        let conf = node.conf("bridge");
-        let pod = Pod::new("victim");
-        let end = run_and_kill(&Call::about("ADD", &pod, &conf), kill_at);
-        del(&pod, &conf);
-        assert_eq!(node.kept(), [""; 0]);
-        retry_add(&node, &pod, &conf);
-        if let End::Done { boundaries } = end {
-            println!("the first ADD in mode bridge: {boundaries} boundaries");
-            return;
-        }
-    }
+fn del_follows_a_kill_of_a_bridged_pods_call() {
+    sweeps("bridge", &Cut::ALL, Way::Del);
+}
+
+#[test]
+fn gc_follows_a_kill_of_a_routed_pods_call() {
+    sweeps("ptp", &Cut::ALL, Way::Gc);
+}
+
+#[test]
+fn gc_follows_a_kill_of_a_bridged_pods_call() {
+    sweeps("bridge", &Cut::ALL, Way::Gc);
+}
+
+#[test]
+fn the_agent_follows_a_kill_of_a_routed_pods_call() {
+    sweeps("ptp", &Cut::ALL, Way::Agent);
+}
+
+#[test]
+fn the_agent_follows_a_kill_of_a_bridged_pods_call() {
+    sweeps("bridge", &Cut::ALL, Way::Agent);
 }

@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
-pub(crate) mod killer;
 pub(crate) mod node;
 pub(crate) mod plugin;
 pub(crate) mod ports;
+pub(crate) mod scene;
+pub(crate) mod sweep;
+pub(crate) mod tracer;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;

@@ -161,7 +161,7 @@ impl Node {
 
     /// Not made yet, so that the first ADD makes it.
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("run/ipam")
+        self.folder.path().join("run/hostgw/ipam")
     }
 
     /// A file of the network's store.

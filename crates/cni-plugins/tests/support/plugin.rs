@@ -3,11 +3,24 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::node::Pod;
+
+/// Where one of the two programs is: in `$HOSTGW_BIN_DIR`, or else where cargo has built the plugin.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let built = || {
+        // At run time, because the shell that wraps rustc keeps no variable with a hyphen in its name.
+        let plugin = std::env::var_os("CARGO_BIN_EXE_hostgw-cni").expect("run these tests by cargo");
+        Path::new(&plugin).parent().unwrap().to_owned()
+    };
+    let path = std::env::var_os("HOSTGW_BIN_DIR").map_or_else(built, PathBuf::from).join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
+    path
+}
 
 /// One call that can be run, several times if need be.
 #[derive(Clone)]
@@ -31,6 +44,14 @@ impl Call {
             .with("CNI_CONTAINERID", &pod.id)
             .with("CNI_NETNS", pod.netns())
             .with("CNI_IFNAME", "eth0")
+    }
+
+    /// GC that keeps `eth0` of each of these containers.
+    pub(crate) fn gc(conf: &Value, valid: &[&str]) -> Self {
+        let kept = |id: &&str| json!({"containerID": id, "ifname": "eth0"});
+        let mut conf = conf.clone();
+        conf["cni.dev/valid-attachments"] = valid.iter().map(kept).collect::<Vec<_>>().into();
+        Self::new("GC", &conf)
     }
 
     /// The same call by another file name.
@@ -58,9 +79,7 @@ impl Call {
 
     /// The command, in the calling thread's namespaces.
     pub(crate) fn command(&self) -> Command {
-        // At run time, because the shell that wraps rustc keeps no variable with a hyphen in its name.
-        let program = std::env::var_os("CARGO_BIN_EXE_hostgw-cni").expect("run these tests by cargo");
-        let mut command = Command::new(program);
+        let mut command = Command::new(program("hostgw-cni"));
         command
             .arg0(self.program)
             .env_clear()
@@ -109,7 +128,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(stderr, "", "the runtime would log this as noise");
         let code = output.status.code();
