@@ -191,10 +191,10 @@ impl PortMapping {
             if address.is_multicast() {
                 return Err(ip.refuse("give an address of the host, or leave it out"));
             }
-            if address.is_loopback() {
-                return Err(
-                    ip.refuse("host ports are not opened on loopback; give another address of the host")
-                );
+            if address.is_ipv6() && address.is_loopback() {
+                return Err(ip.refuse(
+                    "the kernel translates nothing that is sent to ::1; give another address of the host",
+                ));
             }
             Ok(Some(address))
         })?;

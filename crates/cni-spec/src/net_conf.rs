@@ -28,7 +28,7 @@ const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u64 = 65_535;
 
 /// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -57,6 +57,7 @@ const KEYS: [&str; 28] = [
     "readyFile",
     "strictStatus",
     "hostPortListenerCheck",
+    "localhostPorts",
 ];
 /// The keys of `runtimeConfig` for the capabilities that this plugin has.
 const RUNTIME_KEYS: [&str; 5] = ["portMappings", "bandwidth", "ips", "mac", "ipRanges"];
@@ -89,6 +90,8 @@ pub struct NetConf {
     pub ready_file: Option<PathBuf>,
     /// `hostPortListenerCheck`.
     pub host_port_listener_check: ListenerCheck,
+    /// `localhostPorts`: whether host ports are open on the node's 127.0.0.1 as well.
+    pub localhost_ports: bool,
     /// `runtimeConfig` and `args.cni`.
     pub capabilities: Capabilities,
     /// What is accepted and probably not what was meant, each a sentence: keys that are nearly one of ours.
@@ -158,6 +161,8 @@ impl NetConf {
         }
         let capabilities = Capabilities::read(&conf)?;
         check_host_ips(&conf, &capabilities, &ipam)?;
+        let localhost_ports = read_localhost_ports(&conf, mode)?;
+        check_loopback(&conf, &capabilities, localhost_ports)?;
         let checks =
             [("refuse", ListenerCheck::Refuse), ("warn", ListenerCheck::Warn), ("off", ListenerCheck::Off)];
         Ok(Self {
@@ -175,6 +180,7 @@ impl NetConf {
             host_port_listener_check: conf
                 .optional("hostPortListenerCheck", |check| check.choice(&checks))?
                 .unwrap_or_default(),
+            localhost_ports,
             capabilities,
             doubts: doubts(&conf)?,
         })
@@ -330,6 +336,39 @@ fn check_host_ips(
                     mapping.protocol,
                     mapping.host_port,
                     IpFamily::of(host_ip)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The bridge may be somebody else's, and all on it would be let in by what one pod's own link can be told.
+fn read_localhost_ports(conf: &Field<'_, '_>, mode: Mode) -> Result<bool, CniError> {
+    conf.optional("localhostPorts", |field| match (field.boolean()?, mode) {
+        (true, Mode::Bridge) => {
+            Err(field.refuse("host ports on localhost need mode ptp; remove the key, or change `mode`"))
+        }
+        (wanted, _) => Ok(wanted),
+    })
+    .map(Option::unwrap_or_default)
+}
+
+fn check_loopback(
+    conf: &Field<'_, '_>,
+    capabilities: &Capabilities,
+    localhost_ports: bool,
+) -> Result<(), CniError> {
+    for mapping in &capabilities.port_mappings {
+        if let Some(host_ip) = mapping.host_ip.filter(IpAddr::is_loopback)
+            && !localhost_ports
+        {
+            return Err(conf.refuse_key_because(
+                "runtimeConfig",
+                format!(
+                    "host port {} {} has the hostIP {host_ip}, and host ports are not opened on loopback: use another \
+                     address of the host, or set `localhostPorts`",
+                    mapping.protocol, mapping.host_port
                 ),
             ));
         }

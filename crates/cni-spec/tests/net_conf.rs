@@ -141,6 +141,14 @@ fn each_fault_elsewhere_names_field_value_and_remedy() {
         refused(json!({"logFile": "log"})),
         refused(json!({"logLevel": "loud"})),
         refused(json!({"hostPortListenerCheck": false})),
+        refused(json!({"localhostPorts": 1})),
+        refused(json!({"localhostPorts": true, "mode": "bridge"})),
+        refused(json!({
+            "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "127.0.0.1"}]},
+        })),
+        refused(json!({
+            "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "::1"}]},
+        })),
         refused(json!({"dns": {"nameservers": [7]}})),
         refused(json!({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}})),
         refused(json!({"runtimeConfig": {"portMappings": vec![Value::Null; 4097]}})),

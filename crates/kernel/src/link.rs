@@ -43,6 +43,10 @@ const DEVCONF_DISABLE_IPV6: usize = 26;
 const IFLA_BRPORT_MODE: u16 = 4;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const AF_BRIDGE: u8 = 7;
+const AF_INET: u16 = 2;
+const IFLA_INET_CONF: u16 = 1;
+/// `IPV4_DEVCONF_ROUTE_LOCALNET` (`linux/ip.h`).
+const ROUTE_LOCALNET: u16 = 26;
 const AF_INET6: u16 = 10;
 
 /// `IFF_UP`: the administrator wants it up.
@@ -402,6 +406,21 @@ pub fn set_no_automatic_link_local(batch: &mut Batch, index: u32) {
         |families| {
             families.nest(AF_INET6, |inet6| {
                 inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+            });
+        },
+    );
+}
+
+/// Lets 127.0.0.0/8 be routed over this link (`net.ipv4.conf.….route_localnet`), which exposes what listens on loopback
+/// to whoever is at its other end: drop their packets to it first.
+pub fn set_route_localnet(batch: &mut Batch, index: u32) {
+    batch.message("turn on route_localnet", RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(
+        IFLA_AF_SPEC,
+        |families| {
+            families.nest(AF_INET, |inet| {
+                inet.nest(IFLA_INET_CONF, |conf| {
+                    conf.u32(ROUTE_LOCALNET, 1);
+                });
             });
         },
     );

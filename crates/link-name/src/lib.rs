@@ -104,6 +104,13 @@ impl LinkName {
     }
 }
 
+impl From<Prefix> for LinkName {
+    /// What the names of a family begin with, as a rule compares it.
+    fn from(prefix: Prefix) -> Self {
+        Self(prefix.0.to_owned())
+    }
+}
+
 impl fmt::Display for LinkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -6,11 +6,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use attachment::{HostPort, Mode, Protocol, Record};
+use ipnet::IpNet;
 use kernel::nftables::{
     BaseChain, Chain, ChainKind, Data, DataType, Element, Family, Hook, MapData, NatFlags, NatKind,
-    NatTarget, Policy, Rule, Selector, Set, Statement, Table, TableName, Transport, Value, Verdict,
+    NatTarget, Policy, Rule, Selector, Set, Statement, Table, TableName, Transport, Value, Verdict, priority,
 };
 use kernel::route;
+
+use crate::wiring::HOST;
 
 /// The table's name; its family is `inet`.
 pub const TABLE: &str = "hostgw_hostport";
@@ -23,8 +26,8 @@ const SOURCE_PRIORITY: i32 = 95;
 
 /// How many rules each chain has, and how many others jump to it, together: by this the kernel tells, in one question,
 /// whether somebody flushed them. (Written down, because an ADD builds no rules.)
-pub(super) const CHAIN_USES: [(&str, u32); 4] =
-    [("hostports", 10), ("prerouting", 1), ("output", 1), ("postrouting", 4)];
+pub(super) const CHAIN_USES: [(&str, u32); 5] =
+    [("hostports", 10), ("prerouting", 1), ("output", 1), ("postrouting", 4), ("guard", 1)];
 
 /// The table's full name.
 pub(super) fn table_name() -> TableName {
@@ -89,7 +92,7 @@ impl Names {
         ]
     }
 
-    fn destination_rules(self) -> [Rule; 3] {
+    fn destination_rules(self) -> [Rule; 4] {
         let version = Statement::is(Selector::NfProto, Value::Version(self.version));
         let port = [Selector::L4Proto, Selector::Dport(Transport::Any)];
         let exact = [Selector::Daddr(self.version), Selector::L4Proto, Selector::Dport(Transport::Any)];
@@ -102,6 +105,12 @@ impl Names {
                 Statement::Verdict(Verdict::Return),
             ]),
             dnat(&exact, self.exact),
+            // All of the node's addresses but these: 127/8 leads to a pod only where its link was told to route it,
+            // and [::1] cannot be translated at all.
+            Rule::new([
+                Statement::is(Selector::Daddr(self.version), loopback(self.version)),
+                Statement::Verdict(Verdict::Return),
+            ]),
             dnat(&port, self.any),
         ]
     }
@@ -142,17 +151,14 @@ pub(super) fn set_names() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn empty_table() -> Table {
     let nat = |hook, priority| BaseChain { kind: ChainKind::Nat, hook, priority, policy: Policy::Accept };
+    let guard = BaseChain {
+        kind: ChainKind::Filter,
+        hook: Hook::Prerouting,
+        priority: priority::RAW,
+        policy: Policy::Accept,
+    };
     let local = || Rule::new([Statement::fib_daddr_is_local(), Statement::jump("hostports")]);
-    let mut hostports: Vec<Rule> = Vec::new();
-    // 127/8 would need route_localnet, which opens the node's own services to its pods (CVE-2020-8558); [::1] cannot
-    // be translated at all.
-    for loopback in [IpAddr::from([127, 0, 0, 0]), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
-        let net = if loopback.is_ipv4() { ipnet::IpNet::new_assert(loopback, 8) } else { loopback.into() };
-        let selector = Selector::Daddr(Names::of(loopback).version);
-        hostports
-            .push(Rule::new([Statement::is(selector, Value::Net(net)), Statement::Verdict(Verdict::Return)]));
-    }
-    hostports.extend(V4.destination_rules().into_iter().chain(V6.destination_rules()));
+    let hostports: Vec<Rule> = V4.destination_rules().into_iter().chain(V6.destination_rules()).collect();
     let mut table = Table::new(Family::Inet, TABLE);
     table.sets = empty_sets();
     table.chains = vec![
@@ -164,6 +170,7 @@ pub fn empty_table() -> Table {
             nat(Hook::Postrouting, SOURCE_PRIORITY),
             V4.source_rules().into_iter().chain(V6.source_rules()).collect(),
         ),
+        Chain::base("guard", guard, vec![no_loopback_from_pods()]),
     ];
     table
 }
@@ -177,6 +184,23 @@ pub(super) fn exclude(table: &mut Table, addresses: &[IpAddr]) {
         set.elements.sort();
         set.elements.dedup();
     }
+}
+
+fn loopback(version: route::Family) -> Value {
+    match version {
+        route::Family::V4 => Value::Net(IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8)),
+        route::Family::V6 => Value::Ip(Ipv6Addr::LOCALHOST.into()),
+    }
+}
+
+/// A link with `route_localnet`, which host ports on localhost need, and which kube-proxy may turn on for all links, would
+/// let its pod reach what listens on the node's loopback alone (CVE-2020-8558).
+fn no_loopback_from_pods() -> Rule {
+    Rule::new([
+        Statement::iifname_starts_with(HOST.into()),
+        Statement::is(Selector::Daddr(route::Family::V4), loopback(route::Family::V4)),
+        Statement::drop(),
+    ])
 }
 
 /// One element, and the set that it belongs to.
@@ -247,6 +271,10 @@ fn ways_back(record: &Record, port: &HostPort, pod: IpAddr, node: IpAddr) -> Vec
         Placed { set, element: Element::mapping(key, [Value::Ip(node)]) }
     };
     let mut ways = vec![way(names.hairpin, Value::Ip(pod))];
+    // From 127.0.0.1 it comes to no pod.
+    if let Some(loopback) = port.host_ip.filter(IpAddr::is_loopback) {
+        ways.push(way(names.hairpin, Value::Ip(loopback)));
+    }
     if let Mode::Bridge(bridge) = &record.wiring.mode {
         ways.push(way(names.bridged, Value::IfName(bridge.clone())));
     }

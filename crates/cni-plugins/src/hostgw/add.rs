@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use attachment::{Netns, Record, Request, Reservation, ReserveError, Store};
 use cni_spec::{AttachmentCall, CniError, ErrorCode, NetConf};
 use kernel::link;
-use kernel::netlink::{Protocol, Socket};
+use kernel::netlink::{Batch, Protocol, Socket};
 use std::path::PathBuf;
 
 use super::facts::{Namespaces, NodeFacts};
@@ -124,6 +124,12 @@ fn make(
 ) -> Result<(), CniError> {
     let wired = wire(intent, bridge, namespaces, host)?;
     ports::publish(record, &conf.ipam.data_dir, link_is_gone).map_err(host_ports_failed)?;
+    // Only now that the table guards what listens on loopback.
+    if record.host_ports.iter().any(|port| port.host_ip.is_some_and(|ip| ip.is_loopback())) {
+        let mut batch = Batch::new();
+        link::set_route_localnet(&mut batch, wired.host_index);
+        host.execute_all(&mut batch).map_err(kernel_refused)?;
+    }
     bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)
 }
 

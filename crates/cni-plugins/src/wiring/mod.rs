@@ -12,6 +12,7 @@ mod steps;
 pub use bridge::{BridgePlan, is_our_bridge_mac};
 pub use detach::delete_link;
 pub use execute::{Wired, attach};
+pub(crate) use name::HOST;
 pub use name::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, host_link_name, shaping_link_name};
 pub use plan::{LinkPlan, POD_ROUTE_PROTOCOL, PodAddress, Wiring, host_route, plan_link};
 pub use steps::Step;

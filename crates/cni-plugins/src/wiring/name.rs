@@ -9,7 +9,8 @@ pub const HOST_LINK_PREFIX: &str = "hgw";
 /// Every link on which a pod's sending is shaped begins so.
 pub const SHAPING_LINK_PREFIX: &str = "hgi";
 
-const HOST: Prefix = Prefix::new(HOST_LINK_PREFIX);
+/// [`HOST_LINK_PREFIX`], checked.
+pub(crate) const HOST: Prefix = Prefix::new(HOST_LINK_PREFIX);
 const SHAPING: Prefix = Prefix::new(SHAPING_LINK_PREFIX);
 
 /// `hgw` and 12 hexadecimal digits.
