@@ -6,7 +6,8 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -97,11 +98,23 @@ impl AgentLock {
         paths.run_dir().join("agent.lock")
     }
 
+    /// Opens the file, and never waits for it: a FIFO of that name would hold the agent for ever.
+    fn open(path: &Path, create: bool) -> std::io::Result<File> {
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file =
+            File::options().create(create).truncate(false).write(true).custom_flags(flags).open(path)?;
+        if !file.metadata()?.is_file() {
+            let reason = "it is no regular file: remove it";
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason));
+        }
+        Ok(file)
+    }
+
     pub(crate) fn take(paths: &Paths) -> Result<Self, AgentError> {
         let path = Self::path(paths);
         let open = || {
             std::fs::create_dir_all(paths.run_dir())?;
-            File::options().create(true).truncate(false).write(true).open(&path)
+            Self::open(&path, true)
         };
         let file = open().map_err(|source| FileError::new("open", &path, source))?;
         let deadline = Instant::now() + LOCK_PATIENCE;
@@ -189,7 +202,7 @@ pub enum Ended {
 
 /// Whether an agent runs on this node.
 pub fn is_running(paths: &Paths) -> Result<bool, AgentError> {
-    match File::options().write(true).open(AgentLock::path(paths)) {
+    match AgentLock::open(&AgentLock::path(paths), false) {
         Ok(file) => Ok(matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(FileError::new("open", &AgentLock::path(paths), source).into()),
@@ -234,7 +247,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     let resync = options.settings.resync_interval.as_duration();
     let health: SharedHealth = Rc::new(RefCell::new(Health::new(resync)));
     tokio::task::spawn_local(http::serve(options.listen, Rc::clone(&health)));
-    let conflist = options.paths.on_node(std::path::Path::new(&options.settings.cni.conf_file));
+    let conflist = options.paths.on_node(Path::new(&options.settings.cni.conf_file));
     let mut conflist_folder = FolderWatch::of_file(&conflist);
     let mut state = StateDocument::new(&options.node_name, options.source.to_string());
     state.resync_seconds = resync.as_secs();

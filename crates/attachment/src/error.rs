@@ -29,6 +29,12 @@ impl IoError {
     pub fn errno(&self) -> Option<i32> {
         self.cause.raw_os_error()
     }
+
+    /// Whether another process held a lock for so long that it was given up; later, it may work.
+    #[must_use]
+    pub fn is_lock_held(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::TimedOut
+    }
 }
 
 fn remedy(cause: &io::Error) -> &'static str {

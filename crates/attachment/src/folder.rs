@@ -5,11 +5,13 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::IoError;
+use crate::store_lock::{PATIENCE, lock_within};
 use cni_spec::NetworkName;
 
 /// Held around every change.
@@ -36,6 +38,7 @@ const FILE_FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);
 pub(crate) struct Folder {
     fd: OwnedFd,
     path: PathBuf,
+    lock_patience: Duration,
 }
 
 /// How a rename ended that must not replace anything.
@@ -98,7 +101,7 @@ impl Folder {
         let path = data_dir.join(network.as_str());
         let opened = some(fs::open(&path, FOLDER_FLAGS, Mode::empty()), Errno::NOENT);
         let opened = opened.map_err(|errno| error(&path, "open", "", errno))?;
-        Ok(opened.map(|fd| Self { fd, path }))
+        Ok(opened.map(|fd| Self { fd, path, lock_patience: PATIENCE }))
     }
 
     /// Opens the folder of `network`, and makes it where it does not exist.
@@ -122,6 +125,11 @@ impl Folder {
         }
     }
 
+    /// From now on, wait for the lock for that long at most.
+    pub(crate) fn set_lock_patience(&mut self, patience: Duration) {
+        self.lock_patience = patience;
+    }
+
     /// Where the folder is, for people.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -131,7 +139,7 @@ impl Folder {
         error(&self.path, attempted, file, cause)
     }
 
-    /// Waits for the store's lock. It is the file's, and lasts until the returned descriptor is closed.
+    /// Waits for the store's lock, within bounds. It is the file's, and lasts until the returned descriptor is closed.
     pub(crate) fn lock(&self) -> Result<OwnedFd, IoError> {
         let open =
             |flags| fs::openat(&self.fd, LOCK, FILE_FLAGS | OFlags::RDWR | flags, Mode::RUSR | Mode::WUSR);
@@ -148,8 +156,8 @@ impl Folder {
             Err(errno) => Err(errno),
         };
         let fd = opened.map_err(|errno| self.error("open", LOCK, errno))?;
-        rustix::io::retry_on_intr(|| fs::flock(&fd, FlockOperation::LockExclusive))
-            .map_err(|errno| self.error("lock", LOCK, errno))?;
+        let locked = lock_within(&fd, self.lock_patience);
+        locked.map_err(|cause| IoError { attempted: "lock", path: self.path.join(LOCK), cause })?;
         Ok(fd)
     }
 

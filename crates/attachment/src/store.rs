@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::claim::{Claim, Owner};
 use crate::error::{IoError, ReleaseError, ReserveError};
@@ -57,6 +58,13 @@ impl Store {
     pub fn find(data_dir: &Path, network: &NetworkName) -> Result<Option<Self>, IoError> {
         let folder = Folder::find(data_dir, network)?;
         Ok(folder.map(|folder| Self { folder, network: network.clone() }))
+    }
+
+    /// The same store, whose lock is waited for that long at most instead of 10 s.
+    #[must_use]
+    pub fn with_lock_patience(mut self, patience: Duration) -> Self {
+        self.folder.set_lock_patience(patience);
+        self
     }
 
     /// Whose store it is.

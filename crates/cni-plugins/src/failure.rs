@@ -1,6 +1,6 @@
 //! From what went wrong below to the specification's error codes.
 
-use attachment::{ReleaseError, ReserveError};
+use attachment::{IoError, ReleaseError, ReserveError};
 use cni_spec::{CniError, ErrorCode};
 use kernel::KernelError;
 use rustix::io::Errno;
@@ -54,7 +54,7 @@ pub(crate) fn reserve_failed(error: &ReserveError) -> CniError {
         | ReserveError::Excluded { .. }
         | ReserveError::HostPortTwice { .. } => ErrorCode::InvalidNetworkConfig,
         ReserveError::Render { .. } => ErrorCode::Internal,
-        ReserveError::Io(_) => ErrorCode::Io,
+        ReserveError::Io(error) => store_code(error),
     };
     CniError::new(code, error.to_string())
 }
@@ -63,9 +63,20 @@ pub(crate) fn reserve_failed(error: &ReserveError) -> CniError {
 pub(crate) fn release_failed(error: &ReleaseError) -> CniError {
     let code = match error {
         ReleaseError::InProgress { .. } => ErrorCode::TryAgainLater,
-        ReleaseError::Io(_) => ErrorCode::Io,
+        ReleaseError::Io(error) => store_code(error),
     };
     CniError::new(code, error.to_string())
+}
+
+/// Why the store could not be read or changed.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+pub(crate) fn store_failed(error: IoError) -> CniError {
+    CniError::new(store_code(&error), error.to_string())
+}
+
+/// A lock that somebody keeps is no fault of the disk: the runtime calls again, DEL above all.
+fn store_code(error: &IoError) -> ErrorCode {
+    if error.is_lock_held() { ErrorCode::TryAgainLater } else { ErrorCode::Io }
 }
 
 /// A failed read or write.
@@ -81,4 +92,30 @@ pub(crate) fn host_ports_failed(error: HostPortError) -> CniError {
         HostPortError::Kernel { .. } => ErrorCode::KernelRefused,
     };
     CniError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_lock_that_is_kept_means_later_and_a_full_disk_does_not() {
+        let code = |cause: io::Error| {
+            let error = || IoError {
+                attempted: "lock",
+                path: "/run/hostgw/ipam/pods/lock".into(),
+                cause: io::Error::from(cause.kind()),
+            };
+            let codes = [
+                store_failed(error()).code,
+                release_failed(&ReleaseError::Io(error())).code,
+                reserve_failed(&ReserveError::Io(error())).code,
+            ];
+            assert!(codes.iter().all(|code| *code == codes[0]), "{codes:?}");
+            codes[0]
+        };
+        assert_eq!(code(io::ErrorKind::TimedOut.into()), ErrorCode::TryAgainLater);
+        assert_eq!(code(io::ErrorKind::StorageFull.into()), ErrorCode::Io);
+    }
 }

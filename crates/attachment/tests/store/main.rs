@@ -6,6 +6,7 @@
 mod fixture;
 
 mod damage;
+mod lock;
 mod model;
 mod reclaim;
 mod reserve;

@@ -9,7 +9,7 @@ use kernel::netlink::{Protocol, Socket};
 use super::make_way::link_is_gone;
 use super::survey::is_stand_in;
 use crate::answer::Answer;
-use crate::failure::kernel_refused;
+use crate::failure::{kernel_refused, store_failed};
 use crate::teardown::{Leftover, tear_down};
 
 /// Keeps the valid attachments, removes all others, and repairs the store.
@@ -18,8 +18,9 @@ pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniErro
         return Ok(());
     }
     let network = &request.store.base.name;
-    let io = |error: attachment::IoError| CniError::new(ErrorCode::Io, error.to_string());
-    let Some(store) = Store::find(&request.store.data_dir, network).map_err(io)? else { return Ok(()) };
+    let Some(store) = Store::find(&request.store.data_dir, network).map_err(store_failed)? else {
+        return Ok(());
+    };
     let valid: HashSet<Attachment> = request.valid.iter().cloned().collect();
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let mut failed: Vec<String> = Vec::new();
@@ -38,7 +39,7 @@ pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniErro
                 }
             }
         })
-        .map_err(io)?;
+        .map_err(store_failed)?;
     for done in &report.done {
         answer.inform(&done.to_string());
     }

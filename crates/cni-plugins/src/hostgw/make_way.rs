@@ -7,7 +7,7 @@ use cni_spec::{CniError, ErrorCode};
 use kernel::link;
 use kernel::netlink::{Protocol, Socket};
 
-use crate::failure::release_failed;
+use crate::failure::{release_failed, store_failed};
 use crate::teardown::{Leftover, tear_down};
 use crate::wiring::host_link_name;
 
@@ -39,7 +39,7 @@ pub(super) fn for_attachment(
         ));
     }
     tear_down(Leftover::of(store.network(), attachment, detachment.entry()), host)?;
-    detachment.release().map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))
+    detachment.release().map_err(store_failed)
 }
 
 /// Frees the host ports and addresses that a request names and the dead hold. What cannot be freed stays taken, and the
