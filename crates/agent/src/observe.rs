@@ -40,11 +40,6 @@ impl Kernel {
         route.enlarge_receive_buffer();
         Ok(Self { route, netfilter: Socket::open(Protocol::Netfilter)?, sysctls: Sysctls::default() })
     }
-
-    /// Another one after each reboot.
-    pub(crate) fn boot_id(&self) -> Result<String, KernelError> {
-        Ok(self.sysctls.read("kernel/random/boot_id")?.unwrap_or_default())
-    }
 }
 
 /// Why this node could not be observed; nothing is planned then.

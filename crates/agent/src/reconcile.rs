@@ -160,7 +160,7 @@ impl Reconciler {
             internal_ips = own;
             let mut foreign = ForeignChanges::load(
                 self.paths.foreign_changes_file(),
-                self.kernel.boot_id().map_err(ObserveError::from)?,
+                self.kernel.sysctls.boot_id().map_err(ObserveError::from)?,
             )?;
             let noted = self.note_conflist(&plan, &observed, &mut foreign);
             report.pods_problems.extend(noted.err().map(|error| error.to_string()));

@@ -95,7 +95,7 @@ pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<Unin
         let examples = pod_links.iter().take(3).map(|link| link.name.clone()).collect();
         return Err(UninstallError::LivePods { pods: pod_links.len(), examples });
     }
-    let foreign = ForeignChanges::load(paths.foreign_changes_file(), kernel.boot_id()?)?;
+    let foreign = ForeignChanges::load(paths.foreign_changes_file(), kernel.sysctls.boot_id()?)?;
     let conflists = Conflists::new(settings, paths, &foreign);
     let mut report = UninstallReport::default();
     // First: no pod is started from here on.

@@ -107,8 +107,10 @@ fn serve_hostgw(environment: &CallEnvironment, stdin: &[u8], answer: &mut Answer
     match environment {
         CallEnvironment::Add(call) => {
             let conf = logged(NetConf::parse(stdin)?, |conf| &conf.log, answer);
+            answer.explain(|| "the configuration is read".to_owned());
             hostgw::add(call, &conf, answer)?;
             answer.inform("attached");
+            answer.explain(|| "answered".to_owned());
         }
         CallEnvironment::Check(call) => {
             hostgw::check(call, &logged(NetConf::parse(stdin)?, |conf| &conf.log, answer))?;

@@ -7,7 +7,6 @@ use kernel::address::{self, Address};
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
-use rustix::io::Errno;
 
 use crate::answer::Answer;
 use crate::failure::{io_failed, kernel_refused};
@@ -42,7 +41,7 @@ pub(crate) fn del(netns: Option<&Path>) -> Result<(), CniError> {
     });
     match down {
         Err(error) => match error.code {
-            ErrorCode::NetworkNamespaceGone | ErrorCode::InvalidNetworkNamespace => Ok(()),
+            ErrorCode::InvalidNetworkNamespace => Ok(()),
             _ => Err(error),
         },
         Ok(()) => Ok(()),
@@ -64,11 +63,10 @@ pub(crate) fn check(netns: &Path) -> Result<(), CniError> {
 fn inside<T>(netns: &Path, work: impl FnOnce() -> Result<T, kernel::KernelError>) -> Result<T, CniError> {
     let own = NetNs::current().and_then(|own| own.id()).map_err(kernel_refused)?;
     let pod = NetNs::open(netns).map_err(|error| {
-        let code = match error.errno {
-            Errno::NOENT => ErrorCode::NetworkNamespaceGone,
-            _ => ErrorCode::InvalidNetworkNamespace,
-        };
-        CniError::new(code, format!("`CNI_NETNS`: {error}; let the runtime make the pod anew"))
+        CniError::new(
+            ErrorCode::InvalidNetworkNamespace,
+            format!("`CNI_NETNS`: {error}; let the runtime make the pod anew"),
+        )
     })?;
     if pod.id().map_err(kernel_refused)? == own {
         return Err(CniError::new(

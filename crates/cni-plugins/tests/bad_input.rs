@@ -256,7 +256,7 @@ fn in_the_environment() -> Vec<Variable> {
         ("CNI_NETNS", None, 4, &["`CNI_NETNS`", "missing"]),
         ("CNI_NETNS", given("netns/a"), 4, &["`CNI_NETNS`", "`netns/a`"]),
         ("CNI_NETNS", Some(format!("/{}", long(4096))), 4, &["`CNI_NETNS`", "4096 bytes"]),
-        ("CNI_NETNS", given("/run/netns/gone"), 103, &["`CNI_NETNS`", "/run/netns/gone", "the pod is gone"]),
+        ("CNI_NETNS", given("/run/netns/gone"), 8, &["`CNI_NETNS`", "/run/netns/gone", "the pod is gone"]),
         ("CNI_NETNS", given("/etc/passwd"), 8, &["`CNI_NETNS`", "/etc/passwd", "its mount is missing"]),
         ("CNI_NETNS", given("/etc"), 8, &["`CNI_NETNS`", "/etc"]),
         ("CNI_NETNS", given("/etc/passwd/x"), 8, &["`CNI_NETNS`", "/etc/passwd/x"]),

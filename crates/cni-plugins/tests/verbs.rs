@@ -330,7 +330,63 @@ fn what_was_done_and_what_failed_is_logged_where_the_configuration_says() {
             "info DEL pods first:eth0 detached",
         ]
     );
-    let nowhere = node.conf_with(json!({"logFile": "/proc/no/such/file"}));
-    add(&pod, &nowhere);
-    del(&pod, &nowhere);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_holds_nobody_and_is_told_once() {
+    let node = Node::enter();
+    let pod = Pod::new("first");
+    let fifo = node.folder().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    for log in [fifo.to_str().unwrap(), "/proc/no/such/file", "/dev/null"] {
+        let conf = node.conf_with(json!({"logFile": log, "logLevel": "debug"}));
+        for verb in ["ADD", "DEL"] {
+            let outcome = Call::about(verb, &pod, &conf).run();
+            outcome.answer();
+            let warnings = outcome.warnings();
+            assert_eq!(warnings.len(), 1, "{warnings:?}");
+            let about = format!("{verb} pods first:eth0 `logFile` {log} cannot be written: ");
+            assert!(warnings[0].starts_with(&about), "{warnings:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_odd_is_told_on_standard_error_where_there_is_no_log() {
+    let node = Node::enter();
+    let pod = Pod::new("first");
+    let odd = json!({"nodeAddresses": ["192.0.2.99"], "mtuu": 9000, "runtimeConfig": {"portMapping": []}});
+    let conf = node.conf_with(odd.clone());
+    let outcome = Call::about("ADD", &pod, &conf).run();
+    outcome.answer();
+    insta::assert_snapshot!(outcome.warnings().join("\n"), @r"
+    ADD pods first:eth0 key `mtuu` is not known and ignored: was `mtu` meant?
+    ADD pods first:eth0 key `portMapping` is not known and ignored: was `portMappings` meant?
+    ADD pods first:eth0 `nodeAddresses`: 192.0.2.99 is no address of this node, it is ignored
+    ");
+    del(&pod, &conf);
+    let mut quiet = node.conf_with(odd);
+    quiet["logLevel"] = json!("error");
+    let outcome = Call::about("ADD", &pod, &quiet).run();
+    outcome.answer();
+    assert_eq!(outcome.warnings(), [""; 0]);
+}
+
+#[test]
+fn debug_tells_what_was_found_and_planned_and_when() {
+    let node = Node::enter();
+    let pod = Pod::new("first");
+    let log = node.folder().join("log");
+    let conf = node.conf_with(json!({"logFile": log, "logLevel": "debug", "mtu": 1400}));
+    add(&pod, &conf);
+    let text = std::fs::read_to_string(&log).unwrap();
+    for part in [
+        "debug ADD pods first:eth0 the configuration is read (after ",
+        "debug ADD pods first:eth0 node: pods' mtu 1400 (after ",
+        "debug ADD pods first:eth0 reserved, and planned: hg",
+        "; pod: add address 10.244.1.2/32; ",
+        "debug ADD pods first:eth0 answered (after ",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
 }

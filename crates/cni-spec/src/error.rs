@@ -26,7 +26,7 @@ pub enum ErrorCode {
     Decode = 6,
     /// A field of the network configuration is missing or wrong; the message names it.
     InvalidNetworkConfig = 7,
-    /// The network namespace is not one that a container can have (the reference library's code).
+    /// The network namespace is gone, or not one that a container can have (the reference library's code).
     InvalidNetworkNamespace = 8,
     /// The condition should clear up by itself: the runtime should call again later.
     TryAgainLater = 11,
@@ -40,8 +40,6 @@ pub enum ErrorCode {
     InterfaceExists = 101,
     /// A requested host port belongs to another pod, or a socket of the host listens on it.
     HostPortTaken = 102,
-    /// The network namespace is gone.
-    NetworkNamespaceGone = 103,
     /// The kernel refused a change.
     KernelRefused = 104,
     /// This container and interface name are attached already.
@@ -55,6 +53,29 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code, in the order of its number.
+    pub const ALL: [Self; 19] = [
+        Self::IncompatibleVersion,
+        Self::UnsupportedField,
+        Self::UnknownContainer,
+        Self::InvalidEnvironment,
+        Self::Io,
+        Self::Decode,
+        Self::InvalidNetworkConfig,
+        Self::InvalidNetworkNamespace,
+        Self::TryAgainLater,
+        Self::NotAvailable,
+        Self::NotAvailableLimitedConnectivity,
+        Self::RangeExhausted,
+        Self::InterfaceExists,
+        Self::HostPortTaken,
+        Self::KernelRefused,
+        Self::AttachmentExists,
+        Self::AddressTaken,
+        Self::CheckFailed,
+        Self::Internal,
+    ];
+
     /// The number that the runtime gets.
     #[must_use]
     pub const fn number(self) -> u16 {

@@ -28,7 +28,7 @@ const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u64 = 65_535;
 
 /// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 28] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -55,7 +55,6 @@ const KEYS: [&str; 29] = [
     "logLevel",
     "nodeAddresses",
     "readyFile",
-    "strictStatus",
     "hostPortListenerCheck",
     "localhostPorts",
 ];

@@ -32,15 +32,15 @@ impl StoreConf {
             Some(ipam) => ipam_conf::data_dir(&ipam)?,
             None => PathBuf::from(ipam_conf::DEFAULT_DATA_DIR),
         };
-        // Where to log matters less than that the attachment is released.
+        // Where to log matters less than that the attachment is released: ADD has refused what is wrong with it.
         Ok(Self { base, data_dir, log: LogConf::read(conf).unwrap_or_default() })
     }
 }
 
-/// Where the plugin logs besides stderr, and how much.
+/// Where the plugin logs, and how much. Failures are answered on stdout whatever this says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogConf {
-    /// `logFile`: an absolute path; without it nothing is logged to a file.
+    /// `logFile`: an absolute path; without it, warnings go to stderr, which runtimes log, and the rest nowhere.
     pub file: Option<PathBuf>,
     /// `logLevel`.
     pub level: LogLevel,
@@ -56,7 +56,7 @@ pub enum LogLevel {
     /// And what was done.
     #[default]
     Info,
-    /// And why.
+    /// And why: what was found on the node, what was planned, and how long it took.
     Debug,
 }
 

@@ -38,6 +38,11 @@ impl Sysctls {
         }
     }
 
+    /// Which boot of the machine this is (random(4)); empty where the kernel does not say.
+    pub fn boot_id(&self) -> Result<String, KernelError> {
+        Ok(self.read("kernel/random/boot_id")?.unwrap_or_default())
+    }
+
     /// Sets `key` to `value`.
     pub fn write(&self, key: &str, value: &str) -> Result<(), KernelError> {
         fs::OpenOptions::new()

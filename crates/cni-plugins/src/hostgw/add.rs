@@ -6,6 +6,7 @@ use attachment::{Netns, Record, Request, Reservation, ReserveError, Store};
 use cni_spec::{AttachmentCall, CniError, ErrorCode, NetConf};
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Socket};
+use kernel::sysctl::Sysctls;
 use std::path::PathBuf;
 
 use super::facts::{Namespaces, NodeFacts};
@@ -14,7 +15,9 @@ use super::make_way::{self, link_is_gone};
 use super::survey;
 use crate::answer::Answer;
 use crate::bandwidth;
-use crate::failure::{host_ports_failed, io_failed, kernel_refused, reserve_failed, wiring_failed};
+use crate::failure::{
+    host_ports_failed, io_failed, kernel_refused, reserve_failed, store_failed, wiring_failed,
+};
 use crate::host_ports as ports;
 use crate::teardown::{Leftover, tear_down};
 use crate::wiring::{Wired, WiringError, attach, delete_link};
@@ -31,9 +34,12 @@ pub(crate) fn add(
     let (network, attachment) = (&conf.base.name, &call.attachment);
     let namespaces = Namespaces::open(&call.netns, call.netns_override)?;
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+    for doubt in &conf.doubts {
+        answer.warn(doubt);
+    }
     let facts = NodeFacts::gather(conf, &mut host, answer)?;
-    let store = Store::open(&conf.ipam.data_dir, network)
-        .map_err(|error| CniError::new(ErrorCode::Io, error.to_string()))?;
+    answer.explain(|| format!("node: {facts}"));
+    let store = Store::open(&conf.ipam.data_dir, network).map_err(store_failed)?;
     make_way::for_attachment(&store, attachment, &mut host)?;
 
     let wanted_ports = host_ports(conf);
@@ -53,7 +59,7 @@ pub(crate) fn add(
             dev: namespaces.pod_id.device,
             inode: namespaces.pod_id.inode,
         },
-        boot_id: boot_id()?,
+        boot_id: Sysctls::default().boot_id().map_err(kernel_refused)?,
         bridge_mac: bridge.as_ref().and_then(|bridge| bridge.mac),
     };
     let request = Request {
@@ -86,6 +92,7 @@ pub(crate) fn add(
         let Some(intent) = intent else {
             return Err(CniError::new(ErrorCode::Internal, "the reservation asked for no wiring"));
         };
+        answer.explain(|| format!("reserved, and planned: {}", intent.link));
 
         let made = make(conf, &intent, reservation.record(), bridge.as_ref(), &namespaces, &mut host)
             .and_then(|()| {
@@ -168,13 +175,6 @@ fn undo(cause: CniError, reservation: Reservation<'_>, host: &mut Socket) -> Cni
             cause.with_details(details.trim_start())
         }
     }
-}
-
-/// Which boot of the node this is (`random(4)`).
-fn boot_id() -> Result<String, CniError> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(path).map_err(|error| io_failed(&format!("read {path}"), &error))?;
-    Ok(text.trim_end().to_owned())
 }
 
 fn now() -> u64 {

@@ -1,5 +1,6 @@
 //! What ADD must know of the node and the pod before it decides anything.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -47,12 +48,14 @@ impl Namespaces {
     }
 }
 
-/// The specification's code for "gone" differs from that for "not one".
+/// One code for a namespace that is gone and a path that is none: the specification has none of its own for either, and
+/// the reference library's 8 says what the runtime must know. Code 3 would tell it that DEL is not needed, while an
+/// earlier ADD of this very attachment may have left something.
 fn namespace_error(path: &Path, error: &KernelError) -> CniError {
     let path = path.display();
     match error.errno {
         Errno::NOENT => CniError::new(
-            ErrorCode::NetworkNamespaceGone,
+            ErrorCode::InvalidNetworkNamespace,
             format!("`CNI_NETNS` {path} does not exist: the pod is gone; let the runtime make a new one"),
         ),
         Errno::INVAL => CniError::new(
@@ -70,6 +73,15 @@ pub(super) struct NodeFacts {
     pub(super) addresses: NodeAddresses,
     /// Payload of a frame.
     pub(super) mtu: u32,
+}
+
+impl fmt::Display for NodeFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for address in IpFamily::BOTH.into_iter().filter_map(|family| self.addresses.of(family)) {
+            write!(f, "speaks from {address}, ")?;
+        }
+        write!(f, "pods' mtu {}", self.mtu)
+    }
 }
 
 impl NodeFacts {

@@ -1,5 +1,6 @@
 //! What a pod's link is to be: from addresses and a mode to the steps on either side (pure).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -78,6 +79,20 @@ pub struct LinkPlan {
     pub pod_awaits: Vec<Ipv6Addr>,
     /// IPv6 addresses on the node's end for which to wait.
     pub host_awaits: Vec<Ipv6Addr>,
+}
+
+impl fmt::Display for LinkPlan {
+    /// The ends and every step, in order, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}, mtu {}", self.host_link, self.pod_link, self.mtu)?;
+        let sides = [("pod", &self.pod_steps), ("node", &self.host_steps), ("pod", &self.last_pod_steps)];
+        for (side, steps) in sides {
+            for step in steps {
+                write!(f, "; {side}: {step}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Plans the link of a pod that holds `addresses` (at least one) and has `routes`.

@@ -125,15 +125,25 @@ impl Running {
 pub(crate) struct Outcome {
     ok: bool,
     stdout: String,
+    warnings: Vec<String>,
 }
 
 impl Outcome {
     pub(crate) fn of(output: Output) -> Self {
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(stderr, "", "the runtime would log this as noise");
+        let warning = |line: &str| {
+            let warning = line.strip_prefix("hostgw: warn ");
+            warning.unwrap_or_else(|| panic!("the runtime would log this as noise: {line}")).to_owned()
+        };
+        let warnings = stderr.lines().map(warning).collect();
         let code = output.status.code();
         assert!(matches!(code, Some(0 | 1)), "{:?}", output.status);
-        Self { ok: code == Some(0), stdout: String::from_utf8(output.stdout).unwrap() }
+        Self { ok: code == Some(0), stdout: String::from_utf8(output.stdout).unwrap(), warnings }
+    }
+
+    /// What was told on standard error, each line without what all begin with.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     pub(crate) fn is_ok(&self) -> bool {
@@ -160,6 +170,7 @@ impl Outcome {
     /// Asserts success without an answer, as every verb but ADD and VERSION has it.
     pub(crate) fn silent(&self) {
         assert_eq!(self.answer(), "");
+        assert_eq!(self.warnings, [""; 0]);
     }
 
     /// Code and message of a call that must have failed, with exactly one error object for the runtime.
