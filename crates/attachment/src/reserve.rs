@@ -99,8 +99,14 @@ fn draft(locked: &Locked<'_>) -> Result<OwnedFd, IoError> {
     let folder = locked.folder();
     loop {
         if let Some(fd) = folder.create(PENDING)? {
-            folder.lock_record(&fd, PENDING)?;
-            return Ok(fd);
+            return match folder.lock_record(&fd, PENDING) {
+                Ok(()) => Ok(fd),
+                Err(error) => {
+                    // Where this fails as well, the next to take the lock finishes it.
+                    let _undone = folder.unlink(PENDING);
+                    Err(error)
+                }
+            };
         }
         locked.finish_pending()?;
     }

@@ -29,12 +29,16 @@ impl Answer {
         self.log = log;
     }
 
-    /// Writes the answer of the call.
+    /// Writes the answer of the call. Not through the standard library's buffer: that keeps what could not be written,
+    /// and would send it off in front of the error that follows.
     pub(crate) fn give(&mut self, json: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        out.write_all(json.as_bytes())?;
-        out.write_all(b"\n")?;
-        out.flush()
+        let line = format!("{json}\n");
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            let written = rustix::io::retry_on_intr(|| rustix::io::write(io::stdout(), rest))?;
+            rest = &rest[written..];
+        }
+        Ok(())
     }
 
     /// Something went wrong that does not fail the call.

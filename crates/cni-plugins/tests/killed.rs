@@ -8,67 +8,13 @@
 
 mod support;
 
-use serde_json::{Value, json};
-use support::node::add;
-use support::plugin::Call;
-use support::scene::{BRIDGE, Scene, Way};
+use support::cut::Cut;
+use support::scene::{BRIDGE, Scene, Way, difference};
 use support::sweep::Sweep;
 use support::tracer::{Boundary, End, Victims, kill, survey, wait_for_end};
 
-/// Which call is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
-    /// The first ADD of a node: store, table and bridge are made.
-    FirstAdd,
-    /// ADD on a node that has a pod.
-    Add,
-    /// ADD of an attachment that was there once and whose pod is gone: it removes what is left first.
-    AddOverRemains,
-    /// ADD that the kernel refuses at its last step but one, and that undoes what it made.
-    RefusedAdd,
-    Del,
-    Gc,
-}
-
 /// So many kills a sweep make a sample.
 const SAMPLES: usize = 6;
-
-impl Cut {
-    const ADDS: [Self; 4] = [Self::FirstAdd, Self::Add, Self::AddOverRemains, Self::RefusedAdd];
-    const ALL: [Self; 6] =
-        [Self::FirstAdd, Self::Add, Self::AddOverRemains, Self::RefusedAdd, Self::Del, Self::Gc];
-
-    /// Makes the node what it is before the call, whatever it was.
-    fn prepare(self, scene: &mut Scene) {
-        match self {
-            Self::FirstAdd => scene.forget_everything(),
-            Self::Add | Self::RefusedAdd => {}
-            Self::AddOverRemains => {
-                add(&scene.pod, &scene.conf);
-                scene.lose_pod();
-            }
-            Self::Del | Self::Gc => {
-                add(&scene.pod, &scene.conf);
-            }
-        }
-    }
-
-    fn call(self, scene: &Scene) -> Call {
-        match self {
-            Self::FirstAdd | Self::Add | Self::AddOverRemains => scene.call("ADD"),
-            Self::RefusedAdd => Call::about("ADD", &scene.pod, &refused(&scene.conf)),
-            Self::Del => scene.call("DEL"),
-            Self::Gc => scene.call("GC"),
-        }
-    }
-}
-
-/// The kernel says no to a route over a gateway that is on no link, when all else in the pod is done.
-fn refused(conf: &Value) -> Value {
-    let mut conf = conf.clone();
-    conf["routes"] = json!([{"dst": "198.18.0.0/15", "gw": "198.51.100.1"}]);
-    conf
-}
 
 /// Where a run is cut short, and who is killed. Before the fork and after the child's end there is nobody else.
 fn places(boundaries: &[Boundary]) -> Vec<(usize, Victims)> {
@@ -152,14 +98,6 @@ fn sweep(mode: &str, cut: Cut, way: Way) {
     assert!(boundaries.len() > 100, "only {} boundaries: was it traced?", boundaries.len());
     let forks = !matches!(cut, Cut::FirstAdd | Cut::Add);
     assert_eq!(boundaries.iter().any(|boundary| boundary.in_child), forks, "is what is forked traced?");
-}
-
-/// What is no more, and what is new.
-fn difference(before: &[String], after: &[String]) -> (Vec<String>, Vec<String>) {
-    let only = |one: &[String], other: &[String]| {
-        one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
-    };
-    (only(before, after), only(after, before))
 }
 
 /// Several sweeps at once, each on a node of its own: what they wait for is mostly the kernel's patience.

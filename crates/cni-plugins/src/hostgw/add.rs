@@ -6,6 +6,7 @@ use attachment::{Netns, Record, Request, Reservation, ReserveError, Store};
 use cni_spec::{AttachmentCall, CniError, ErrorCode, NetConf};
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Socket};
+use kernel::netns::NetNs;
 use kernel::sysctl::Sysctls;
 use std::path::PathBuf;
 
@@ -109,7 +110,7 @@ pub(crate) fn add(
             }
             Err(error) => {
                 let is_in_use = error.code == ErrorCode::AddressTaken && request.requested.is_empty();
-                let undone = undo(error, reservation, &mut host);
+                let undone = undo(error, reservation, &namespaces.node, &mut host);
                 if !is_in_use || others == 0 {
                     return Err(undone);
                 }
@@ -160,11 +161,13 @@ fn wire(
 }
 
 /// Takes back all that was made; what cannot be taken back keeps its record, so that DEL or the agent finds it.
-fn undo(cause: CniError, reservation: Reservation<'_>, host: &mut Socket) -> CniError {
+fn undo(cause: CniError, reservation: Reservation<'_>, node: &NetNs, host: &mut Socket) -> CniError {
     let record = reservation.record();
     let leftover =
         Leftover { network: &record.network, attachment: &record.attachment, record: Some(record) };
-    let undone = match tear_down(leftover, host) {
+    // What failed may have been the way back out of the pod, where a link of the same index is another's.
+    let torn_down = node.enter().map_err(kernel_refused).and_then(|()| tear_down(leftover, host));
+    let undone = match torn_down {
         Ok(()) => reservation.release().map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };

@@ -269,7 +269,7 @@ fn dump_table() -> Vec<String> {
 }
 
 /// Every file below a folder, by its path.
-fn dump_files(folder: &Path, prefix: &str) -> Vec<String> {
+pub(crate) fn dump_files(folder: &Path, prefix: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let entry = entry.unwrap();
@@ -280,4 +280,12 @@ fn dump_files(folder: &Path, prefix: &str) -> Vec<String> {
         lines.push(format!("file {path}"));
     }
     lines
+}
+
+/// What is no more, and what is new.
+pub(crate) fn difference(before: &[String], after: &[String]) -> (Vec<String>, Vec<String>) {
+    let only = |one: &[String], other: &[String]| {
+        one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
+    };
+    (only(before, after), only(after, before))
 }
