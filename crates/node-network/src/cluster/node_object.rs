@@ -17,6 +17,11 @@ pub const INTERNAL_IP_ANNOTATION: &str = "hostgw.io/internal-ip";
 /// Nodes beyond this are refused: plain routes are not the tool for a cluster of that size.
 pub const MAX_NODES: usize = 20_000;
 
+/// Problems kept of one object's part, its CIDRs or the rest: the same mistake in a list of thousands is one mistake.
+const MAX_PROBLEMS_OF_PART: usize = 8;
+/// Problems kept of all objects.
+const MAX_PROBLEMS: usize = 1_000;
+
 /// A UID is 36 bytes; anything longer is not one.
 const MAX_UID: usize = 128;
 
@@ -182,7 +187,7 @@ pub struct ReadNode {
 pub fn read_object(object: NodeObject) -> ReadNode {
     let name = object.name().unwrap_or_default().to_owned();
     let mut problems = Vec::new();
-    let node = Reader { node: name.clone(), problems: &mut problems }.node(object);
+    let node = Reader::new(name.clone(), &mut problems).node(object);
     if node.is_none() {
         graver(&mut problems, 0);
     }
@@ -200,7 +205,9 @@ pub fn snapshot_from_objects(
     let mut nodes = BTreeMap::new();
     let mut problems: Vec<NodeProblem> = Vec::new();
     let mut left_out = 0;
+    let mut untold = 0;
     for (position, object) in objects.into_iter().enumerate() {
+        untold += cut(&mut problems);
         let before = problems.len();
         if nodes.len() >= MAX_NODES {
             problems.push(NodeProblem::new(
@@ -214,7 +221,7 @@ pub fn snapshot_from_objects(
             graver(&mut problems, before);
             break;
         }
-        let mut reader = Reader { node: format!("items[{position}]"), problems: &mut problems };
+        let mut reader = Reader::new(format!("items[{position}]"), &mut problems);
         let Some(node) = reader.node(object) else {
             left_out += 1;
             graver(&mut problems, before);
@@ -234,7 +241,27 @@ pub fn snapshot_from_objects(
         }
         nodes.insert(node.name.clone(), node);
     }
+    untold += cut(&mut problems);
+    if untold > 0 {
+        let remedy = "correct those that are listed first";
+        problems.push(NodeProblem::new(
+            "items",
+            "items",
+            &untold.to_string(),
+            "more problems are there",
+            remedy,
+        ));
+        let last = problems.len() - 1;
+        graver(&mut problems, last);
+    }
     ClusterSnapshot { source, freshness, nodes, problems, left_out }
+}
+
+/// Keeps the first problems; how many were dropped.
+fn cut(problems: &mut Vec<NodeProblem>) -> usize {
+    let dropped = problems.len().saturating_sub(MAX_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
+    dropped
 }
 
 /// The problems from `first` on cost routes.
@@ -246,11 +273,25 @@ fn graver(problems: &mut [NodeProblem], first: usize) {
 struct Reader<'a> {
     node: String,
     problems: &'a mut Vec<NodeProblem>,
+    /// How many there were, also those that are not kept.
+    noted: usize,
+    /// How many more are kept of this part.
+    room: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(node: String, problems: &'a mut Vec<NodeProblem>) -> Self {
+        Self { node, problems, noted: 0, room: MAX_PROBLEMS_OF_PART }
+    }
 }
 
 impl Reader<'_> {
     fn problem(&mut self, field: impl Into<String>, value: &str, reason: impl Into<String>, remedy: &str) {
-        self.problems.push(NodeProblem::new(&self.node, field, value, reason, remedy));
+        self.noted += 1;
+        if let Some(room) = self.room.checked_sub(1) {
+            self.room = room;
+            self.problems.push(NodeProblem::new(&self.node, field, value, reason, remedy));
+        }
     }
 
     fn present<T>(&mut self, field: &str, value: Lenient<T>) -> Option<T> {
@@ -386,7 +427,9 @@ impl Reader<'_> {
 
     /// The pod CIDRs, and whether there is one that cannot be read.
     fn pod_cidrs(&mut self, spec: Lenient<Spec>) -> (PerFamily<IpNet>, bool) {
-        let before = self.problems.len();
+        // Of its own, because routes depend on what is wrong here.
+        self.room = MAX_PROBLEMS_OF_PART;
+        let before = self.noted;
         let spec = self.present("spec", spec).unwrap_or_default();
         let list = self.present("spec.podCIDRs", spec.pod_cidrs).unwrap_or_default();
         let single = self.present("spec.podCIDR", spec.pod_cidr);
@@ -403,7 +446,7 @@ impl Reader<'_> {
                 .extend(single.filter(|text| !text.is_empty()).map(|text| ("spec.podCIDR".to_owned(), text)));
         }
         let mut cidrs = PerFamily::default();
-        let mut unreadable = self.problems.len() > before;
+        let mut unreadable = self.noted > before;
         for (field, text) in texts {
             let Some(cidr) = self.pod_cidr(&field, &text) else {
                 unreadable = true;

@@ -168,3 +168,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_hostile_list_yields_a_bounded_number_of_problems_and_every_flag() {
+    let addresses = vec![r#"{"type":"InternalIP","address":"x"}"#; 500].join(",");
+    let status = format!(r#"{{"addresses":[{addresses}]}}"#);
+    let cidrs = vec![r#""x""#; 500].join(",");
+    let bad = node_with(&format!(r#"{{"podCIDRs":[{cidrs}]}}"#), &status);
+    let one = snapshot(&bad);
+    assert_eq!(one.problems.len(), 2 * MAX_PROBLEMS_OF_PART);
+    assert!(one.problems.iter().any(|problem| problem.field.starts_with("spec.podCIDRs")));
+    assert!(one.nodes.values().all(|node| node.unreadable_pod_cidr));
+
+    let nodes: Vec<String> = (0..5_000)
+        .map(|n| format!(r#"{{"metadata":{{"name":"n{n}"}},"spec":{{"podCIDRs":["x","y"]}}}}"#))
+        .collect();
+    let many = snapshot(&format!(r#"{{"kind":"List","items":[{}]}}"#, nodes.join(",")));
+    assert_eq!((many.nodes.len(), many.problems.len()), (5_000, MAX_PROBLEMS + 1));
+    assert!(many.nodes.values().all(|node| node.unreadable_pod_cidr));
+    let last = many.problems.last().unwrap();
+    assert_eq!((last.value.as_str(), last.severity), ("9000", Severity::Error));
+}
