@@ -9,6 +9,7 @@ mod certificates;
 mod connection;
 mod kubeconfig;
 pub(crate) mod node_watch;
+pub(crate) mod own_node;
 mod resolver;
 mod tls;
 mod watch_event;

@@ -18,6 +18,7 @@ mod paths;
 mod pods;
 mod readable;
 mod reconcile;
+mod reports;
 mod run;
 pub mod source;
 mod status;

@@ -2,11 +2,13 @@
 //! to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use kernel::KernelError;
+use node_network::address_selection::select;
 use node_network::cluster::{ClusterSnapshot, Freshness};
 use node_network::desired::{DesiredInputs, PluginPaths, desired};
 use node_network::plan::{
@@ -66,6 +68,12 @@ pub struct ReconcileReport {
     pub peers: Vec<PeerReport>,
     /// What an operator should know.
     pub conditions: Vec<Condition>,
+    /// This node's pod CIDRs, as far as they are known for certain.
+    pub pod_cidrs: PerFamily<IpNet>,
+    /// This node's addresses, as its Node says.
+    pub internal_ips: PerFamily<IpAddr>,
+    /// The addresses that the settings choose for it.
+    pub chosen_ips: PerFamily<IpAddr>,
     /// Attached pods.
     pub attachments: usize,
     /// What was put back or freed for pods.
@@ -94,6 +102,13 @@ impl ReconcileReport {
     }
 }
 
+/// What a pass has decided.
+struct Decided {
+    plan: Plan,
+    internal_ips: PerFamily<IpAddr>,
+    pod_cidrs: PerFamily<IpNet>,
+}
+
 /// Makes passes on the node of the calling thread's network namespace.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -113,7 +128,7 @@ impl Reconciler {
     pub fn plan(&mut self, snapshot: &ClusterSnapshot, whole: bool) -> Result<PlanDocument, PassError> {
         let records = Records::read(&self.paths.ipam_dir());
         let mut observed = observe_node(&mut self.kernel, &self.settings, &self.paths)?;
-        let plan = self.decide(snapshot, whole, &records, &mut observed)?.0;
+        let Decided { plan, .. } = self.decide(snapshot, whole, &records, &mut observed)?;
         Ok(PlanDocument::new(self.this_node.as_str(), &plan))
     }
 
@@ -123,7 +138,7 @@ impl Reconciler {
         whole: bool,
         records: &Records,
         observed: &mut node_network::ObservedNode,
-    ) -> Result<(Plan, PerFamily<std::net::IpAddr>), PassError> {
+    ) -> Result<Decided, PassError> {
         let plugin_paths = PluginPaths {
             data_dir: self.paths.ipam_dir().display().to_string(),
             ready_file: self.paths.ready_file().display().to_string(),
@@ -139,7 +154,11 @@ impl Reconciler {
         // What the beginning of a file does not list may stand in the rest.
         desired.may_delete &= whole;
         observe_for_plan(&mut self.kernel, &desired, observed, &self.settings)?;
-        Ok((node_network::plan(&desired, observed, &self.settings), desired.internal_ips))
+        Ok(Decided {
+            plan: node_network::plan(&desired, observed, &self.settings),
+            internal_ips: desired.internal_ips,
+            pod_cidrs: desired.own.map(|own| own.pod_cidrs).unwrap_or_default(),
+        })
     }
 
     /// One pass.
@@ -154,10 +173,11 @@ impl Reconciler {
             attachments: records.entries.len(),
             ..ReconcileReport::default()
         };
-        let mut internal_ips = PerFamily::default();
+        report.chosen_ips = select(&self.settings.node_address, &observed);
         if let Some(snapshot) = reading.snapshot {
-            let (mut plan, own) = self.decide(snapshot, reading.whole, &records, &mut observed)?;
-            internal_ips = own;
+            let Decided { mut plan, internal_ips, pod_cidrs } =
+                self.decide(snapshot, reading.whole, &records, &mut observed)?;
+            (report.internal_ips, report.pod_cidrs) = (internal_ips, pod_cidrs);
             let mut foreign = ForeignChanges::load(
                 self.paths.foreign_changes_file(),
                 self.kernel.sysctls.boot_id().map_err(ObserveError::from)?,
@@ -167,12 +187,15 @@ impl Reconciler {
             report.applied = apply(&plan, &mut self.kernel, &mut foreign, &self.settings, &self.paths);
             let origins = records.packet_origins(&observed);
             report.conditions = self.judge(&mut plan, &report.applied, &origins);
+            if !self.settings.node_address.is_empty() && report.chosen_ips.is_empty() {
+                report.conditions.push(Condition::NoChosenAddress);
+            }
             report.peers = plan.peers;
             report.pods_problems.extend(self.remove_former_conflists(&mut foreign));
         }
         // Whether a conflist is there, not whether this pass wrote one.
         report.announced = self.paths.ready_file().exists() && self.conflist_path().exists();
-        self.see_to_pods(&records, &observed, &internal_ips, &mut report);
+        self.see_to_pods(&records, &observed, &mut report);
         report.duration = began.elapsed();
         Ok(report)
     }
@@ -182,7 +205,7 @@ impl Reconciler {
         &mut self,
         plan: &mut Plan,
         applied: &Applied,
-        pods: &PerFamily<(std::net::IpAddr, u32)>,
+        pods: &PerFamily<(IpAddr, u32)>,
     ) -> Vec<Condition> {
         // A route that could not be installed has its own failure.
         let failed = failed_routes(plan, applied);
@@ -241,13 +264,12 @@ impl Reconciler {
         &mut self,
         records: &Records,
         observed: &node_network::ObservedNode,
-        internal_ips: &PerFamily<std::net::IpAddr>,
         report: &mut ReconcileReport,
     ) {
         let data_dir = self.paths.ipam_dir();
         let mut pods = PodsReport::default();
         pods.problems.extend(records.problems.iter().cloned());
-        pods::restore(&mut self.kernel.route, records, observed, internal_ips, &mut pods);
+        pods::restore(&mut self.kernel.route, records, observed, &report.internal_ips, &mut pods);
         pods::restore_bridges(&mut self.kernel.route, records, observed, &self.settings, &mut pods);
         if data_dir.exists() {
             let orphans = records.without_link(observed).count();

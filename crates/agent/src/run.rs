@@ -253,6 +253,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     state.resync_seconds = resync.as_secs();
     let mut teller = Teller::default();
     let mut pace = Pace::new(resync);
+    let mut reporter = source.reporter(&options.node_name, &options.settings);
     loop {
         conflist_folder.renew();
         if let Err(error) = events.drain() {
@@ -263,6 +264,9 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
         let look_again_in = match reconciler.pass(&source.read()) {
             Ok(report) => {
                 teller.tell(&report);
+                if let Some(reporter) = &mut reporter {
+                    reporter.tell(&report, source.take_news());
+                }
                 state.update(&report);
                 health.borrow_mut().update(&report);
                 pace.passed(began, report.changed_something());

@@ -7,12 +7,13 @@ mod peer_cache;
 
 use std::future::Future;
 
-use node_network::ClusterSnapshot;
+use node_network::{ClusterSnapshot, NodeName, Settings};
 
 pub use file::{FileSource, NodesFileError, parse_nodes};
 pub use kubernetes::KubernetesSource;
 
 use crate::kubernetes::Location;
+use crate::reports::Reporter;
 
 /// A place that tells which nodes there are.
 pub trait Source {
@@ -32,6 +33,24 @@ pub trait Source {
 pub(crate) enum AnySource {
     File(FileSource),
     Kubernetes(KubernetesSource),
+}
+
+impl AnySource {
+    /// Who tells the source's cluster what this node found; a file is told nothing.
+    pub(crate) fn reporter(&self, this_node: &NodeName, settings: &Settings) -> Option<Reporter> {
+        match self {
+            Self::File(_) => None,
+            Self::Kubernetes(source) => Some(source.reporter(this_node, settings)),
+        }
+    }
+
+    /// Whether the source said something new since this was last asked; of a file nobody needs to know.
+    pub(crate) const fn take_news(&mut self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Kubernetes(source) => source.take_news(),
+        }
+    }
 }
 
 impl Source for AnySource {

@@ -65,7 +65,7 @@ pub enum Condition {
     },
     /// This node has no pod CIDR.
     #[error(
-        "node `{node}` has no pod CIDR: set spec.podCIDRs, or run kube-controller-manager with --allocate-node-cidrs"
+        "node `{node}` has no pod CIDR: set spec.podCIDRs, run kube-controller-manager with --allocate-node-cidrs, or run `hostgw podcidr assign`"
     )]
     NoPodCidr {
         /// This node.
@@ -339,6 +339,23 @@ pub enum Condition {
         /// Why.
         fault: BridgeFault,
     },
+    /// No address of this node is one that the settings choose.
+    #[error(
+        "setting nodeAddress matches no address of this node: name links or prefixes that it has; annotation \
+         hostgw.io/internal-ip of its Node stays as it is"
+    )]
+    NoChosenAddress,
+    /// Every address of a pod CIDR of this node is taken.
+    #[error(
+        "every address of this node's pod CIDR {pod_cidr} is taken by its {pods} pods: no more can start; lower the kubelet's \
+         maxPods, or give nodes larger pod CIDRs"
+    )]
+    PodCidrExhausted {
+        /// The CIDR.
+        pod_cidr: IpNet,
+        /// How many pods hold an address of it.
+        pods: usize,
+    },
     /// Pods could not be reached, so the node is not announced.
     #[error(
         "this node is not announced to the runtime: no pod starts here until what is said of its own pod CIDR, address and settings is put right"
@@ -398,6 +415,8 @@ impl Condition {
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
             Self::MtuTooSmall { .. } => "mtu-too-small",
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
+            Self::NoChosenAddress => "no-chosen-address",
+            Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",
             Self::NotAnnounced => "not-announced",
         }
     }

@@ -162,6 +162,7 @@ fn own_network(
         }
     }
     let own_cidrs: Vec<IpNet> = this.pod_cidrs.values().copied().collect();
+    conditions.extend(own_cidrs.iter().filter_map(|cidr| exhausted(*cidr, attached)));
     let strays = attached.iter().filter(|address| !own_cidrs.iter().any(|cidr| cidr.contains(*address)));
     let pod_prefixes =
         IpNet::aggregate(&own_cidrs.iter().copied().chain(strays.copied().map(host_prefix)).collect());
@@ -179,6 +180,16 @@ fn own_network(
         announce: undisputed && reachable && !refused,
         pod_prefixes,
     }
+}
+
+/// Whether a pod CIDR has no address left for another pod.
+fn exhausted(pod_cidr: IpNet, attached: &BTreeSet<IpAddr>) -> Option<Condition> {
+    let host_bits = u32::from(pod_cidr.max_prefix_len() - pod_cidr.prefix_len());
+    // The network's address and the gateway's are no pod's, nor is IPv4's broadcast address.
+    let reserved = if pod_cidr.network().is_ipv4() { 3 } else { 2 };
+    let usable = 1_usize.checked_shl(host_bits)?.saturating_sub(reserved);
+    let pods = attached.range(pod_cidr.network()..=pod_cidr.broadcast()).count();
+    (pods > 0 && pods >= usable).then_some(Condition::PodCidrExhausted { pod_cidr, pods })
 }
 
 /// Why pods could not start by the conflist that the settings ask for; the last good one stays.

@@ -5,6 +5,7 @@
 //! Nothing here reads a file, a clock or the kernel, so that the agent, `hostgw plan`, the lab and the tests all
 //! decide alike.
 
+pub mod address_selection;
 pub mod cluster;
 pub mod condition;
 pub mod desired;

@@ -1,11 +1,15 @@
 //! What an operator can choose (`/etc/hostgw/config.yaml`), checked before anything uses it.
 
+mod kubernetes;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use link_name::LinkName;
 use serde::{Deserialize, Serialize};
+
+pub use kubernetes::{KubernetesSettings, NodeAddressSettings, RuntimeSettings};
 
 /// The whole of `/etc/hostgw/config.yaml`. Unknown keys are refused, so that a misspelt one is not silently ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,12 @@ pub struct Settings {
     pub anti_spoof: bool,
     /// The CNI configuration that the agent writes.
     pub cni: CniSettings,
+    /// What is told to the Kubernetes API.
+    pub kubernetes: KubernetesSettings,
+    /// Which address of this node is told there.
+    pub node_address: NodeAddressSettings,
+    /// The container runtime.
+    pub runtime: RuntimeSettings,
     /// How often everything is looked at again although nothing was reported.
     pub resync_interval: Interval,
 }
@@ -136,6 +146,9 @@ impl Default for Settings {
             forwarding: ForwardingSettings::default(),
             anti_spoof: true,
             cni: CniSettings::default(),
+            kubernetes: KubernetesSettings::default(),
+            node_address: NodeAddressSettings::default(),
+            runtime: RuntimeSettings::default(),
             resync_interval: Interval(Duration::from_secs(30)),
         }
     }
@@ -253,8 +266,11 @@ impl Settings {
             let remedy = "use 1 to 200 letters, digits, `_`, `.` or `-`, beginning with a letter or digit";
             fault("cni.networkName", shown, remedy.to_owned());
         }
-        let paths =
-            [("cni.confFile", Some(&self.cni.conf_file)), ("cni.logFile", self.cni.log_file.as_ref())];
+        let paths = [
+            ("cni.confFile", Some(&self.cni.conf_file)),
+            ("cni.logFile", self.cni.log_file.as_ref()),
+            ("runtime.socket", self.runtime.socket.as_ref()),
+        ];
         for (field, path) in paths.into_iter().filter_map(|(field, path)| Some((field, path?))) {
             if !path.starts_with('/') || path.ends_with('/') || path.split('/').any(|part| part == "..") {
                 fault(field, path.clone(), "give an absolute path of a file, without `..`".to_owned());
@@ -263,6 +279,7 @@ impl Settings {
         if !self.cni.conf_file.ends_with(".conflist") {
             fault("cni.confFile", self.cni.conf_file.clone(), "the name must end in .conflist".to_owned());
         }
+        faults.extend(self.node_address.faults());
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn set_cidr(node: &mut ClusterNode, cidr: &str) {
 }
 
 pub(crate) fn link(index: u32, link_name: &str, kind: LinkKind, addresses: &[&str]) -> ObservedLink {
-    let held = |text: &&str| ObservedAddress { address: text.parse().unwrap(), usable: true };
+    let held = |text: &&str| ObservedAddress { address: text.parse().unwrap(), usable: true, stable: true };
     ObservedLink {
         index,
         name: link_name.to_owned(),

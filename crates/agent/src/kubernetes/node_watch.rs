@@ -8,12 +8,13 @@ use node_network::NodeName;
 use node_network::cluster::{NodeObject, ReadNode, read_object};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::access::Location;
 use super::api::{Api, ApiError, Lines};
 use super::backoff::{Backoff, jitter};
+use super::own_node::OwnNode;
 use super::watch_event::{self, WatchEvent};
 
 const NODES: &str = "/api/v1/nodes";
@@ -37,8 +38,6 @@ pub(crate) enum Heard {
     Node(Box<ReadNode>),
     /// A node was deleted.
     Gone(String),
-    /// This node's own object, whole, as JSON.
-    This(#[expect(dead_code, reason = "for what is reported back")] Box<RawValue>),
     /// The watch stands, and nothing was missed up to this version.
     UpTo(String),
     /// The API server cannot be heard, and why.
@@ -75,9 +74,14 @@ impl From<mpsc::error::SendError<Heard>> for WatchError {
 }
 
 /// Follows the nodes until nobody listens any more.
-pub(crate) async fn follow(location: Location, this_node: NodeName, heard: mpsc::Sender<Heard>) {
+pub(crate) async fn follow(
+    location: Location,
+    this_node: NodeName,
+    heard: mpsc::Sender<Heard>,
+    own: watch::Sender<Option<OwnNode>>,
+) {
     let api = Api::new(location);
-    let mut watcher = Watcher { api, this_node, heard, version: None, streaming: true };
+    let mut watcher = Watcher { api, this_node, heard, own, version: None, streaming: true };
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
@@ -109,6 +113,7 @@ struct Watcher {
     api: Api,
     this_node: NodeName,
     heard: mpsc::Sender<Heard>,
+    own: watch::Sender<Option<OwnNode>>,
     /// The last version that was heard of; none before the list.
     version: Option<String>,
     /// The server streams lists, as far as is known.
@@ -187,9 +192,7 @@ impl Watcher {
         version: String,
     ) -> Result<(), WatchError> {
         tracing::debug!(nodes = nodes.len(), version, "listed the cluster's nodes");
-        if let Some(this) = this {
-            self.heard.send(Heard::This(this)).await?;
-        }
+        self.own.send_replace(this.and_then(|this| OwnNode::parse(&this)));
         self.version = Some(version.clone());
         Ok(self.heard.send(Heard::All { nodes, version }).await?)
     }
@@ -232,7 +235,7 @@ impl Watcher {
                 WatchEvent::Applied(object, raw) => {
                     self.at(&object);
                     if object.name() == Some(self.this_node.as_str()) {
-                        self.heard.send(Heard::This(raw)).await?;
+                        self.tell_own(&raw);
                     }
                     self.heard.send(Heard::Node(Box::new(read_object(*object)))).await?;
                 }
@@ -248,6 +251,15 @@ impl Watcher {
                 WatchEvent::Error { code, message } => return Err(told(code, &message)),
             }
         }
+    }
+
+    fn tell_own(&self, raw: &RawValue) {
+        let read = OwnNode::parse(raw);
+        self.own.send_if_modified(|own| {
+            let differs = *own != read;
+            *own = read;
+            differs
+        });
     }
 
     fn at(&mut self, object: &NodeObject) {

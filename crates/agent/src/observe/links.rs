@@ -57,7 +57,8 @@ fn kind(link: &Link) -> LinkKind {
 }
 
 fn observed_address(address: &Address) -> ObservedAddress {
-    ObservedAddress { address: address.ip, usable: address.flags & (TENTATIVE | DADFAILED) == 0 }
+    let usable = address.flags & (TENTATIVE | DADFAILED) == 0;
+    ObservedAddress { address: address.ip, usable, stable: address.is_stable() }
 }
 
 /// A link to a network on which a router may speak, at any time: once the node forwards, the kernel would not listen.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use node_network::NodeName;
 use node_network::cluster::Freshness;
-use tokio::sync::mpsc;
+use node_network::{NodeName, Settings};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -14,6 +14,8 @@ use super::peer_cache::PeerCache;
 use super::{Reading, Source};
 use crate::kubernetes::Location;
 use crate::kubernetes::node_watch::{Heard, follow};
+use crate::kubernetes::own_node::OwnNode;
+use crate::reports::Reporter;
 
 /// Events that may wait; whoever is slower is waited for by the API server's buffers.
 const WAITING: usize = 256;
@@ -23,10 +25,13 @@ const FIRST_LIST: Duration = Duration::from_secs(30);
 /// The Nodes of a cluster.
 #[derive(Debug)]
 pub struct KubernetesSource {
+    location: Location,
     heard: mpsc::Receiver<Heard>,
+    own: watch::Receiver<Option<OwnNode>>,
     task: JoinHandle<()>,
     store: NodeStore,
     cache: PeerCache,
+    news: bool,
 }
 
 impl KubernetesSource {
@@ -35,10 +40,21 @@ impl KubernetesSource {
     #[must_use]
     pub fn new(location: Location, this_node: NodeName, peers_file: PathBuf) -> Self {
         let (sender, heard) = mpsc::channel(WAITING);
-        let task = tokio::task::spawn_local(follow(location, this_node.clone(), sender));
+        let (own_sender, own) = watch::channel(None);
+        let task = tokio::task::spawn_local(follow(location.clone(), this_node.clone(), sender, own_sender));
         let cache = PeerCache::new(peers_file);
         let store = NodeStore::new(this_node, cache.load());
-        Self { heard, task, store, cache }
+        Self { location, heard, own, task, store, cache, news: false }
+    }
+
+    /// Who tells this cluster what this node found.
+    pub(crate) fn reporter(&self, this_node: &NodeName, settings: &Settings) -> Reporter {
+        Reporter::new(self.location.clone(), this_node, settings, self.own.clone())
+    }
+
+    /// Whether something was heard that makes a difference since this was last asked.
+    pub(crate) const fn take_news(&mut self) -> bool {
+        std::mem::replace(&mut self.news, false)
     }
 
     /// Takes over what was heard; whether it makes a difference.
@@ -48,6 +64,7 @@ impl KubernetesSource {
         if changed && self.store.trusted().is_some() {
             self.cache.changed(now);
         }
+        self.news |= changed;
         changed
     }
 

@@ -105,7 +105,6 @@ impl NodeStore {
                 self.look_for_this_node(now);
                 changed
             }
-            Heard::This(_) => false,
             Heard::UpTo(version) => {
                 self.version = number(&version).max(self.version);
                 self.silence.take().is_some()

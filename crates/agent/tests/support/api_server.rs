@@ -39,6 +39,8 @@ struct State {
     /// Connections of an earlier generation are closed.
     generation: u64,
     requests: Vec<String>,
+    /// Requests other than GET below this path are refused with this status.
+    forbidden: Option<(String, u16)>,
 }
 
 /// The server; it ends with the test's process.
@@ -85,6 +87,7 @@ impl ApiServer {
             fault: Fault::None,
             generation: 0,
             requests: Vec::new(),
+            forbidden: None,
         };
         let server = Self {
             shared: Arc::new((Mutex::new(state), Condvar::new())),
@@ -179,6 +182,11 @@ impl ApiServer {
             .filter(|(path, _)| path.starts_with(prefix))
             .map(|(_, object)| object.clone())
             .collect()
+    }
+
+    /// Refuses whatever writes below `path`.
+    pub(crate) fn refuse_writes(&self, path: &str, code: u16) {
+        self.state().forbidden = Some((path.to_owned(), code));
     }
 
     pub(crate) fn put(&self, path: &str, object: Value) {
@@ -340,6 +348,12 @@ impl State {
     }
 
     fn handle(&mut self, request: &Request) -> (u16, Value) {
+        if let Some((path, code)) = &self.forbidden
+            && request.method != "GET"
+            && request.path.starts_with(path)
+        {
+            return (*code, json!({"kind": "Status", "code": code, "message": "refused by the test"}));
+        }
         let not_found = || (404, json!({"kind": "Status", "code": 404, "message": "not found"}));
         let conflict =
             || (409, json!({"kind": "Status", "code": 409, "message": "the object has been modified"}));

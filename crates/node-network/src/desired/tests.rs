@@ -114,3 +114,17 @@ fn forwarding_goes_on_after_what_restricts_it_and_what_keeps_the_uplinks() {
         assert_eq!(needed, [false, true, true, true]);
     }
 }
+
+#[test]
+fn a_pod_cidr_without_a_free_address_is_told() {
+    let mut cluster = announced();
+    cluster.change("node1", |node| crate::three_nodes::set_cidr(node, "10.244.1.0/29"));
+    cluster.attached = (2..=5).map(|n| crate::three_nodes::ip(&format!("10.244.1.{n}"))).collect();
+    assert!(!cluster.shown().contains("is taken"), "{}", cluster.shown());
+    cluster.attached.insert(crate::three_nodes::ip("10.244.1.6"));
+    assert!(
+        cluster
+            .shown()
+            .contains("every address of this node's pod CIDR 10.244.1.0/29 is taken by its 5 pods")
+    );
+}

@@ -89,7 +89,7 @@ fn an_on_link_prefix_uses_the_default_routes_link_or_the_named_one() {
 #[test]
 fn an_address_that_this_node_holds_is_no_peer() {
     let mut cluster = ThreeNodes::new();
-    let held = ObservedAddress { address: "192.0.2.12/32".parse().unwrap(), usable: true };
+    let held = ObservedAddress { address: "192.0.2.12/32".parse().unwrap(), usable: true, stable: true };
     cluster.observed.links.get_mut(&1).unwrap().addresses.push(held);
     assert_eq!(look(&cluster), Err(NextHopProblem::Local));
 }

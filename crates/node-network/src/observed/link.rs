@@ -52,6 +52,8 @@ pub struct ObservedAddress {
     pub address: IpNet,
     /// Usable as a source: neither tentative nor failed in duplicate address detection.
     pub usable: bool,
+    /// It is there to stay: neither temporary nor deprecated.
+    pub stable: bool,
 }
 
 impl ObservedLink {

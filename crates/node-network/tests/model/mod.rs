@@ -288,7 +288,8 @@ fn any_look_up() -> impl Strategy<Value = FibLookup> {
 
 fn links() -> BTreeMap<u32, ObservedLink> {
     let link = |index, name: &str, kind, addresses: &[&str]| {
-        let held = |text: &&str| ObservedAddress { address: text.parse().unwrap(), usable: true };
+        let held =
+            |text: &&str| ObservedAddress { address: text.parse().unwrap(), usable: true, stable: true };
         let addresses = addresses.iter().map(held).collect();
         let link = ObservedLink {
             index,
