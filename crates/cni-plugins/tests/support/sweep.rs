@@ -8,17 +8,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) enum Sweep {
     /// `full`.
     Full,
-    /// The seed of a sample, to take the same again; without the variable, the time gives one.
-    Sample { seed: u64 },
+    /// The seed of a sample, to take the same again; without the variable, the time gives one. With `:` and a number
+    /// behind it, so many cases of each sweep.
+    Sample { seed: u64, samples: Option<usize> },
 }
 
 impl Sweep {
     pub(crate) fn chosen() -> Self {
         match std::env::var("HOSTGW_SWEEP").as_deref() {
             Ok("full") => Self::Full,
-            Ok(seed) => Self::Sample { seed: seed.parse().expect("HOSTGW_SWEEP is `full` or a number") },
+            Ok(sample) => {
+                let (seed, samples) = sample.split_once(':').map_or((sample, None), |(s, n)| (s, Some(n)));
+                let number = "HOSTGW_SWEEP is `full`, a seed, or a seed, `:` and how many";
+                Self::Sample {
+                    seed: seed.parse().expect(number),
+                    samples: samples.map(|samples| samples.parse().expect(number)),
+                }
+            }
             Err(_) => Self::Sample {
                 seed: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() % 100_000,
+                samples: None,
             },
         }
     }
@@ -27,15 +36,16 @@ impl Sweep {
     pub(crate) fn again(self) -> String {
         match self {
             Self::Full => "HOSTGW_SWEEP=full".to_owned(),
-            Self::Sample { seed } => format!("HOSTGW_SWEEP={seed}"),
+            Self::Sample { seed, samples: None } => format!("HOSTGW_SWEEP={seed}"),
+            Self::Sample { seed, samples: Some(samples) } => format!("HOSTGW_SWEEP={seed}:{samples}"),
         }
     }
 
     /// Of `cases` all, or so many, spread evenly, one from each stretch. `salt` makes sweeps of one seed differ.
     pub(crate) fn of<T: Copy + Debug>(self, cases: &[T], samples: usize, salt: &str) -> Vec<T> {
-        let Self::Sample { seed } = self else { return cases.to_vec() };
+        let Self::Sample { seed, samples: wanted } = self else { return cases.to_vec() };
         let mut state = salt.bytes().fold(seed, |state, byte| split_mix(state ^ u64::from(byte)));
-        let samples = samples.min(cases.len());
+        let samples = wanted.unwrap_or(samples).min(cases.len());
         (0..samples)
             .map(|sample| {
                 let (begin, end) = (sample * cases.len() / samples, (sample + 1) * cases.len() / samples);
