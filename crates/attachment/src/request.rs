@@ -46,7 +46,7 @@ pub(crate) enum Wish<'a> {
 }
 
 impl Range {
-    /// Whether `address` may go to a pod, as far as the configuration says.
+    /// Whether `address` never goes to a pod, as far as the configuration says.
     fn excludes(&self, address: IpAddr) -> bool {
         self.gateway == Some(address) || self.excluded.contains(&address)
     }
@@ -62,7 +62,8 @@ impl Range {
     }
 
     /// How many addresses may go to pods.
-    pub(crate) fn usable(&self) -> u64 {
+    #[must_use]
+    pub fn usable(&self) -> u64 {
         self.addresses.indexes() - self.excluded_indexes().len() as u64
     }
 

@@ -123,7 +123,7 @@ fn serve_hostgw(environment: &CallEnvironment, stdin: &[u8], answer: &mut Answer
             hostgw::gc(&logged(GcRequest::parse(stdin)?, |request| &request.store.log, answer), answer)?;
         }
         CallEnvironment::Status => {
-            hostgw::status(&StatusConf::parse(stdin)?)?;
+            hostgw::status(&StatusConf::parse(stdin)?, stdin)?;
         }
         CallEnvironment::Version => {}
     }

@@ -312,6 +312,36 @@ fn status_is_silent_unless_a_ready_file_is_configured_and_missing() {
 }
 
 #[test]
+fn a_strict_status_tells_a_full_range_a_lost_address_and_a_broken_configuration() {
+    let node = Node::enter();
+    let status = |patch| Call::new("STATUS", &node.conf_with(patch)).run();
+    let two = json!([[{"subnet": "10.99.7.0/24", "rangeStart": "10.99.7.8", "rangeEnd": "10.99.7.9"}]]);
+    let strict = json!({"strictStatus": true, "ipam": {"dataDir": node.data_dir(), "ranges": two}});
+    status(strict.clone()).silent();
+    let pods = [Pod::new("first"), Pod::new("second")];
+    for pod in &pods {
+        status(strict.clone()).silent();
+        add(pod, &node.conf_with(strict.clone()));
+    }
+    let (code, msg) = status(strict.clone()).error();
+    assert_eq!(code, 50);
+    assert!(msg.contains("10.99.7.8") && msg.contains("widen the range"), "{msg}");
+    // What a dead pod holds, the next ADD takes.
+    change(|batch, socket| {
+        let links = link::dump_kind(socket, "veth").unwrap();
+        link::delete(batch, links.first().unwrap().index);
+    });
+    status(strict).silent();
+
+    let (code, msg) = status(json!({"strictStatus": true, "nodeAddresses": ["192.0.2.77"]})).error();
+    assert_eq!(code, 51);
+    assert!(msg.contains("192.0.2.77"), "{msg}");
+    let (code, _) = status(json!({"strictStatus": true, "mtu": "x"})).error();
+    assert_eq!(code, 7);
+    status(json!({"nodeAddresses": ["192.0.2.77"]})).silent();
+}
+
+#[test]
 fn what_was_done_and_what_failed_is_logged_where_the_configuration_says() {
     let node = Node::enter();
     let pod = Pod::new("first");

@@ -28,7 +28,7 @@ const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u64 = 65_535;
 
 /// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -57,6 +57,7 @@ const KEYS: [&str; 28] = [
     "readyFile",
     "hostPortListenerCheck",
     "localhostPorts",
+    "strictStatus",
 ];
 /// The keys of `runtimeConfig` for the capabilities that this plugin has.
 const RUNTIME_KEYS: [&str; 5] = ["portMappings", "bandwidth", "ips", "mac", "ipRanges"];

@@ -15,6 +15,8 @@ pub struct StatusConf {
     pub base: BaseConf,
     /// `readyFile`: while it does not exist, the plugin is not available.
     pub ready_file: Option<PathBuf>,
+    /// `strictStatus`: whether everything else is looked at as well, see docs/configuration.md.
+    pub strict: bool,
 }
 
 impl StatusConf {
@@ -24,7 +26,11 @@ impl StatusConf {
         let conf = Field::conf(&conf);
         let base = BaseConf::read(&conf, prev_result)?;
         Command::Status.check_allowed_in(base.cni_version)?;
-        Ok(Self { base, ready_file: conf.optional("readyFile", Field::absolute_path)? })
+        Ok(Self {
+            base,
+            ready_file: conf.optional("readyFile", Field::absolute_path)?,
+            strict: conf.optional("strictStatus", Field::boolean)?.unwrap_or(false),
+        })
     }
 }
 

@@ -133,6 +133,25 @@ pub struct CniSettings {
     pub hairpin: bool,
     /// Where the plugin writes its log; nowhere when absent.
     pub log_file: Option<String>,
+    /// What a pod gets whose host port a program on the node listens on.
+    pub host_port_listener_check: ListenerCheck,
+    /// Host ports are open on the node's 127.0.0.1 as well (routed pods only).
+    pub localhost_ports: bool,
+    /// STATUS fails also for a full range or a lost node address. Kubernetes evicts the pods of such a node.
+    pub strict_status: bool,
+}
+
+/// What becomes of a host port on which a program of the node listens already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ListenerCheck {
+    /// The pod is refused.
+    #[default]
+    Refuse,
+    /// The pod gets it, with a warning in the plugin's log.
+    Warn,
+    /// Nobody looks.
+    Off,
 }
 
 impl Default for Settings {
@@ -180,6 +199,9 @@ impl Default for CniSettings {
             disable_gc: false,
             hairpin: true,
             log_file: None,
+            host_port_listener_check: ListenerCheck::default(),
+            localhost_ports: false,
+            strict_status: false,
         }
     }
 }
@@ -255,6 +277,10 @@ impl Settings {
                 let remedy = format!("has host bits set: write {}", cidr.trunc());
                 fault(&format!("{name}[{index}]"), cidr.to_string(), remedy);
             }
+        }
+        if self.cni.localhost_ports && self.mode != Mode::Ptp {
+            let remedy = "routed pods only: remove it, or use mode ptp".to_owned();
+            fault("cni.localhostPorts", "true".to_owned(), remedy);
         }
         let name = &self.cni.network_name;
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');

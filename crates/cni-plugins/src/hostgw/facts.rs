@@ -162,7 +162,7 @@ struct Uplink {
 }
 
 /// The link that holds `address`, if the node does; the inner value is missing where the kernel does not say which.
-fn holder(socket: &mut Socket, address: Option<IpAddr>) -> Result<Option<Option<u32>>, CniError> {
+pub(super) fn holder(socket: &mut Socket, address: Option<IpAddr>) -> Result<Option<Option<u32>>, CniError> {
     let Some(address) = address else { return Ok(None) };
     match route::look_up(socket, address, None) {
         Ok(route) if route.kind == RouteKind::Local => Ok(Some(link_of(&route))),

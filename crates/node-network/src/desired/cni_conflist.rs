@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::PluginPaths;
 use crate::cluster::ClusterNode;
-use crate::settings::Settings;
+use crate::settings::{ListenerCheck, Settings};
 
 /// The conflist of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,16 @@ impl Conflist {
         }
         if let Some(path) = &settings.cni.log_file {
             plugin["logFile"] = json!(path);
+        }
+        if settings.cni.host_port_listener_check != ListenerCheck::default() {
+            plugin["hostPortListenerCheck"] = json!(settings.cni.host_port_listener_check);
+        }
+        for (key, wanted) in
+            [("localhostPorts", settings.cni.localhost_ports), ("strictStatus", settings.cni.strict_status)]
+        {
+            if wanted {
+                plugin[key] = json!(true);
+            }
         }
         // Old runtimes read `cniVersion`; new ones pick the highest of `cniVersions`, which brings STATUS and GC.
         let mut list = json!({

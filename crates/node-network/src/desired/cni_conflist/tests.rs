@@ -1,6 +1,6 @@
 //! The conflist as the runtime finds it.
 
-use crate::settings::Mode;
+use crate::settings::{ListenerCheck, Mode};
 use crate::three_nodes::ThreeNodes;
 
 #[test]
@@ -15,9 +15,21 @@ fn every_option_in_bridge_mode() {
     cluster.settings.mode = Mode::Bridge;
     cluster.settings.mtu = 1400;
     cluster.settings.cni.disable_gc = true;
+    cluster.settings.cni.host_port_listener_check = ListenerCheck::Warn;
+    cluster.settings.cni.strict_status = true;
     cluster.settings.cni.log_file = Some("/var/log/hostgw.log".to_owned());
     let conflist = cluster.desired().own.unwrap().conflist.unwrap();
     insta::assert_snapshot!(conflist.render());
+}
+
+#[test]
+fn host_ports_on_localhost_are_for_routed_pods() {
+    let mut cluster = ThreeNodes::new();
+    cluster.settings.cni.localhost_ports = true;
+    assert!(cluster.desired().own.unwrap().conflist.unwrap().render().contains(r#""localhostPorts": true"#));
+    cluster.settings.mode = Mode::Bridge;
+    let faults = cluster.settings.validate().unwrap_err();
+    assert!(faults.iter().any(|fault| fault.field == "cni.localhostPorts"), "{faults:?}");
 }
 
 #[test]
