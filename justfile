@@ -12,6 +12,10 @@ test *TIERS:
 lab *ARGS: build
     target/release/hostgw lab {{ARGS}}
 
+# ADD, DEL, routes and rest against the reference plugins, `ip -batch` and the kernel's floor; `--check` holds budgets.
+bench *ARGS: build
+    target/release/hostgw-bench --reference "$(tests/reference/build)" {{ARGS}}
+
 # What is checked without running anything.
 lint:
     tests/run lint

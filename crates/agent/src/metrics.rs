@@ -27,6 +27,8 @@ pub(crate) struct Health {
     failures: Counter<u64, AtomicU64>,
     reclaimed: Counter<u64, AtomicU64>,
     pass_seconds: Gauge<f64, AtomicU64>,
+    pass_with_changes_seconds: Gauge<f64, AtomicU64>,
+    convergence_seconds: Gauge<f64, AtomicU64>,
     synced: Gauge<i64, AtomicI64>,
     announced: Gauge<i64, AtomicI64>,
     converged: Gauge<i64, AtomicI64>,
@@ -50,6 +52,8 @@ impl Health {
             failures: Counter::default(),
             reclaimed: Counter::default(),
             pass_seconds: Gauge::default(),
+            pass_with_changes_seconds: Gauge::default(),
+            convergence_seconds: Gauge::default(),
             synced: Gauge::default(),
             announced: Gauge::default(),
             converged: Gauge::default(),
@@ -69,6 +73,16 @@ impl Health {
         );
         registry.register("pod_repairs", "Things put back or freed for pods", health.reclaimed.clone());
         registry.register("pass_seconds", "Duration of the last pass", health.pass_seconds.clone());
+        registry.register(
+            "pass_with_changes_seconds",
+            "Duration of the last pass that changed something",
+            health.pass_with_changes_seconds.clone(),
+        );
+        registry.register(
+            "convergence_seconds",
+            "From the parsed snapshot to the last acknowledgement, in the last pass that changed something",
+            health.convergence_seconds.clone(),
+        );
         registry.register("source_synced", "1 once the source was read whole", health.synced.clone());
         registry.register(
             "announced",
@@ -98,6 +112,10 @@ impl Health {
         self.failures.inc_by(report.applied.failures().count() as u64);
         self.reclaimed.inc_by(report.pods_done.len() as u64);
         self.pass_seconds.set(report.duration.as_secs_f64());
+        if report.changed_something() {
+            self.pass_with_changes_seconds.set(report.duration.as_secs_f64());
+            self.convergence_seconds.set(report.applied_after.as_secs_f64());
+        }
         self.synced.set(i64::from(report.synced));
         self.announced.set(i64::from(report.announced));
         self.converged.set(i64::from(report.synced && report.converged()));

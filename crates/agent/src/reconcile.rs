@@ -82,6 +82,8 @@ pub struct ReconcileReport {
     pub pods_problems: Vec<String>,
     /// Something will have to be looked at again at this time although nothing may happen until then.
     pub look_again_in: Option<Duration>,
+    /// How long it took until the plan was applied, from the pass's beginning; zero where nothing was planned.
+    pub applied_after: Duration,
     /// How long the pass took.
     pub duration: Duration,
 }
@@ -185,6 +187,7 @@ impl Reconciler {
             let noted = self.note_conflist(&plan, &observed, &mut foreign);
             report.pods_problems.extend(noted.err().map(|error| error.to_string()));
             report.applied = apply(&plan, &mut self.kernel, &mut foreign, &self.settings, &self.paths);
+            report.applied_after = began.elapsed();
             let origins = records.packet_origins(&observed);
             report.conditions = self.judge(&mut plan, &report.applied, &origins);
             if !self.settings.node_address.is_empty() && report.chosen_ips.is_empty() {

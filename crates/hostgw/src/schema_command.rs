@@ -16,6 +16,8 @@ pub(crate) struct Schema {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Document {
+    /// Of `hostgw-bench`.
+    Bench,
     /// Of `hostgw lab`.
     Lab,
     /// Of `hostgw plan`.
@@ -27,6 +29,7 @@ enum Document {
 /// Runs the command and gives the contract's exit code.
 pub(crate) fn run(command: &Schema) -> ExitCode {
     let schema = match command.document {
+        Document::Bench => bench::SCHEMA,
         Document::Lab => lab::report::SCHEMA,
         Document::Plan => node_network::plan::PLAN_SCHEMA,
         Document::Status => agent::STATE_SCHEMA,

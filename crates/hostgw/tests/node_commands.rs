@@ -202,7 +202,7 @@ fn uninstall_is_refused_while_the_agent_runs() {
 
 #[test]
 fn every_schema_is_json_with_a_title() {
-    for document in ["lab", "plan", "status"] {
+    for document in ["bench", "lab", "plan", "status"] {
         let output = Command::new(env!("CARGO_BIN_EXE_hostgw")).args(["schema", document]).output().unwrap();
         let schema = Outcome::of(output).exits(0).json();
         assert!(schema["title"].as_str().is_some_and(|title| title.contains(document)), "{document}");
