@@ -121,9 +121,13 @@ pub(crate) struct PodsReport {
 pub(crate) fn rebuild_host_ports(
     kernel: &mut Kernel,
     observed: &ObservedNode,
+    internal_ips: &PerFamily<IpAddr>,
     data_dir: &Path,
     report: &mut PodsReport,
 ) {
+    let held = |address: &&IpAddr| observed.holder_of(**address).is_some_and(|(_, held)| held.usable);
+    let own = [Family::Ipv4, Family::Ipv6].into_iter().filter_map(|family| internal_ips.get(family));
+    let own: Vec<IpAddr> = own.filter(held).copied().collect();
     let dummies = observed.links.values().filter(|link| link.kind == LinkKind::Dummy);
     let excluded: Vec<IpAddr> =
         dummies.flat_map(|link| &link.addresses).map(|held| held.address.addr()).collect();
@@ -132,7 +136,7 @@ pub(crate) fn rebuild_host_ports(
     // Not knowing is no proof that a pod is gone.
     let link_exists =
         |name: &LinkName| !matches!(link::by_name(&mut route.borrow_mut(), name.as_str()), Ok(None));
-    match cni_plugins::host_ports::rebuild(netfilter, data_dir, &excluded, link_exists) {
+    match cni_plugins::host_ports::rebuild(netfilter, data_dir, &own, &excluded, link_exists) {
         Ok(rebuilt) if rebuilt.is_empty() => {}
         Ok(rebuilt) => report.done.push(format!(
             "host ports: {}{} put back, {} removed",

@@ -320,3 +320,37 @@ fn a_node_with_a_new_cidr_keeps_its_old_pods() {
 fn renumbered() -> String {
     node("node1", &["10.244.7.0/24", "fd00:10:244:7::/64"], &["192.0.2.11", "2001:db8::11"])
 }
+
+/// The addresses of the node that pods see when they use their own host ports.
+fn ways_back() -> Vec<String> {
+    let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+    let name = TableName::new(Family::Inet, "hostgw_hostport");
+    let table = kernel::nftables::observe(&mut socket, &name).unwrap();
+    let sets = table.into_iter().flat_map(|table| table.sets);
+    let hairpins = sets.filter(|observed| observed.set.name.starts_with("hairpin"));
+    let mut found: Vec<_> = hairpins
+        .flat_map(|observed| observed.set.elements)
+        .map(|element| format!("{:?}", element.data))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_pod_that_uses_its_own_host_port_sees_the_address_that_its_node_has_now() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _pod = attach_pod(&node, "pod1");
+    let _agent = node.start();
+    wait_until("the first address is seen", || ways_back().iter().any(|way| way.contains("192.0.2.11")));
+    node.add_address("192.0.2.31/24");
+    node.add_address("2001:db8::31/64");
+    let moved =
+        support::node("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["192.0.2.31", "2001:db8::31"]);
+    node.write_nodes(&[moved, dual(2)]);
+    wait_until("the new addresses are seen, and no other", || {
+        let ways = ways_back();
+        let seen = |ip: &str| ways.iter().filter(|way| way.contains(ip)).count();
+        (ways.len(), seen("192.0.2.31"), seen("2001:db8::31")) == (2, 1, 1)
+    });
+}

@@ -135,7 +135,7 @@ fn the_agent_leaves_the_ports_of_living_pods_whose_records_are_in_another_folder
         let rebuild = || {
             let mut socket = Socket::open(Protocol::Netfilter).unwrap();
             let exists = |name: &LinkName| open_links().iter().any(|link| link == name.as_str());
-            cni_plugins::host_ports::rebuild(&mut socket, &node.data_dir(), &[], exists).unwrap()
+            cni_plugins::host_ports::rebuild(&mut socket, &node.data_dir(), &[], &[], exists).unwrap()
         };
         assert!(rebuild().is_empty(), "{mode}");
         // Also where the whole table is to be made anew.

@@ -168,10 +168,15 @@ fn held(socket: &mut Socket, placed: &[Placed]) -> Result<Vec<Placed>, KernelErr
     Ok(found)
 }
 
-/// Those of `placed` that the table holds just so.
+/// Those of `placed` that the table holds. A way back to the pod itself is the pod's whatever address of the node it
+/// names: the agent keeps that up to date, the record does not.
 fn present(socket: &mut Socket, placed: &[Placed]) -> Result<Vec<Placed>, KernelError> {
     let held = held(socket, placed)?;
-    Ok(placed.iter().filter(|placed| held.contains(placed)).cloned().collect())
+    let same = |wanted: &Placed, held: &Placed| {
+        wanted == held
+            || (wanted.is_way_back() && wanted.set == held.set && wanted.element.key == held.element.key)
+    };
+    Ok(placed.iter().filter(|wanted| held.iter().any(|held| same(wanted, held))).cloned().collect())
 }
 
 /// What the table holds in the place of `placed`.

@@ -63,15 +63,19 @@ fn wanted_table<'a>(records: impl Iterator<Item = &'a Record>, excluded: &[IpAdd
 /// can belong to a record not yet seen; and what is put back is put back while its record is held, so that no DEL is
 /// under way that has just removed it. A removal is refused by the kernel (`ERESTART`) where somebody else changed the
 /// ruleset meanwhile; then the next pass sees it.
+///
+/// `node_addresses` are the node's own now, at most one a family; they take the place of those that it had when a pod was
+/// attached.
 pub fn rebuild(
     socket: &mut Socket,
     data_dir: &Path,
+    node_addresses: &[IpAddr],
     excluded: &[IpAddr],
     link_exists: impl Fn(&LinkName) -> bool,
 ) -> Result<RebuildReport, KernelError> {
     let generation = generation(socket)?;
     let found = observe(socket, &table_name())?;
-    let kept = kept_records(data_dir, link_exists);
+    let kept = kept_records(data_dir, node_addresses, link_exists);
     let mut known = wanted_table(kept.iter().map(|kept| &kept.entry.record), excluded);
     if let Some(found) = &found {
         keep_strangers(found, &mut known, data_dir)?;
@@ -133,13 +137,21 @@ struct Kept {
 
 /// The records whose host ports are to be open: those of an ADD under way, which it may have opened already, and those of
 /// pods that live.
-fn kept_records(data_dir: &Path, link_exists: impl Fn(&LinkName) -> bool) -> Vec<Kept> {
+fn kept_records(
+    data_dir: &Path,
+    node_addresses: &[IpAddr],
+    link_exists: impl Fn(&LinkName) -> bool,
+) -> Vec<Kept> {
     let mut kept = Vec::new();
     for network in attachment::networks(data_dir).unwrap_or_default() {
         let Ok(Some(store)) = Store::find(data_dir, &network) else { continue };
         let store = Rc::new(store);
         let Ok(records) = store.records() else { continue };
-        for entry in records.flatten().filter(|entry| !entry.record.host_ports.is_empty()) {
+        for mut entry in records.flatten().filter(|entry| !entry.record.host_ports.is_empty()) {
+            // What an ADD under way has opened agrees with its own record.
+            if entry.state == State::Attached {
+                entry.record.wiring.node_addresses.splice(0..0, node_addresses.iter().copied());
+            }
             if entry.state == State::Adding || link_exists(&entry.record.wiring.host_link) {
                 kept.push(Kept { store: Rc::clone(&store), entry });
             }

@@ -212,6 +212,13 @@ pub struct Placed {
     pub element: Element,
 }
 
+impl Placed {
+    /// Whether it is a way back from a host port to the pod that owns it, or to its neighbours.
+    pub(super) fn is_way_back(&self) -> bool {
+        [V4, V6].iter().any(|names| [names.hairpin, names.bridged].contains(&self.set))
+    }
+}
+
 /// Every element of one attachment.
 #[must_use]
 pub fn elements_of(record: &Record) -> Vec<Placed> {
