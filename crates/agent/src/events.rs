@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
+use crate::opponent::Deletions;
 use crate::readable::{Owned, readable};
 
 /// Asked for, so that a burst of thousands of route changes is not lost; the kernel may grant less.
@@ -25,6 +26,8 @@ const RECEIVE_BUFFER: i32 = 1 << 20;
 pub(crate) struct KernelEvents {
     route: AsyncFd<Owned<Events>>,
     netfilter: AsyncFd<Owned<Events>>,
+    /// Deletions of our routes that were heard of.
+    pub(crate) deletions: Deletions,
 }
 
 impl KernelEvents {
@@ -43,21 +46,22 @@ impl KernelEvents {
         ];
         let route = Events::subscribe(Protocol::Route, &groups, Some(RECEIVE_BUFFER))?;
         let netfilter = Events::subscribe(Protocol::Netfilter, &[Group::Nftables], Some(RECEIVE_BUFFER))?;
-        Ok(Self { route: pollable(route)?, netfilter: pollable(netfilter)? })
+        Ok(Self { route: pollable(route)?, netfilter: pollable(netfilter)?, deletions: Deletions::default() })
     }
 
     /// Resolves when something was heard.
     pub(crate) async fn heard(&mut self) -> Result<(), KernelError> {
+        let mut unheeded = Deletions::default();
         tokio::select! {
-            heard = wait(&mut self.route) => heard,
-            heard = wait(&mut self.netfilter) => heard,
+            heard = wait(&mut self.route, &mut self.deletions) => heard,
+            heard = wait(&mut self.netfilter, &mut unheeded) => heard,
         }
     }
 
     /// Forgets what was heard so far, right before looking: it will be seen.
     pub(crate) fn drain(&mut self) -> Result<(), KernelError> {
-        drain(&mut self.route.get_mut().0)?;
-        drain(&mut self.netfilter.get_mut().0)
+        drain(&mut self.route.get_mut().0, &mut self.deletions)?;
+        drain(&mut self.netfilter.get_mut().0, &mut Deletions::default())
     }
 }
 
@@ -65,13 +69,14 @@ fn pollable(events: Events) -> Result<AsyncFd<Owned<Events>>, KernelError> {
     readable(events).map_err(|error| KernelError::new("poll a netlink socket", errno(&error)))
 }
 
-async fn wait(events: &mut AsyncFd<Owned<Events>>) -> Result<(), KernelError> {
+async fn wait(events: &mut AsyncFd<Owned<Events>>, deletions: &mut Deletions) -> Result<(), KernelError> {
     loop {
         let mut guard = events
             .readable_mut()
             .await
             .map_err(|error| KernelError::new("wait for netlink events", errno(&error)))?;
-        match guard.get_inner_mut().0.read(|_, _| {})? {
+        let note = |port, kind, payload: &[u8]| deletions.note(port, kind, payload);
+        match guard.get_inner_mut().0.read_authored(note)? {
             Heard::Nothing => guard.clear_ready(),
             // Messages that were lost (ENOBUFS) are a reason to look like any other: each look is a full one.
             Heard::Something | Heard::Lost => return Ok(()),
@@ -79,10 +84,11 @@ async fn wait(events: &mut AsyncFd<Owned<Events>>) -> Result<(), KernelError> {
     }
 }
 
-fn drain(events: &mut Events) -> Result<(), KernelError> {
+fn drain(events: &mut Events, deletions: &mut Deletions) -> Result<(), KernelError> {
     // Bounded, so that a flood cannot keep us from looking.
     for _ in 0..10_000 {
-        if events.read(|_, _| {})? == Heard::Nothing {
+        if events.read_authored(|port, kind, payload| deletions.note(port, kind, payload))? == Heard::Nothing
+        {
             return Ok(());
         }
     }

@@ -14,6 +14,7 @@ mod kubernetes;
 mod metrics;
 mod nft_table;
 mod observe;
+mod opponent;
 mod paths;
 mod pods;
 mod readable;

@@ -268,6 +268,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
                     reporter.tell(&report, source.take_news());
                 }
                 state.update(&report);
+                state.name_opponent(events.deletions.opponent());
                 health.borrow_mut().update(&report);
                 pace.passed(began, report.changed_something());
                 report.look_again_in

@@ -172,6 +172,15 @@ impl StateDocument {
         }
     }
 
+    /// Says who deletes our routes, if somebody does.
+    pub(crate) fn name_opponent(&mut self, opponent: Option<String>) {
+        self.conditions.extend(opponent.map(|message| StateCondition {
+            code: "routes-deleted-by-others".to_owned(),
+            severity: severity_name(Severity::Warning).to_owned(),
+            message,
+        }));
+    }
+
     /// Takes over that no pass could be made.
     pub(crate) fn fail(&mut self, error: String) {
         self.updated = now();

@@ -101,11 +101,17 @@ impl Events {
 
     /// Reads one datagram of events without waiting, and hands each message's type and payload to `each`.
     pub fn read(&mut self, mut each: impl FnMut(u16, &[u8])) -> Result<Heard, KernelError> {
+        self.read_authored(|_, kind, payload| each(kind, payload))
+    }
+
+    /// As [`Events::read`], with the port of the socket through which each change was asked for; 0 is the kernel itself.
+    pub fn read_authored(&mut self, mut each: impl FnMut(u32, u16, &[u8])) -> Result<Heard, KernelError> {
         match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
             Ok((read, _)) => {
-                for (_, _, reply) in Replies::new(&self.buffer[..read]) {
+                let mut replies = Replies::new(&self.buffer[..read]);
+                while let Some((_, _, reply)) = replies.next() {
                     match reply {
-                        Reply::Object { kind, payload } => each(kind, payload),
+                        Reply::Object { kind, payload } => each(replies.port(), kind, payload),
                         Reply::Overrun => return Ok(Heard::Lost),
                         _ => {}
                     }

@@ -46,13 +46,21 @@ pub enum Reply<'bytes> {
 #[derive(Clone, Debug)]
 pub struct Replies<'bytes> {
     rest: &'bytes [u8],
+    port: u32,
 }
 
 impl<'bytes> Replies<'bytes> {
     /// Walks a datagram.
     #[must_use]
     pub fn new(bytes: &'bytes [u8]) -> Self {
-        Self { rest: bytes }
+        Self { rest: bytes, port: 0 }
+    }
+
+    /// The port (`nlmsg_pid`) of the message that was given last: of an event, that of the socket through which the change
+    /// was asked for; 0 is the kernel itself.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.port
     }
 }
 
@@ -69,6 +77,7 @@ impl<'bytes> Iterator for Replies<'bytes> {
             let kind = u16::from_ne_bytes([header[4], header[5]]);
             let flags = u16::from_ne_bytes([header[6], header[7]]);
             let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+            self.port = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
             let payload = if length < HEADER { None } else { self.rest.get(HEADER..length) };
             let Some(payload) = payload else {
                 self.rest = &[];
