@@ -280,7 +280,8 @@ impl Reconciler {
                 report.look_again_in = Some(Duration::from_secs(pods::GRACE_SECONDS + 1));
             }
             pods::reclaim(&mut self.kernel.route, &data_dir, &mut pods);
-            pods::rebuild_host_ports(&mut self.kernel, observed, internal_ips, &data_dir, &mut pods);
+            let own = &report.internal_ips;
+            pods::rebuild_host_ports(&mut self.kernel, observed, own, &data_dir, &mut pods);
         }
         report.pods_done = pods.done;
         report.pods_problems.extend(pods.problems);

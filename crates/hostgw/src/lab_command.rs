@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lab::options::{Families, LabName, MAX_NODES, MAX_PODS, Mode};
+use lab::options::{Chaos, Families, LabName, MAX_NODES, MAX_PODS, Mode, Sabotage};
 use lab::registry::Registry;
 use lab::report::{ProbeKind, Report};
 use lab::{LabError, Options};
@@ -16,6 +16,7 @@ Examples:
   hostgw lab                                three nodes, two pods each, both families
   hostgw lab --mode bridge --family ipv6    pods on a bridge, IPv6 only
   hostgw lab --nodes 5 -o json              one JSON document (`hostgw schema lab` describes it)
+  hostgw lab --chaos --duration 2m          let faults come, and see each healed
   hostgw lab --keep --name mine             leave it running, then:
   hostgw lab exec mine node2/pod1 -- ip address
   hostgw lab down mine
@@ -61,9 +62,18 @@ struct Build {
     /// Give up after so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
-    /// Decides the order of the probes; default: one that is made up, and told.
+    /// Decides the order of the probes, and of faults and the nodes they meet; default: one that is made up, and told.
     #[arg(long)]
     seed: Option<u64>,
+    /// Let faults come, one after the other, while pods come and go: each must be noticed, and healed.
+    #[arg(long)]
+    chaos: bool,
+    /// For how long faults come, in seconds (s), minutes (m) or hours (h); each comes at least once.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, requires = "chaos")]
+    duration: u64,
+    /// Spoil a run of chaos, to see it fail.
+    #[arg(long, value_name = "KIND", hide = true, requires = "chaos")]
+    sabotage: Option<Sabotage>,
     /// What to print.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -172,10 +182,25 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         timeout_s: wanted.timeout,
         seed: wanted.seed.unwrap_or(made_up),
         fault: wanted.fault,
+        chaos: wanted.chaos.then_some(Chaos { duration_s: wanted.duration, sabotage: wanted.sabotage }),
     };
     let report = lab::launch(&options)?;
     print(&render(&report, wanted.output)?)?;
     Ok(u8::from(!report.ok))
+}
+
+/// Reads `90`, `90s`, `2m` or `1h`.
+fn seconds(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) if text.ends_with('m') => (number, 60),
+        Some(number) if text.ends_with('h') => (number, 3600),
+        Some(number) => (number, 1),
+        None => (text, 1),
+    };
+    let read: Option<u64> = number.parse().ok();
+    read.and_then(|number| number.checked_mul(unit))
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| format!("`{text}` is no time: give seconds, or a number with s, m or h"))
 }
 
 /// A number that differs from run to run; JSON readers keep 53 bits of it.

@@ -76,6 +76,11 @@ pub(crate) fn await_nothing_left(node: &str, known: &BTreeSet<String>) -> Result
     Ok(left)
 }
 
+/// What the plugin keeps of pods; runs in the node.
+pub(crate) fn reserved() -> Vec<PathBuf> {
+    reservations(Path::new(IPAM))
+}
+
 /// Files below folders that hold one file for each thing that is taken; what else the plugin keeps (locks, hints)
 /// says nothing about pods.
 fn reservations(folder: &Path) -> Vec<PathBuf> {

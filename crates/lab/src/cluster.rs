@@ -1,13 +1,14 @@
 //! The lab while it lives: nodes, the outside host, pods, and whoever answers probes. Built step by step; dropped, the
 //! threads end, and all else ends with the process namespace.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use kernel::link::Mac;
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::route::{Hop, Route};
@@ -17,6 +18,7 @@ use crate::conflist::Conflist;
 use crate::lan;
 use crate::node::{Node, root_of};
 use crate::nodes_file::{config_yaml, nodes_yaml};
+use crate::options::Family;
 use crate::place::{self, Place};
 use crate::policy_rule::{self, PolicyRule};
 use crate::probe::{self, Inhabitants, Server, first_targets};
@@ -38,7 +40,10 @@ pub(crate) struct Cluster {
     pub(crate) pods: Vec<Vec<Pod>>,
     /// The configuration that each agent announced.
     pub(crate) conflists: Vec<Conflist>,
-    servers: Vec<Server>,
+    /// By the places' names.
+    servers: BTreeMap<String, Server>,
+    /// The index of the LAN's bridge.
+    pub(crate) bridge: u32,
 }
 
 impl Cluster {
@@ -49,9 +54,9 @@ impl Cluster {
         let outside_root = root_of("outside");
         root_folder::furnish_node(&outside_root)?;
         let outside = Place::create("outside", outside_root)?;
-        lan::plug_in(&outside, bridge)?;
+        lan::plug_in(&outside, bridge, UPLINK, None)?;
         let addresses = topology.outside.lan.clone();
-        outside.run(move || lan::configure_uplink("outside", &addresses, &[]))?;
+        outside.run(move || lan::configure_uplink("outside", UPLINK, &addresses, &[]))?;
         let (unmasqueraded, nodes) = (topology.outside.unmasqueraded.clone(), topology.nodes.clone());
         outside.run(move || answer_unmasqueraded(&unmasqueraded, &nodes))?;
         let mut cluster = Self {
@@ -60,32 +65,55 @@ impl Cluster {
             nodes: Vec::new(),
             pods: Vec::new(),
             conflists: Vec::new(),
-            servers: Vec::new(),
+            servers: BTreeMap::new(),
+            bridge,
         };
         for plan in cluster.topology.nodes.clone() {
             let node = Node::create(&plan)?;
-            lan::plug_in(&node.place, bridge)?;
-            let (name, routers) = (plan.name.clone(), cluster.routers());
-            node.place.run(move || lan::configure_uplink(&name, &plan.internal, &routers))?;
+            cluster.plug_in(&node, None)?;
             cluster.nodes.push(node);
         }
         Ok(cluster)
     }
 
-    fn routers(&self) -> Vec<IpAddr> {
+    /// Puts a node on the LAN, and gives its uplink addresses and default routes.
+    pub(crate) fn plug_in(&self, node: &Node, mac: Option<Mac>) -> Result<(), LabError> {
+        lan::plug_in(&node.place, self.bridge, UPLINK, mac)?;
+        let (name, addresses, routers) = (node.plan.name.clone(), node.plan.internal.clone(), self.routers());
+        node.place.run(move || lan::configure_uplink(&name, UPLINK, &addresses, &routers))
+    }
+
+    /// The nodes' default routers, one in each family.
+    pub(crate) fn routers(&self) -> Vec<IpAddr> {
         self.topology.outside.lan.iter().map(IpNet::addr).collect()
     }
 
     /// Plants what others would have configured, and lists it, node by node.
     pub(crate) fn plant_foreign(&self) -> Result<Vec<BTreeSet<String>>, LabError> {
         let (families, routers) = (self.topology.families.each(), self.routers());
-        self.on_each_node(|node| {
-            let (name, routers) = (node.plan.name.clone(), routers.clone());
-            node.place.run(move || {
-                foreign::plant(&name, families, &routers)?;
-                foreign::snapshot(&name)
-            })
-        })
+        self.on_each_node(|node| plant_foreign_on(node, families, &routers))
+    }
+
+    /// The same on one node, which was booted anew.
+    pub(crate) fn plant_foreign_again(&self, at: usize) -> Result<BTreeSet<String>, LabError> {
+        plant_foreign_on(self.node(at)?, self.topology.families.each(), &self.routers())
+    }
+
+    /// A node by its place in the order.
+    pub(crate) fn node(&self, at: usize) -> Result<&Node, LabError> {
+        self.nodes.get(at).ok_or_else(|| no_node(at))
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn node_mut(&mut self, at: usize) -> Result<&mut Node, LabError> {
+        self.nodes.get_mut(at).ok_or_else(|| no_node(at))
+    }
+
+    /// Changes what a node is to be, for all who ask.
+    pub(crate) fn replan(&mut self, at: usize, change: impl Fn(&mut NodePlan)) -> Result<(), LabError> {
+        change(self.topology.nodes.get_mut(at).ok_or_else(|| no_node(at))?);
+        change(&mut self.node_mut(at)?.plan);
+        Ok(())
     }
 
     /// Starts every agent and waits until each announced its node; gives how long each took.
@@ -115,11 +143,8 @@ impl Cluster {
     pub(crate) fn attach_pods(&mut self) -> Result<Vec<ProbeReport>, LabError> {
         let outside = &self.topology.outside;
         let ips: Vec<_> = outside.lan.iter().chain(&outside.unmasqueraded).map(IpNet::addr).collect();
-        self.servers.push(Server::start("outside", &self.outside.netns(), &ips)?);
-        for node in &self.nodes {
-            let ips: Vec<_> = node.plan.internal.iter().map(IpNet::addr).collect();
-            self.servers.push(Server::start(&node.plan.name, &node.place.netns(), &ips)?);
-        }
+        self.servers.insert("outside".to_owned(), Server::start("outside", &self.outside.netns(), &ips)?);
+        (0..self.nodes.len()).try_for_each(|at| self.serve_node(at))?;
         self.pods = self.on_each_node(|node| {
             let (conflist, mut names) = (self.conflist_of(node)?, node.plan.pod_names());
             names.pop();
@@ -130,17 +155,77 @@ impl Cluster {
             })
         })?;
         for pod in self.pods.iter().flatten() {
-            self.servers.push(Server::start(&pod.name, &pod.netns, &pod.ips)?);
+            self.servers.insert(pod.name.clone(), Server::start(&pod.name, &pod.netns, &pod.ips)?);
         }
         let last = self.on_each_node(|node| self.attach_last_pod(node))?;
         let mut reports = Vec::new();
         for ((pod, of_pod), pods) in last.into_iter().zip(&mut self.pods) {
-            self.servers.push(Server::start(&pod.name, &pod.netns, &pod.ips)?);
+            self.servers.insert(pod.name.clone(), Server::start(&pod.name, &pod.netns, &pod.ips)?);
             reports.extend(of_pod);
             pods.push(pod);
         }
         self.pods.iter().flatten().try_for_each(|pod| place::publish_pod(&pod.name, &pod.netns))?;
         Ok(reports)
+    }
+
+    /// Answers probes on a node's addresses as they are now.
+    pub(crate) fn serve_node(&mut self, at: usize) -> Result<(), LabError> {
+        let node = self.node(at)?;
+        let ips: Vec<_> = node.plan.internal.iter().map(IpNet::addr).collect();
+        let (name, netns) = (node.plan.name.clone(), node.place.netns());
+        // The one before holds the ports where addresses are the same.
+        self.servers.remove(&name);
+        self.servers.insert(name.clone(), Server::start(&name, &netns, &ips)?);
+        Ok(())
+    }
+
+    /// Forgets a node's pods, which went with its namespaces.
+    pub(crate) fn forget_pods(&mut self, at: usize) -> Result<(), LabError> {
+        let Some(pods) = self.pods.get_mut(at) else { return Ok(()) };
+        for pod in std::mem::take(pods) {
+            self.servers.remove(&pod.name);
+            place::unpublish_pod(&pod.name)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches all pods of one node, as a kubelet does after a boot.
+    pub(crate) fn attach_pods_again(&mut self, at: usize) -> Result<(), LabError> {
+        let node = self.node(at)?;
+        let (conflist, names) = (node.conflist()?, node.plan.pod_names());
+        let pods = node.place.run({
+            let conflist = conflist.clone();
+            move || {
+                let port = |number| (number == 0).then_some(HOST_PORT);
+                let numbered = names.iter().enumerate();
+                numbered
+                    .map(|(number, name)| runtime::add(&conflist, name, port(number)))
+                    .collect::<Result<Vec<_>, _>>()
+            }
+        })?;
+        for pod in &pods {
+            self.servers.insert(pod.name.clone(), Server::start(&pod.name, &pod.netns, &pod.ips)?);
+            place::publish_pod(&pod.name, &pod.netns)?;
+        }
+        if let (Some(own), Some(list)) = (self.pods.get_mut(at), self.conflists.get_mut(at)) {
+            (*own, *list) = (pods, conflist);
+        }
+        Ok(())
+    }
+
+    /// Lets the outside host reach pods over their nodes' addresses as they are now.
+    pub(crate) fn reroute_outside(&self) -> Result<(), LabError> {
+        let nodes = self.topology.nodes.clone();
+        self.outside.run(move || {
+            let reroute = || {
+                let mut socket = Socket::open(Protocol::Route)?;
+                let mut batch = Batch::new();
+                let uplink = lan::index_of(&mut socket, UPLINK)?;
+                routes_to_pods(&nodes, uplink).iter().for_each(|route| route::replace(&mut batch, route));
+                socket.execute_all(&mut batch)
+            };
+            reroute().map_err(LabError::kernel("outside"))
+        })
     }
 
     fn attach_last_pod(&self, node: &Node) -> Result<(Pod, Vec<ProbeReport>), LabError> {
@@ -226,14 +311,34 @@ fn answer_unmasqueraded(addresses: &[IpNet], nodes: &[NodePlan]) -> Result<(), L
                 PolicyRule { priority: 100, from, table: UNMASQUERADED_TABLE, ..PolicyRule::default() };
             policy_rule::add(&mut batch, &rule);
         }
-        for node in nodes {
-            for (cidr, internal) in node.pod_cidrs.iter().zip(&node.internal) {
-                let hops =
-                    vec![Hop { gateway: Some(internal.addr()), index: Some(uplink), ..Hop::default() }];
-                route::add(&mut batch, &Route { table: UNMASQUERADED_TABLE, hops, ..Route::to(*cidr) });
-            }
-        }
+        routes_to_pods(nodes, uplink).iter().for_each(|route| route::add(&mut batch, route));
         socket.execute_all(&mut batch)
     };
     configure().map_err(LabError::kernel("outside"))
+}
+
+/// The outside host's routes to every node's pods.
+fn routes_to_pods(nodes: &[NodePlan], uplink: u32) -> Vec<Route> {
+    let ways = nodes.iter().flat_map(|node| node.pod_cidrs.iter().zip(&node.internal));
+    let route = |(cidr, internal): (&IpNet, &IpNet)| {
+        let hops = vec![Hop { gateway: Some(internal.addr()), index: Some(uplink), ..Hop::default() }];
+        Route { table: UNMASQUERADED_TABLE, hops, ..Route::to(*cidr) }
+    };
+    ways.map(route).collect()
+}
+
+fn plant_foreign_on(
+    node: &Node,
+    families: &'static [Family],
+    routers: &[IpAddr],
+) -> Result<BTreeSet<String>, LabError> {
+    let (name, routers) = (node.plan.name.clone(), routers.to_vec());
+    node.place.run(move || {
+        foreign::plant(&name, families, &routers)?;
+        foreign::snapshot(&name)
+    })
+}
+
+fn no_node(at: usize) -> LabError {
+    LabError::Inner { message: format!("there is no node {}", at + 1), exit: 1 }
 }

@@ -75,7 +75,8 @@ pub(crate) fn plant(kind: ProbeKind, nodes: &[Node], pods: &[Vec<Pod>]) -> Resul
     }
 }
 
-fn execute(
+/// Carries out what `write` asks for.
+pub(crate) fn execute(
     write: impl FnOnce(&mut Socket, &mut Batch) -> Result<(), KernelError>,
 ) -> Result<(), KernelError> {
     let mut socket = Socket::open(Protocol::Route)?;
@@ -95,9 +96,14 @@ fn host_link(pod: &Pod) -> Result<u32, LabError> {
 }
 
 fn delete_node_routes() -> Result<(), KernelError> {
+    delete_routes(NODE_ROUTES)
+}
+
+/// Deletes the unicast routes of a protocol, as `ip route flush proto` does.
+pub(crate) fn delete_routes(protocol: u8) -> Result<(), KernelError> {
     execute(|socket, batch| {
         for family in [RouteFamily::V4, RouteFamily::V6] {
-            let filter = Filter { protocol: Some(NODE_ROUTES), ..Filter::default() };
+            let filter = Filter { protocol: Some(protocol), ..Filter::default() };
             for route in route::dump(socket, family, filter)? {
                 if route.kind == RouteKind::Unicast {
                     route::delete(batch, &route);

@@ -9,7 +9,7 @@ use kernel::route::{DEAD, Family as RouteFamily, Filter, Hop, LINKDOWN, Route};
 use kernel::{KernelError, address, link, neighbour, route};
 
 use crate::LabError;
-use crate::lan::{index_of, link_name};
+use crate::lan::{execute_missing, index_of, link_name};
 use crate::options::Family;
 use crate::policy_rule::{self, PolicyRule};
 use crate::report::ForeignObjects;
@@ -69,23 +69,15 @@ pub(crate) fn plant(node: &str, families: &[Family], routers: &[IpAddr]) -> Resu
     let mut batch = Batch::new();
     link::create_bridge(&mut batch, &name, [0x02, 0, 0, 0, 0xf0, 0x05], 1500, true);
     socket.execute_all(&mut batch).map_err(LabError::kernel(node))?;
-    let uplink = index_of(&mut socket, UPLINK).map_err(LabError::kernel(node))?;
     let foreign = index_of(&mut socket, LINK).map_err(LabError::kernel(node))?;
     batch.clear();
     for family in families {
         let objects = planted(*family);
-        let router = routers.iter().copied().find(|router| is_of(*family, *router));
         let address: IpNet = parse(objects.address)?;
         address::add(&mut batch, foreign, address, if *family == Family::Ipv6 { address::NODAD } else { 0 });
-        let over = |index, gateway| vec![Hop { gateway, index: Some(index), ..Hop::default() }];
-        let (statics, birds) = (parse(objects.statics)?, parse(objects.birds)?);
-        let routes = [
-            Route { protocol: STATIC, hops: over(uplink, router), ..Route::to(statics) },
-            Route { protocol: BIRD, metric: 32, hops: over(uplink, router), ..Route::to(birds) },
-            Route { table: TABLE, metric: 7, hops: over(foreign, None), ..Route::to(statics) },
-        ];
-        routes.iter().for_each(|route| route::add(&mut batch, route));
-        neighbour::set_permanent(&mut batch, uplink, parse(objects.neighbour)?, [0x02, 0, 0, 0, 0xf0, 0x06]);
+        let hops = vec![Hop { index: Some(foreign), ..Hop::default() }];
+        let statics = parse(objects.statics)?;
+        route::add(&mut batch, &Route { table: TABLE, metric: 7, hops, ..Route::to(statics) });
         let rule = PolicyRule {
             priority: 30_000,
             from: Some(address.trunc()),
@@ -95,7 +87,30 @@ pub(crate) fn plant(node: &str, families: &[Family], routers: &[IpAddr]) -> Resu
         policy_rule::add(&mut batch, &rule);
     }
     socket.execute_all(&mut batch).map_err(LabError::kernel(node))?;
+    plant_over_uplink(node, UPLINK, families, routers)?;
     ruleset::plant_foreign_table().map_err(LabError::kernel(node))
+}
+
+/// Plants what goes over the uplink, also once more after that lost it; runs in the node.
+pub(crate) fn plant_over_uplink(
+    node: &str,
+    uplink: &str,
+    families: &[Family],
+    routers: &[IpAddr],
+) -> Result<(), LabError> {
+    let mut socket = Socket::open(Protocol::Route).map_err(LabError::kernel(node))?;
+    let uplink = index_of(&mut socket, uplink).map_err(LabError::kernel(node))?;
+    let mut batch = Batch::new();
+    for family in families {
+        let objects = planted(*family);
+        let gateway = routers.iter().copied().find(|router| is_of(*family, *router));
+        let hops = vec![Hop { gateway, index: Some(uplink), ..Hop::default() }];
+        let (statics, birds) = (parse(objects.statics)?, parse(objects.birds)?);
+        route::add(&mut batch, &Route { protocol: STATIC, hops: hops.clone(), ..Route::to(statics) });
+        route::add(&mut batch, &Route { protocol: BIRD, metric: 32, hops, ..Route::to(birds) });
+        neighbour::set_permanent(&mut batch, uplink, parse(objects.neighbour)?, [0x02, 0, 0, 0, 0xf0, 0x06]);
+    }
+    execute_missing(&mut socket, &mut batch).map_err(LabError::kernel(node))
 }
 
 /// Everything on the node that is not ours, one object a line; runs in the node.
@@ -106,23 +121,32 @@ pub(crate) fn snapshot(node: &str) -> Result<BTreeSet<String>, LabError> {
 fn lines() -> Result<BTreeSet<String>, KernelError> {
     let mut socket = Socket::open(Protocol::Route)?;
     let mut lines = BTreeSet::new();
-    for link in link::dump(&mut socket)? {
+    let links = link::dump(&mut socket)?;
+    // Indices are not compared: a link that its owner made anew, as it was, has another.
+    let named = |index: u32| {
+        links
+            .iter()
+            .find(|link| link.index == index)
+            .map_or_else(|| index.to_string(), |link| link.name.clone())
+    };
+    for link in &links {
         lines.insert(format!(
-            "link {} {}: {:?} {:?} mtu {} up {} master {:?}",
-            link.index,
+            "link {}: {:?} {:?} mtu {} up {} master {:?}",
             link.name,
             link.kind,
             link.mac,
             link.mtu,
             link.is_up(),
-            link.master
+            link.master.map(named)
         ));
     }
     for address in address::dump(&mut socket)? {
         let flags = address.flags & !address::TENTATIVE;
         lines.insert(format!(
             "address {} link {} flags {flags:#x} scope {}",
-            address.ip, address.index, address.scope
+            address.ip,
+            named(address.index),
+            address.scope
         ));
     }
     for family in [RouteFamily::V4, RouteFamily::V6] {
@@ -132,12 +156,14 @@ fn lines() -> Result<BTreeSet<String>, KernelError> {
             }
             // Carrier comes and goes without anybody's doing.
             route.hops.iter_mut().for_each(|hop| hop.flags &= !(DEAD | LINKDOWN));
-            lines.insert(format!("route {route:?}"));
+            let over: Vec<_> = route.hops.iter_mut().filter_map(|hop| hop.index.take()).map(named).collect();
+            lines.insert(format!("route {route:?} over {over:?}"));
         }
     }
     for neighbour in neighbour::dump(&mut socket, false)? {
         if neighbour.state == neighbour::PERMANENT {
-            lines.insert(format!("neighbour {neighbour:?}"));
+            let over = named(neighbour.index);
+            lines.insert(format!("neighbour {} {:?} over {over}", neighbour.ip, neighbour.mac));
         }
     }
     lines.extend(

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
-use kernel::link::{Veth, VethEnd};
+use kernel::link::{Mac, Veth, VethEnd};
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::route::{Family, Hop, Route};
 use kernel::sysctl::Sysctls;
@@ -14,7 +14,7 @@ use link_name::LinkName;
 
 use crate::LabError;
 use crate::place::Place;
-use crate::topology::{LAN_MTU, UPLINK};
+use crate::topology::LAN_MTU;
 
 /// The bridge.
 const BRIDGE: &str = "lan0";
@@ -34,12 +34,12 @@ pub(crate) fn create_bridge() -> Result<u32, LabError> {
     bridge().map_err(LabError::kernel("the LAN"))
 }
 
-/// Plugs a place in: called where the bridge is.
-pub(crate) fn plug_in(place: &Place, bridge: u32) -> Result<(), LabError> {
-    let (port, uplink, netns) = (link_name(place.name())?, link_name(UPLINK)?, place.netns());
+/// Plugs a place in: called where the bridge is. The place's end may be given a name and an Ethernet address.
+pub(crate) fn plug_in(place: &Place, bridge: u32, uplink: &str, mac: Option<Mac>) -> Result<(), LabError> {
+    let (port, uplink, netns) = (link_name(place.name())?, link_name(uplink)?, place.netns());
     let veth = Veth {
         host: VethEnd { name: &port, mac: None, netns: None },
-        peer: VethEnd { name: &uplink, mac: None, netns: Some(netns.as_fd()) },
+        peer: VethEnd { name: &uplink, mac, netns: Some(netns.as_fd()) },
         mtu: LAN_MTU,
         master: Some(bridge),
         up: true,
@@ -52,15 +52,54 @@ pub(crate) fn plug_in(place: &Place, bridge: u32) -> Result<(), LabError> {
     plug().map_err(LabError::kernel("the LAN"))
 }
 
-/// Gives the uplink its addresses, and default routes over `routers`; runs in the place.
-pub(crate) fn configure_uplink(place: &str, addresses: &[IpNet], routers: &[IpAddr]) -> Result<(), LabError> {
+/// Takes a place's link away, both its ends: called where the bridge is.
+pub(crate) fn unplug(place: &str) -> Result<(), LabError> {
+    change_port(place, link::delete)
+}
+
+/// Pulls the cable of a place out: its link stays up without carrier. Called where the bridge is.
+pub(crate) fn pull_cable(place: &str) -> Result<(), LabError> {
+    change_port(place, link::set_down)
+}
+
+/// Puts the cable back in.
+pub(crate) fn put_cable(place: &str) -> Result<(), LabError> {
+    change_port(place, link::set_up)
+}
+
+/// Gives a link, which must be down, another name (`linux/rtnetlink.h`, `linux/if_link.h`).
+pub(crate) fn rename(batch: &mut Batch, index: u32, name: &LinkName) {
+    const RTM_SETLINK: u16 = 19;
+    const IFLA_IFNAME: u16 = 3;
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    batch.message("rename a link", RTM_SETLINK, 0, &header).text(IFLA_IFNAME, name.as_str());
+}
+
+fn change_port(place: &str, change: impl FnOnce(&mut Batch, u32)) -> Result<(), LabError> {
+    let work = || {
+        let mut socket = Socket::open(Protocol::Route)?;
+        let mut batch = Batch::new();
+        change(&mut batch, index_of(&mut socket, place)?);
+        socket.execute_all(&mut batch)
+    };
+    work().map_err(LabError::kernel("the LAN"))
+}
+
+/// Gives the uplink its addresses, and default routes over `routers`; what is there already stays. Runs in the place.
+pub(crate) fn configure_uplink(
+    place: &str,
+    name: &str,
+    addresses: &[IpNet],
+    routers: &[IpAddr],
+) -> Result<(), LabError> {
     let configure = || {
         // Nobody else is on this LAN: waiting a second for duplicates would only delay the link-local address.
-        Sysctls::default().write(&format!("net/ipv6/conf/{UPLINK}/accept_dad"), "0")?;
+        Sysctls::default().write(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
         let mut socket = Socket::open(Protocol::Route)?;
         let mut batch = Batch::new();
         loopback_up(&mut socket, &mut batch)?;
-        let uplink = index_of(&mut socket, UPLINK)?;
+        let uplink = index_of(&mut socket, name)?;
         link::set_up(&mut batch, uplink);
         for ip in addresses {
             let flags = if ip.addr().is_ipv6() { address::NODAD } else { 0 };
@@ -72,9 +111,15 @@ pub(crate) fn configure_uplink(place: &str, addresses: &[IpNet], routers: &[IpAd
         }
         // Asking finishes the pending carrier change, which would hold up the first packet.
         link::request(&mut batch, uplink);
-        socket.execute_all(&mut batch)
+        execute_missing(&mut socket, &mut batch)
     };
     configure().map_err(LabError::kernel(place))
+}
+
+/// Carries out a batch of additions; that something is there already is no failure.
+pub(crate) fn execute_missing(socket: &mut Socket, batch: &mut Batch) -> Result<(), KernelError> {
+    let failures = socket.execute(batch)?;
+    failures.into_iter().map(|failure| failure.error).find(|error| !error.is_present()).map_or(Ok(()), Err)
 }
 
 fn default_destination(router: IpAddr) -> IpNet {

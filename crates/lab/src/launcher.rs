@@ -108,7 +108,7 @@ fn spawn_first(options: &Options) -> Result<First, LabError> {
 /// Waits for the report, a signal, or the deadline.
 fn watch(first: &mut First, signals: &OwnedFd, options: &Options) -> Result<Report, LabError> {
     // The lab's own waits end a little earlier, and say more.
-    let limit = Duration::from_secs(options.timeout_s + GRACE_S);
+    let limit = Duration::from_secs(options.limit_s() + GRACE_S);
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -15,6 +15,7 @@
 
 mod aftermath;
 mod binaries;
+mod chaos;
 mod cluster;
 mod conflist;
 mod error;
@@ -40,6 +41,7 @@ mod root_folder;
 mod ruleset;
 mod runtime;
 mod scenario;
+mod seeded;
 mod topology;
 
 pub use error::LabError;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::options::Family;
-use crate::report::{ProbeKind, ProbeReport, Report};
+use crate::report::{ChaosReport, ProbeKind, ProbeReport, Repair, Report};
 
 /// More failures of one kind are counted, not listed.
 const LISTED: usize = 4;
@@ -52,6 +52,52 @@ fn cells(report: &Report, kind: ProbeKind, family: Family) -> [String; 2] {
     [format!("{passed}/{} {mark}", of_kind.len()), median]
 }
 
+/// One row a damage, then what was not as it must be, and what went on meanwhile.
+fn repairs(text: &mut String, repairs: &[Repair], chaos: &ChaosReport) -> std::fmt::Result {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["fault", "on", "noticed ms", "undone ms", "whole ms"]);
+    for repair in repairs {
+        let undone = repair.undone_ms.map(|ms| ms.to_string()).unwrap_or_default();
+        let times = [repair.observed_broken_ms.to_string(), undone, repair.restored_ms.to_string()];
+        table.add_row([repair.fault.clone(), repair.node.clone()].into_iter().chain(times));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    writeln!(text, "{table}")?;
+    for failure in &chaos.failures {
+        writeln!(text, "✗ {} on {}: {}: {}", failure.fault, failure.node, failure.code, failure.message)?;
+    }
+    let (flows, churn) = (chaos.flows, chaos.churn);
+    for outage in chaos.outages.iter().filter(|outage| outage.longest_ms > 0).take(LISTED) {
+        let during = outage.during.as_deref().unwrap_or("no fault");
+        let (kind, from, to) = (outage.kind.name(), &outage.from, &outage.to);
+        writeln!(
+            text,
+            "  longest outage {} ms: {kind} {} {from} → {to}, {during}",
+            outage.longest_ms, outage.family
+        )?;
+    }
+    let expected = flows.opened.saturating_sub(flows.excused);
+    let mark = if flows.alive == expected { "✓" } else { "✗" };
+    writeln!(
+        text,
+        "{mark} {} of {expected} connections between pods live ({} were of rebooted nodes)",
+        flows.alive, flows.excused
+    )?;
+    let mark = if churn.failed == 0 { "✓" } else { "✗" };
+    writeln!(
+        text,
+        "{mark} {} pods came and {} went meanwhile; {} calls failed",
+        churn.added, churn.deleted, churn.failed
+    )?;
+    if !chaos.failures.is_empty() {
+        writeln!(text, "  the same again: {}", chaos.repeat)?;
+    }
+    Ok(())
+}
+
 fn failures(text: &mut String, report: &Report) -> std::fmt::Result {
     for kind in ProbeKind::ALL {
         let failed: Vec<_> = report.probes.iter().filter(|probe| probe.kind == kind && !probe.ok).collect();
@@ -68,6 +114,9 @@ fn failures(text: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn footer(text: &mut String, report: &Report) -> std::fmt::Result {
+    if let Some(chaos) = &report.chaos {
+        repairs(text, &report.repairs, chaos)?;
+    }
     if let Some(removed) = &report.removed_node {
         match removed.routes_absent_ms {
             Some(ms) => writeln!(text, "✓ {} removed: its routes were gone after {ms} ms", removed.name)?,

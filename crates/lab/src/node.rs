@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use rustix::thread::UnshareFlags;
 
 use crate::conflist::Conflist;
 use crate::place::Place;
@@ -19,6 +21,8 @@ use crate::{LabError, binaries, root_folder};
 const LOG: &str = "var/log/hostgw-agent.log";
 /// What the agent writes last, in the node's root folder.
 const CONFLIST: &str = "etc/cni/net.d/10-hostgw.conflist";
+/// The program that is the agent, and the command line.
+const AGENT: &str = "/opt/hostgw/hostgw";
 /// How much of a log is shown.
 const LOG_LINES: usize = 30;
 
@@ -46,6 +50,7 @@ impl Node {
         root_folder::furnish_node(&root)?;
         write(&root.join("etc/hostname"), &format!("{}\n", plan.name))?;
         binaries::install(&root)?;
+        root_folder::mount_state(&root)?;
         let place = Place::create(&plan.name, root.clone())?;
         Ok(Self { plan: plan.clone(), place, root, agent: None, started: Instant::now() })
     }
@@ -57,16 +62,51 @@ impl Node {
 
     /// Replaces the list of nodes, at once and whole, as a careful administrator does.
     pub(crate) fn set_nodes(&self, nodes: &str) -> Result<(), LabError> {
+        // As from `cp -p`: an agent that starts this very second need not wonder whether there is more to come.
+        self.set_nodes_of(nodes, SystemTime::UNIX_EPOCH)
+    }
+
+    /// The same, with the time at which the list was written.
+    pub(crate) fn set_nodes_of(&self, nodes: &str, modified: SystemTime) -> Result<(), LabError> {
         let half_written = self.root.join("etc/hostgw/.nodes.yaml");
         let path = self.root.join("etc/hostgw/nodes.yaml");
         write(&half_written, nodes)?;
-        // As from `cp -p`: an agent that starts this very second need not wonder whether there is more to come.
         File::options()
             .write(true)
             .open(&half_written)
-            .and_then(|file| file.set_modified(std::time::UNIX_EPOCH))
+            .and_then(|file| file.set_modified(modified))
             .map_err(LabError::io(format!("date {}", half_written.display())))?;
         fs::rename(&half_written, &path).map_err(LabError::io(format!("replace {}", path.display())))
+    }
+
+    /// Boots the node anew: its namespaces, its processes and `/run` are gone, its disk is kept. The boot has an id of
+    /// its own.
+    pub(crate) fn reboot(&mut self, boot_id: &str) -> Result<(), LabError> {
+        self.kill_agent()?;
+        self.place = Place::create(&self.plan.name, self.root.clone())?;
+        write(&self.root.join("etc/boot_id"), &format!("{boot_id}\n"))?;
+        self.place.run(|| {
+            let id = "/proc/sys/kernel/random/boot_id";
+            rustix::mount::mount_bind("/etc/boot_id", id).map_err(LabError::call(format!("replace {id}")))
+        })
+    }
+
+    /// Lets whatever starts on the node from now on have clocks that are `seconds` ahead (`time_namespaces(7)`): those
+    /// that count since the boot. The date has no namespace.
+    pub(crate) fn jump_clocks(&self, seconds: u64) -> Result<(), LabError> {
+        self.place.run(move || {
+            crate::namespaces::unshare(UnshareFlags::NEWTIME)
+                .map_err(LabError::io("make a time namespace"))?;
+            let thread = rustix::thread::gettid().as_raw_nonzero();
+            let path = format!("/proc/{thread}/timens_offsets");
+            fs::write(&path, format!("monotonic {seconds} 0\nboottime {seconds} 0\n"))
+                .map_err(LabError::io(format!("set the clocks ahead in {path}")))
+        })
+    }
+
+    /// The CNI configuration as it is now.
+    pub(crate) fn conflist(&self) -> Result<Conflist, LabError> {
+        read_conflist(&self.root)
     }
 
     /// Starts the agent as in production: every path is the default one.
@@ -74,8 +114,12 @@ impl Node {
         let name = self.plan.name.clone();
         let start = move || {
             let log = Path::new("/").join(LOG);
-            let log = File::create(&log).map_err(LabError::io(format!("create {}", log.display())))?;
-            Command::new("/opt/hostgw/hostgw")
+            let log = File::options()
+                .create(true)
+                .append(true)
+                .open(&log)
+                .map_err(LabError::io(format!("open {}", log.display())))?;
+            Command::new(AGENT)
                 .args(["agent", "--source", "file:/etc/hostgw/nodes.yaml", "--node-name", &name])
                 .args(["--config", "/etc/hostgw/config.yaml"])
                 .env_clear()
@@ -108,10 +152,7 @@ impl Node {
         loop {
             if path.exists() {
                 let took = self.started.elapsed();
-                let bytes = fs::read(&path).map_err(LabError::io(format!("read {}", path.display())))?;
-                let file = Path::new("/").join(CONFLIST);
-                let list = Conflist::parse(&bytes).map_err(|reason| LabError::Conflist { file, reason })?;
-                return Ok((list, took));
+                return Ok((self.conflist()?, took));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -151,6 +192,35 @@ impl Node {
         self.signal(Signal::STOP)
     }
 
+    /// Lets a held agent go on.
+    pub(crate) fn resume_agent(&self) -> Result<(), LabError> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Kills the agent at once, and waits until it is gone.
+    pub(crate) fn kill_agent(&mut self) -> Result<(), LabError> {
+        let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        agent
+            .kill()
+            .and_then(|()| agent.wait().map(drop))
+            .map_err(LabError::io(format!("kill the agent on {}", self.plan.name)))
+    }
+
+    /// What `hostgw` says on the node when it is given `arguments`: its exit code and its standard output.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<(Option<i32>, String), LabError> {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let name = self.plan.name.clone();
+        self.place.run(move || {
+            let output = Command::new(AGENT)
+                .args(&arguments)
+                .env_clear()
+                .stdin(Stdio::null())
+                .output()
+                .map_err(LabError::io(format!("run hostgw {} on {name}", arguments.join(" "))))?;
+            Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+        })
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), LabError> {
         let pid = self.agent.as_ref().and_then(|agent| Pid::from_raw(i32::try_from(agent.id()).ok()?));
         let Some(pid) = pid else { return Ok(()) };
@@ -185,4 +255,12 @@ fn describe(status: std::process::ExitStatus) -> String {
 
 fn write(path: &Path, text: &str) -> Result<(), LabError> {
     fs::write(path, text).map_err(LabError::io(format!("write {}", path.display())))
+}
+
+/// Reads the CNI configuration below a node's root folder.
+pub(crate) fn read_conflist(root: &Path) -> Result<Conflist, LabError> {
+    let path = root.join(CONFLIST);
+    let bytes = fs::read(&path).map_err(LabError::io(format!("read {}", path.display())))?;
+    let file = Path::new("/").join(CONFLIST);
+    Conflist::parse(&bytes).map_err(|reason| LabError::Conflist { file, reason })
 }

@@ -155,6 +155,62 @@ pub struct Options {
     pub seed: u64,
     /// Breaks the thing that this kind of probe proves, to show that the probe notices.
     pub fault: Option<ProbeKind>,
+    /// Faults that the cluster must heal.
+    pub chaos: Option<Chaos>,
+}
+
+/// Faults, one after the other, in an order that the seed decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chaos {
+    /// For so many seconds, but every fault at least once.
+    pub duration_s: u64,
+    /// Spoils the run, to show that it notices.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// What spoils a run of chaos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sabotage {
+    /// The agents are held: nothing is repaired.
+    HoldAgents,
+    /// The faults do no damage.
+    NoDamage,
+    /// An established flow is cut.
+    CutFlow,
+    /// A foreign route is deleted.
+    DeleteForeign,
+    /// A pod is never deleted.
+    LeavePod,
+}
+
+impl Sabotage {
+    /// Each of them.
+    pub const ALL: [Self; 5] =
+        [Self::HoldAgents, Self::NoDamage, Self::CutFlow, Self::DeleteForeign, Self::LeavePod];
+
+    /// As it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HoldAgents => "hold-agents",
+            Self::NoDamage => "no-damage",
+            Self::CutFlow => "cut-flow",
+            Self::DeleteForeign => "delete-foreign",
+            Self::LeavePod => "leave-pod",
+        }
+    }
+}
+
+impl FromStr for Sabotage {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|sabotage| sabotage.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|sabotage| sabotage.name()).collect();
+            format!("there is no sabotage `{name}`: there are {}", names.join(", "))
+        })
+    }
 }
 
 /// All namespaces of a machine share one neighbour table for each family, of 1,024 entries by default
@@ -164,6 +220,9 @@ pub const MAX_NODES: u8 = 32;
 pub const MAX_PODS: u8 = 32;
 /// For the same reason as [`MAX_NODES`].
 pub const MAX_PODS_IN_ALL: u16 = 128;
+
+/// No round of all faults takes longer, in seconds.
+const CHAOS_ROUND_S: u64 = 300;
 
 impl Options {
     /// Refuses what cannot be built.
@@ -183,7 +242,25 @@ impl Options {
         within("--pods", self.pods.into(), MAX_PODS.into())?;
         let in_all = u64::from(self.nodes) * u64::from(self.pods);
         within("--nodes times --pods", in_all, MAX_PODS_IN_ALL.into())?;
+        if let Some(chaos) = self.chaos {
+            within("--duration", chaos.duration_s, 86_400)?;
+            if self.nodes < 2 || self.pods < 2 {
+                let value = format!("with {} nodes of {} pods", self.nodes, self.pods);
+                return Err(LabError::Option {
+                    option: "--chaos",
+                    value,
+                    remedy: "give at least 2 --nodes and 2 --pods, so that there are flows to keep"
+                        .to_owned(),
+                });
+            }
+        }
         within("--timeout", self.timeout_s, 3600)
+    }
+
+    /// After so many seconds everything is given up. Each fault may take its time beyond the duration.
+    #[must_use]
+    pub fn limit_s(&self) -> u64 {
+        self.timeout_s + self.chaos.map_or(0, |chaos| chaos.duration_s + CHAOS_ROUND_S)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use kernel::netns::NetNs;
-use rustix::mount::mount_bind;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::UnshareFlags;
 
 use crate::LabError;
@@ -104,6 +104,12 @@ pub(crate) fn publish_pod(name: &str, netns: &NetNs) -> Result<(), LabError> {
     let namespace = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
     mount_bind(&namespace, &at)
         .map_err(LabError::call(format!("bind the namespace of {name} to {}", at.display())))
+}
+
+/// Takes the name of a pod's network namespace away, and with it what keeps that alive.
+pub(crate) fn unpublish_pod(name: &str) -> Result<(), LabError> {
+    let at = PathBuf::from(PLACES).join(name).join("net");
+    unmount(&at, UnmountFlags::DETACH).map_err(LabError::call(format!("unmount {}", at.display())))
 }
 
 fn named(name: &str, kind: &str) -> Result<PathBuf, LabError> {

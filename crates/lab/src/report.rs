@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use crate::chaos::report::{ChaosFailure, ChaosReport, Churned, Flows, Outage, Repair};
 use crate::options::{Families, Family, Mode};
 
 /// The JSON Schema of [`Report`].
@@ -121,8 +122,10 @@ pub struct Report {
     pub nodes: Vec<NodeReport>,
     /// Each probe.
     pub probes: Vec<ProbeReport>,
-    /// How fast planted damage was repaired; this lab plants none that lasts.
+    /// How fast the damage of chaos was repaired.
     pub repairs: Vec<Repair>,
+    /// What else chaos brought about; absent without it.
+    pub chaos: Option<ChaosReport>,
     /// What followed the removal of the last node; absent where no other node could tell, or the lab was kept.
     pub removed_node: Option<RemovedNode>,
     /// Whether what others had configured on the nodes is as before; absent where a fault was planted.
@@ -213,17 +216,6 @@ pub struct ProbeReport {
     pub error: Option<String>,
 }
 
-/// Damage and its repair.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Repair {
-    /// What was broken.
-    pub fault: String,
-    /// When a probe first noticed, in milliseconds after the damage.
-    pub observed_broken_ms: u64,
-    /// When it was whole again, in milliseconds after the damage.
-    pub restored_ms: u64,
-}
-
 /// What followed the removal of the last node from every list of nodes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RemovedNode {
@@ -276,6 +268,7 @@ impl Report {
     pub fn verdict(&self) -> bool {
         !self.probes.is_empty()
             && self.probes.iter().all(|probe| probe.ok)
+            && self.chaos.as_ref().is_none_or(|chaos| chaos.failures.is_empty() && !self.repairs.is_empty())
             && self.removed_node.as_ref().is_none_or(|removed| removed.ok)
             && self.foreign_objects.iter().all(|node| node.ok)
             && self.teardown.iter().all(|node| node.ok)
@@ -286,6 +279,7 @@ impl Report {
     pub fn faults_on(&self, node: &str) -> bool {
         let at = |place: &str| place.split(['/', ':']).next() == Some(node);
         self.probes.iter().any(|probe| !probe.ok && (at(&probe.from) || at(&probe.to)))
+            || self.chaos.iter().any(|chaos| chaos.failures.iter().any(|failure| failure.node == node))
             || self.removed_node.iter().any(|removed| !removed.ok)
             || self.foreign_objects.iter().any(|found| !found.ok && found.node == node)
             || self.teardown.iter().any(|found| !found.ok && found.node == node)
@@ -355,7 +349,38 @@ pub(crate) mod tests {
                 probe(Family::Ipv4, Some(85), None),
                 probe(Family::Ipv6, None, Some("no answer within 2000 ms to the one datagram")),
             ],
-            repairs: Vec::new(),
+            repairs: vec![Repair {
+                fault: "routes-deleted".to_owned(),
+                node: "node1".to_owned(),
+                observed_broken_ms: 1,
+                observed: "node1 lacks its route to 10.244.2.0/24".to_owned(),
+                undone_ms: None,
+                restored_ms: 7,
+                notes: Vec::new(),
+            }],
+            chaos: Some(ChaosReport {
+                duration_s: 60,
+                order: vec!["routes-deleted on node1".to_owned(), "uplink-down on node2".to_owned()],
+                failures: vec![ChaosFailure {
+                    fault: "uplink-down".to_owned(),
+                    node: "node2".to_owned(),
+                    code: "not_restored".to_owned(),
+                    message: "node2 lacks its route to 10.244.1.0/24".to_owned(),
+                }],
+                outages: vec![Outage {
+                    from: "node1/pod1".to_owned(),
+                    to: "node2/pod1".to_owned(),
+                    family: Family::Ipv4,
+                    kind: ProbeKind::PodPodRemote,
+                    sent: 900,
+                    lost: 3,
+                    longest_ms: 130,
+                    during: Some("routes-deleted on node1".to_owned()),
+                }],
+                flows: Flows { opened: 8, alive: 8, excused: 0 },
+                churn: Churned { added: 120, deleted: 120, failed: 0, excused: 0 },
+                repeat: "hostgw lab --chaos --seed 7 --duration 60".to_owned(),
+            }),
             removed_node: Some(RemovedNode {
                 name: "node2".to_owned(),
                 ok: true,
@@ -390,6 +415,12 @@ pub(crate) mod tests {
     fn a_lab_without_a_probe_proved_nothing() {
         let mut report = example();
         report.probes.retain(|probe| probe.ok);
+        assert!(!report.verdict());
+        report.chaos.iter_mut().for_each(|chaos| chaos.failures.clear());
+        assert!(report.verdict());
+        report.repairs.clear();
+        assert!(!report.verdict(), "chaos that repaired nothing proved nothing");
+        report.chaos = None;
         assert!(report.verdict());
         report.probes.clear();
         assert!(!report.verdict());
@@ -399,6 +430,7 @@ pub(crate) mod tests {
     fn a_failure_concerns_both_its_ends_and_no_namesake() {
         let mut report = example();
         report.probes[1].to = "node12/pod1".to_owned();
+        report.chaos = None;
         for (node, concerned) in [("node1", true), ("node12", true), ("node2", false), ("node", false)] {
             assert_eq!(report.faults_on(node), concerned, "{node}");
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
     mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
 };
 
@@ -50,14 +50,27 @@ pub(crate) fn furnish_node(root: &Path) -> Result<(), LabError> {
         .try_for_each(|folder| create(&root.join(folder)))
 }
 
+/// Gives a node a disk of its own for what must survive a reboot, small enough to be filled.
+pub(crate) fn mount_state(root: &Path) -> Result<(), LabError> {
+    let at = root.join("var/lib/hostgw");
+    mount("state", &at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755,size=4m"))
+        .map_err(LabError::call(format!("mount {}", at.display())))
+}
+
 /// Puts the calling thread into the node's root folder. It must have a mount namespace and a network namespace of
 /// its own already. `/run` is empty, as after a boot.
 pub(crate) fn enter_node_root(root: &Path) -> Result<(), LabError> {
     let attempt = |what: &str| LabError::call(format!("{what} for {}", root.display()));
-    mount_bind(root, root).map_err(attempt("make a mount"))?;
+    mount_bind_recursive(root, root).map_err(attempt("make a mount"))?;
     mount_bind_recursive(HOST, root.join("host")).map_err(attempt("attach the machine's files"))?;
-    mount("run", root.join("run"), "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755"))
-        .map_err(attempt("mount /run"))?;
+    mount(
+        "run",
+        root.join("run"),
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        Some(c"mode=0755,size=16m"),
+    )
+    .map_err(attempt("mount /run"))?;
     mount_proc(root)?;
     let sys = root.join("sys");
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

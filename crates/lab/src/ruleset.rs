@@ -1,10 +1,12 @@
 //! Rulesets: a foreign table to plant, tables of ours to break, and everybody else's to compare byte by byte.
 
+use std::collections::BTreeMap;
+
 use kernel::KernelError;
 use kernel::netlink::{Attributes, Batch, Protocol, Socket};
 use kernel::nftables::{
-    BaseChain, Chain, ChainKind, Existing, Family, Hook, Policy, Rule, Selector, Set, Statement, Table,
-    TableName, Transaction, priority,
+    self, BaseChain, Chain, ChainKind, Existing, Family, Hook, ObservedChain, Policy, Rule, Selector, Set,
+    Statement, Table, TableName, Transaction, priority,
 };
 use kernel::route::Family as Version;
 
@@ -59,6 +61,47 @@ pub(crate) fn delete_our_table(name: &str) -> Result<(), KernelError> {
     let mut transaction = Transaction::new();
     transaction.delete_table(&TableName::new(Family::Inet, name));
     transaction.commit(&mut Socket::open(Protocol::Netfilter)?)
+}
+
+/// Deletes everybody's tables, as `nft flush ruleset` does.
+pub(crate) fn flush_everything() -> Result<(), KernelError> {
+    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let mut transaction = Transaction::new();
+    for table in nftables::tables(&mut socket, None)? {
+        transaction.delete_table(&table.name);
+    }
+    transaction.commit(&mut socket)
+}
+
+/// Deletes the rules of every chain of ours, as `nft flush table` does.
+pub(crate) fn flush_our_rules() -> Result<(), KernelError> {
+    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let mut transaction = Transaction::new();
+    for chain in our_chains(&mut socket)? {
+        transaction.flush_chain(&chain.table, &chain.name);
+    }
+    transaction.commit(&mut socket)
+}
+
+fn our_chains(socket: &mut Socket) -> Result<Vec<ObservedChain>, KernelError> {
+    let mut chains = nftables::chains(socket, Some(Family::Inet))?;
+    chains.retain(|chain| OURS.contains(&chain.table.name.as_str()));
+    Ok(chains)
+}
+
+/// How many rules each chain of ours holds, by table and chain.
+pub(crate) fn count_our_rules() -> Result<BTreeMap<String, usize>, KernelError> {
+    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let mut counts: BTreeMap<_, _> = our_chains(&mut socket)?
+        .into_iter()
+        .map(|chain| (format!("{} {}", chain.table.name, chain.name), 0))
+        .collect();
+    for table in OURS {
+        for rule in nftables::rules(&mut socket, &TableName::new(Family::Inet, table), None)? {
+            *counts.entry(format!("{table} {}", rule.chain)).or_default() += 1;
+        }
+    }
+    Ok(counts)
 }
 
 /// Every table, chain, rule, set and element that is not of ours, as the kernel's own bytes: typed values might leave

@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use kernel::netns::NetNs;
@@ -29,7 +29,8 @@ const CNI_PATH: &str = "/opt/cni/bin";
 pub(crate) struct Pod {
     /// `node1/pod1`.
     pub(crate) name: String,
-    container_id: String,
+    /// As the runtime calls it.
+    pub(crate) container_id: String,
     netns_path: PathBuf,
     /// Its network namespace.
     pub(crate) netns: Arc<NetNs>,
@@ -44,11 +45,18 @@ pub(crate) struct Pod {
 
 /// Makes a pod's namespace and runs ADD.
 pub(crate) fn add(list: &Conflist, name: &str, host_port: Option<u16>) -> Result<Pod, LabError> {
+    let mut pod = sandbox(name, host_port)?;
+    attach(list, &mut pod)?;
+    Ok(pod)
+}
+
+/// Makes a pod's namespace.
+pub(crate) fn sandbox(name: &str, host_port: Option<u16>) -> Result<Pod, LabError> {
     // Runtimes' ids are 64 hexadecimal digits.
     let container_id: String = name.bytes().cycle().take(32).map(|byte| format!("{byte:02x}")).collect();
     let netns_path = PathBuf::from(format!("/run/netns/cni-{}", name.replace('/', "-")));
     let netns = create_namespace(&netns_path)?;
-    let mut pod = Pod {
+    Ok(Pod {
         name: name.to_owned(),
         container_id,
         netns_path,
@@ -57,28 +65,51 @@ pub(crate) fn add(list: &Conflist, name: &str, host_port: Option<u16>) -> Result
         host_port,
         add_us: 0,
         result: Value::Null,
-    };
+    })
+}
+
+/// Runs ADD.
+pub(crate) fn attach(list: &Conflist, pod: &mut Pod) -> Result<(), LabError> {
     let start = Instant::now();
-    run(&Conflist::loopback(), &pod, "ADD", "lo")?;
-    pod.result = run(list, &pod, "ADD", POD_LINK)?.unwrap_or(Value::Null);
+    run(&Conflist::loopback(), pod, "ADD", "lo")?;
+    pod.result = run(list, pod, "ADD", POD_LINK)?.unwrap_or(Value::Null);
     pod.add_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     pod.ips = addresses(&pod.result);
     if pod.ips.is_empty() {
         return Err(LabError::Plugin {
             verb: "ADD",
             plugin: list.types().join(", "),
-            pod: pod.name,
+            pod: pod.name.clone(),
             status: "a result without an address".to_owned(),
             output: pod.result.to_string(),
         });
     }
-    Ok(pod)
+    Ok(())
+}
+
+/// Runs ADD and kills its first plugin after `delay`; gives whether it had answered before.
+pub(crate) fn attach_and_kill(list: &Conflist, pod: &Pod, delay: Duration) -> Result<bool, LabError> {
+    let Some(plugin) = list.types().into_iter().next() else { return Ok(true) };
+    let mut child = spawn(&plugin, pod, "ADD", POD_LINK, &list.input(0, &capabilities(pod), None))?;
+    let failed = || LabError::io(format!("kill {plugin} for {}", pod.name));
+    let begun = Instant::now();
+    while begun.elapsed() < delay {
+        std::hint::spin_loop();
+    }
+    child.kill().map_err(failed())?;
+    let output = child.wait_with_output().map_err(failed())?;
+    Ok(!output.stdout.is_empty())
 }
 
 /// Runs DEL and lets the pod's namespace go.
 pub(crate) fn delete(list: &Conflist, pod: &Pod) -> Result<(), LabError> {
     run(list, pod, "DEL", POD_LINK)?;
     run(&Conflist::loopback(), pod, "DEL", "lo")?;
+    abandon(pod)
+}
+
+/// Lets the pod's namespace go without a word to any plugin.
+pub(crate) fn abandon(pod: &Pod) -> Result<(), LabError> {
     let path = &pod.netns_path;
     unmount(path, UnmountFlags::DETACH).map_err(LabError::call(format!("unmount {}", path.display())))?;
     fs::remove_file(path).map_err(LabError::io(format!("remove {}", path.display())))
@@ -121,15 +152,9 @@ fn run(list: &Conflist, pod: &Pod, verb: &'static str, link: &str) -> Result<Opt
     Ok(prev)
 }
 
-fn execute(
-    plugin: &str,
-    pod: &Pod,
-    verb: &'static str,
-    link: &str,
-    input: &Value,
-) -> Result<Option<Value>, LabError> {
+/// Starts a plugin and tells it all it needs.
+fn spawn(plugin: &str, pod: &Pod, verb: &'static str, link: &str, input: &Value) -> Result<Child, LabError> {
     let program = Path::new(CNI_PATH).join(plugin);
-    let failed = || LabError::io(format!("run {} for {}", program.display(), pod.name));
     let mut child = Command::new(&program)
         .env_clear()
         .env("CNI_COMMAND", verb)
@@ -145,12 +170,23 @@ fn execute(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(failed())?;
+        .map_err(LabError::io(format!("run {} for {}", program.display(), pod.name)))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A plugin that ends without reading says why by itself.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
-    let output = child.wait_with_output().map_err(failed())?;
+    Ok(child)
+}
+
+fn execute(
+    plugin: &str,
+    pod: &Pod,
+    verb: &'static str,
+    link: &str,
+    input: &Value,
+) -> Result<Option<Value>, LabError> {
+    let failed = LabError::io(format!("run {plugin} for {}", pod.name));
+    let output = spawn(plugin, pod, verb, link, input)?.wait_with_output().map_err(failed)?;
     let refused = |status: String| LabError::Plugin {
         verb,
         plugin: plugin.to_owned(),

@@ -14,21 +14,21 @@ use crate::report::{
     Teardown,
 };
 use crate::topology::{HOST_PORT, NodePlan, Topology};
-use crate::{LabError, Options, aftermath, binaries, fault, foreign, probe};
+use crate::{LabError, Options, aftermath, binaries, chaos, fault, foreign, probe};
 
 /// More logs than this would bury the report.
 const LOGS: usize = 3;
 
 /// Builds and proves a lab; the cluster that is given back lives until it is dropped.
 pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Report, Cluster), LabError> {
-    let deadline = Instant::now() + Duration::from_secs(options.timeout_s);
+    let deadline = Instant::now() + Duration::from_secs(options.limit_s());
     let mut progress = Progress::new();
     let binaries =
         progress.step("programs", || programs.copy(), |_| (true, "copied and hashed".to_owned()))?;
     let describe =
         |cluster: &Cluster| (true, format!("{} and outside on one LAN", count(cluster.nodes.len(), "node")));
     let mut cluster = progress.step("nodes", || Cluster::build(options), describe)?;
-    let before = progress.step(
+    let mut before = progress.step(
         "foreign",
         || cluster.plant_foreign(),
         |before| {
@@ -61,6 +61,14 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
     let mut probes = progress.step("probes", send, |probes| passed(probes))?;
     probes.extend(first);
     let mut report = report(options, &cluster, binaries, &ready, probe::in_order(probes));
+    if let Some(chaos) = options.chaos {
+        eprintln!("  the seed of chaos is {}", options.seed);
+        let outcome = chaos::run(&mut cluster, options, chaos, &mut before, &mut progress)?;
+        (report.repairs, report.chaos) = (outcome.repairs, Some(outcome.report));
+        // Everything that was proven before holds after it.
+        let send = || Ok::<_, LabError>(send_probes(&cluster, options, deadline));
+        report.probes.extend(progress.step("probes", send, |probes| passed(probes))?);
+    }
     if options.fault.is_none() && !options.keep {
         take_down(&mut cluster, &mut progress, &mut report, &links)?;
     }
@@ -246,6 +254,7 @@ fn report(
         nodes: nodes.iter().enumerate().map(node_report).collect(),
         probes,
         repairs: Vec::new(),
+        chaos: None,
         removed_node: None,
         foreign_objects: Vec::new(),
         teardown: Vec::new(),

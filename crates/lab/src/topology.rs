@@ -114,8 +114,8 @@ impl Topology {
             .map(|number| NodePlan {
                 number,
                 name: format!("node{number}"),
-                internal: families.iter().map(|family| lan_address(*family, 10 + number)).collect(),
-                pod_cidrs: families.iter().map(|family| pod_cidr(*family, number)).collect(),
+                internal: NodePlan::internal_ips(number, false, families),
+                pod_cidrs: NodePlan::pod_cidrs_of(number, false, families),
                 pods: options.pods,
             })
             .collect();
@@ -133,7 +133,24 @@ impl Topology {
     }
 }
 
+/// How far a node's numbers move when its address or pod CIDRs change; beyond every other node's.
+const MOVED: u8 = 100;
+
 impl NodePlan {
+    /// Its addresses, or the others that it has at times.
+    #[must_use]
+    pub(crate) fn internal_ips(number: u8, moved: bool, families: &[Family]) -> Vec<IpNet> {
+        let host = 10 + number + if moved { MOVED } else { 0 };
+        families.iter().map(|family| lan_address(*family, host)).collect()
+    }
+
+    /// Its pod CIDRs, or the others that it has at times.
+    #[must_use]
+    pub(crate) fn pod_cidrs_of(number: u8, moved: bool, families: &[Family]) -> Vec<IpNet> {
+        let network = number + if moved { MOVED } else { 0 };
+        families.iter().map(|family| pod_cidr(*family, network)).collect()
+    }
+
     /// The names of its pods: `node1/pod1`, ….
     #[must_use]
     pub(crate) fn pod_names(&self) -> Vec<String> {
@@ -158,6 +175,7 @@ pub(crate) mod tests {
             timeout_s: 60,
             seed: 7,
             fault: None,
+            chaos: None,
         }
     }
 

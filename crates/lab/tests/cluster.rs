@@ -123,6 +123,33 @@ fn assert_noticed(mode: &str, kind: &str) {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// Chaos with something planted that must make it fail; what its document says.
+fn spoiled(sabotage: &str) -> Value {
+    let output = run(&["--chaos", "--duration", "1s", "--seed", "7", "--sabotage", sabotage, "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{sabotage}: {}", String::from_utf8_lossy(&output.stderr));
+    let report = document(&output);
+    assert_eq!(report["ok"], false, "{sabotage}");
+    report
+}
+
+fn chaos_failure(sabotage: &str) -> Value {
+    spoiled(sabotage)["chaos"]["failures"][0]["code"].clone()
+}
+
+#[test]
+fn damage_that_nobody_notices_and_damage_that_nobody_repairs_fail_the_run() {
+    assert_eq!(chaos_failure("no-damage"), "fault_not_observed");
+    assert_eq!(chaos_failure("hold-agents"), "not_restored");
+}
+
+#[test]
+fn a_dead_connection_a_pod_left_behind_and_a_lost_foreign_route_fail_the_run() {
+    assert_eq!(chaos_failure("cut-flow"), "flow_dead");
+    let left = |node: &Value| node["ok"] == false;
+    assert!(spoiled("leave-pod")["teardown"].as_array().unwrap().iter().any(left));
+    assert!(spoiled("delete-foreign")["foreign_objects"].as_array().unwrap().iter().any(left));
+}
+
 #[test]
 fn a_cluster_of_one_node_and_a_larger_one_pass_too() {
     for arguments in

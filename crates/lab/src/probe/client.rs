@@ -16,9 +16,6 @@ use super::echo::{Answer, REQUEST, read_answer, request};
 use crate::report::{ProbeKind, ProbeReport, Transport};
 use crate::topology::{LAN_MTU, POD_LINK};
 
-/// After this, no answer is coming.
-const DEADLINE: Duration = Duration::from_secs(2);
-
 /// What a probe brought home.
 struct Outcome {
     rtt: Duration,
@@ -26,10 +23,10 @@ struct Outcome {
 }
 
 /// Sends the probe from `netns`.
-pub(super) fn send(probe: &Probe, netns: Option<&NetNs>) -> ProbeReport {
+pub(super) fn send(probe: &Probe, netns: Option<&NetNs>, patience: Duration) -> ProbeReport {
     let outcome = match netns {
         None => Err(format!("there is no place named {}", probe.from)),
-        Some(netns) => match netns.run(|| exchange(probe)) {
+        Some(netns) => match netns.run(|| exchange(probe, patience)) {
             Ok(outcome) => outcome,
             Err(error) => Err(error.to_string()),
         },
@@ -82,11 +79,11 @@ fn verify(probe: &Probe, answer: &Answer) -> Result<(), String> {
     Ok(())
 }
 
-fn exchange(probe: &Probe) -> Result<Outcome, String> {
+fn exchange(probe: &Probe, patience: Duration) -> Result<Outcome, String> {
     match (probe.kind, probe.transport) {
-        (ProbeKind::Mtu, _) => exchange_full_size(probe),
-        (_, Transport::Udp) => exchange_datagram(&connect(probe)?, REQUEST),
-        (_, Transport::Tcp) => exchange_connection(probe),
+        (ProbeKind::Mtu, _) => exchange_full_size(probe, patience),
+        (_, Transport::Udp) => exchange_datagram(&connect(probe, patience)?, REQUEST, patience),
+        (_, Transport::Tcp) => exchange_connection(probe, patience),
     }
 }
 
@@ -97,7 +94,7 @@ fn nonce() -> u64 {
 }
 
 /// A connected socket accepts answers of its target only, and hears what ICMP says about it.
-fn connect(probe: &Probe) -> Result<UdpSocket, String> {
+fn connect(probe: &Probe, patience: Duration) -> Result<UdpSocket, String> {
     let unspecified: IpAddr = match probe.target {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -105,13 +102,13 @@ fn connect(probe: &Probe) -> Result<UdpSocket, String> {
     UdpSocket::bind((unspecified, 0))
         .and_then(|socket| {
             socket.connect(probe.target)?;
-            socket.set_read_timeout(Some(DEADLINE))?;
+            socket.set_read_timeout(Some(patience))?;
             Ok(socket)
         })
         .map_err(|error| format!("no socket towards {}: {error}", probe.target))
 }
 
-fn exchange_datagram(socket: &UdpSocket, length: usize) -> Result<Outcome, String> {
+fn exchange_datagram(socket: &UdpSocket, length: usize, patience: Duration) -> Result<Outcome, String> {
     let nonce = nonce();
     let start = Instant::now();
     socket
@@ -120,7 +117,7 @@ fn exchange_datagram(socket: &UdpSocket, length: usize) -> Result<Outcome, Strin
     let mut buffer = [0; 256];
     let read = socket.recv(&mut buffer).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer within {} ms to the one datagram", DEADLINE.as_millis())
+            format!("no answer within {} ms to the one datagram", patience.as_millis())
         }
         _ => format!("the one datagram was answered by an error: {error}"),
     })?;
@@ -133,12 +130,12 @@ fn exchange_datagram(socket: &UdpSocket, length: usize) -> Result<Outcome, Strin
     }
 }
 
-fn exchange_connection(probe: &Probe) -> Result<Outcome, String> {
+fn exchange_connection(probe: &Probe, patience: Duration) -> Result<Outcome, String> {
     let nonce = nonce();
     let start = Instant::now();
     let converse = || {
-        let mut connection = TcpStream::connect_timeout(&probe.target, DEADLINE)?;
-        connection.set_read_timeout(Some(DEADLINE))?;
+        let mut connection = TcpStream::connect_timeout(&probe.target, patience)?;
+        connection.set_read_timeout(Some(patience))?;
         connection.write_all(&request(nonce, REQUEST))?;
         let mut bytes = Vec::new();
         connection.take(256).read_to_end(&mut bytes)?;
@@ -152,7 +149,7 @@ fn exchange_connection(probe: &Probe) -> Result<Outcome, String> {
 }
 
 /// A datagram of exactly the MTU passes without being fragmented; one byte more is refused at once.
-fn exchange_full_size(probe: &Probe) -> Result<Outcome, String> {
+fn exchange_full_size(probe: &Probe, patience: Duration) -> Result<Outcome, String> {
     let mtu = Socket::open(Protocol::Route)
         .and_then(|mut socket| link::by_name(&mut socket, POD_LINK))
         .map_err(|error| error.to_string())?
@@ -161,13 +158,13 @@ fn exchange_full_size(probe: &Probe) -> Result<Outcome, String> {
     if mtu != LAN_MTU {
         return Err(format!("the pod's MTU is {mtu}, its node's uplink has {LAN_MTU}"));
     }
-    let socket = connect(probe)?;
+    let socket = connect(probe, patience)?;
     forbid_fragments(&socket, probe.target)
         .map_err(|error| format!("fragments cannot be forbidden: {error}"))?;
     // RFC 791, RFC 8200 and RFC 768: the headers before the payload.
     let headers = if probe.target.is_ipv4() { 20 + 8 } else { 40 + 8 };
     let payload = usize::try_from(mtu).unwrap_or(0).saturating_sub(headers);
-    let outcome = exchange_datagram(&socket, payload)?;
+    let outcome = exchange_datagram(&socket, payload, patience)?;
     match socket.send(&request(nonce(), payload + 1)) {
         Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => Ok(outcome),
         Err(error) => Err(format!("a datagram one byte longer than the MTU gave \"{error}\", not EMSGSIZE")),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kernel::netns::NetNs;
 
@@ -17,6 +17,7 @@ pub(crate) use kinds::{Inhabitants, first_targets, matrix};
 
 use crate::options::Family;
 use crate::report::{ProbeKind, ProbeReport, Transport};
+use crate::seeded::Seeded;
 
 /// A probe that can be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) struct Probe {
     pub(crate) sources: Vec<IpAddr>,
 }
 
+/// After this, no answer is coming.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How many probes are under way at once.
 const AT_ONCE: usize = 8;
 
@@ -46,14 +49,14 @@ pub(crate) fn send_all(
     deadline: Instant,
     netns_of: &(dyn Fn(&str) -> Option<Arc<NetNs>> + Sync),
 ) -> Vec<ProbeReport> {
-    shuffle(&mut probes, seed);
+    Seeded::new(seed).shuffle(&mut probes);
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::with_capacity(probes.len()));
     let work = || {
         while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
             let netns = netns_of(&probe.from);
             let report = if Instant::now() < deadline {
-                client::send(probe, netns.as_deref())
+                client::send(probe, netns.as_deref(), PATIENCE)
             } else {
                 client::fruitless(probe, "not sent: the lab's time was over")
             };
@@ -70,7 +73,12 @@ pub(crate) fn send_all(
 
 /// Sends one probe from a pod whose ADD just returned.
 pub(crate) fn send_first(probe: &Probe, netns: &NetNs) -> ProbeReport {
-    ProbeReport { first_packet: true, ..client::send(probe, Some(netns)) }
+    ProbeReport { first_packet: true, ..client::send(probe, Some(netns), PATIENCE) }
+}
+
+/// Sends one probe, which is lost unless it is answered within `patience`.
+pub(crate) fn send_once(probe: &Probe, netns: &NetNs, patience: Duration) -> ProbeReport {
+    client::send(probe, Some(netns), patience)
 }
 
 /// Puts reports in the order of the contract, whatever order they were sent in.
@@ -80,37 +88,4 @@ pub(crate) fn in_order(mut reports: Vec<ProbeReport>) -> Vec<ProbeReport> {
         key(one).cmp(&key(other)).then_with(|| (&one.from, &one.to).cmp(&(&other.from, &other.to)))
     });
     reports
-}
-
-/// Fisher and Yates' shuffle, with the numbers of `SplitMix64` (Steele, Lea and Flood, 2014).
-fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut state = seed;
-    for end in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        let pick = usize::try_from(mixed % (end as u64 + 1)).unwrap_or(0);
-        items.swap(end, pick);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_seed_decides_the_order_and_loses_nothing(seed in any::<u64>(), count in 0usize..200) {
-            let mut once: Vec<_> = (0..count).collect();
-            let mut again = once.clone();
-            shuffle(&mut once, seed);
-            shuffle(&mut again, seed);
-            prop_assert_eq!(&once, &again);
-            once.sort_unstable();
-            prop_assert_eq!(once, (0..count).collect::<Vec<_>>());
-        }
-    }
 }
