@@ -87,7 +87,8 @@ impl AddressRange {
     }
 
     /// The place of `address`, counted from the start; `None` where search does not reach it.
-    pub(crate) fn index_of(&self, address: IpAddr) -> Option<u64> {
+    #[must_use]
+    pub fn index_of(&self, address: IpAddr) -> Option<u64> {
         if !self.contains(address) {
             return None;
         }
@@ -95,7 +96,8 @@ impl AddressRange {
     }
 
     /// The address at `index`, counted from the start; `None` beyond the range.
-    pub(crate) fn address_at(&self, index: u64) -> Option<IpAddr> {
+    #[must_use]
+    pub fn address_at(&self, index: u64) -> Option<IpAddr> {
         if index >= self.indexes() {
             return None;
         }

@@ -2,35 +2,39 @@
 //! whether they are true, is the caller's matter.
 
 /// Bytes of the map that are looked at in one step.
-pub(crate) const WINDOW_BYTES: usize = 512;
+pub const WINDOW_BYTES: usize = 512;
 /// Indexes in one window.
-pub(crate) const WINDOW_INDEXES: u64 = WINDOW_BYTES as u64 * 8;
+pub const WINDOW_INDEXES: u64 = WINDOW_BYTES as u64 * 8;
 
 /// One step of the map: bit `i % 8` of byte `i / 8` is set where index `i` of the window is taken.
-pub(crate) type Window = [u8; WINDOW_BYTES];
+pub type Window = [u8; WINDOW_BYTES];
 
 /// A stretch of one range of a set, to be searched from `from` up to but not including `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stretch {
-    pub(crate) range: usize,
-    pub(crate) from: u64,
-    pub(crate) until: u64,
+pub struct Stretch {
+    /// Which range of the set.
+    pub range: usize,
+    /// The first index to look at.
+    pub from: u64,
+    /// The index after the last one to look at.
+    pub until: u64,
 }
 
 /// Where each range of a set stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub struct Standing {
     /// How many indexes the range has.
-    pub(crate) indexes: u64,
+    pub indexes: u64,
     /// The index after the one handed out last.
-    pub(crate) cursor: u64,
+    pub cursor: u64,
     /// Grows with each index handed out of the set: the range with the highest was used last.
-    pub(crate) turn: u64,
+    pub turn: u64,
 }
 
 /// The whole set, once, from the place after the address handed out last: an address that was released rests for as
 /// long as there are others.
-pub(crate) fn search_order(ranges: &[Standing]) -> Vec<Stretch> {
+#[must_use]
+pub fn search_order(ranges: &[Standing]) -> Vec<Stretch> {
     // Of equals, the first: a set that was never used starts at its start.
     let Some(last_used) = (0..ranges.len()).rev().max_by_key(|&range| ranges[range].turn) else {
         return Vec::new();
@@ -47,7 +51,7 @@ pub(crate) fn search_order(ranges: &[Standing]) -> Vec<Stretch> {
 
 /// The first index in `from..until` that is neither set in the map nor `excluded`. `window` yields the n-th window of
 /// the map.
-pub(crate) fn next_free<E>(
+pub fn next_free<E>(
     from: u64,
     until: u64,
     mut window: impl FnMut(u64) -> Result<Window, E>,

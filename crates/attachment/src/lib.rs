@@ -33,7 +33,7 @@
 //! by [`Store::records`] and cleared by [`Store::reclaim`].
 
 mod address_range;
-mod allocator;
+pub mod allocator;
 mod claim;
 mod error;
 mod folder;

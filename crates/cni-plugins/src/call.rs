@@ -13,24 +13,55 @@ use cni_spec::{
 
 use crate::answer::Answer;
 use crate::failure::io_failed;
-use crate::{hostgw, loopback};
+use crate::{host_local, hostgw, loopback, static_ipam};
 
 /// A plugin, by the name of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plugin {
     Hostgw,
     Loopback,
+    HostLocal,
+    Static,
 }
 
 impl Plugin {
+    /// The names that the program answers to: its own, and those of the reference plugins that it stands in for.
+    const NAMES: [(&str, Self); 5] = [
+        ("hostgw", Self::Hostgw),
+        ("hostgw-cni", Self::Hostgw),
+        ("loopback", Self::Loopback),
+        ("host-local", Self::HostLocal),
+        ("static", Self::Static),
+    ];
+
     /// The runtime executes a file that is named as the configuration's `type`.
     fn named(program: &OsStr) -> Option<Self> {
-        match Path::new(program).file_name()?.to_str()? {
-            "hostgw" | "hostgw-cni" => Some(Self::Hostgw),
-            "loopback" => Some(Self::Loopback),
-            _ => None,
+        let name = Path::new(program).file_name()?.to_str()?;
+        Self::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, plugin)| plugin)
+    }
+
+    fn names() -> String {
+        Self::NAMES.map(|(name, _)| name).join(", ")
+    }
+
+    fn serve(self, call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError> {
+        match self {
+            Self::Hostgw => serve_hostgw(call.environment, call.stdin, answer),
+            Self::Loopback => serve_loopback(call.environment, call.base, answer),
+            Self::HostLocal => host_local::serve(call, answer),
+            Self::Static => static_ipam::serve(call, answer),
         }
     }
+}
+
+/// What a plugin is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) environment: &'a CallEnvironment,
+    /// The keys that every configuration has.
+    pub(crate) base: &'a BaseConf,
+    /// The whole configuration, as it was written to standard input.
+    pub(crate) stdin: &'a [u8],
 }
 
 /// Serves one call; the runtime reads standard output and the exit code.
@@ -38,8 +69,9 @@ pub fn run() -> ExitCode {
     let program = std::env::args_os().next().unwrap_or_default();
     let Some(plugin) = Plugin::named(&program) else {
         let msg = format!(
-            "this program was called as `{}`: give its file one of the names hostgw, hostgw-cni, loopback",
-            Path::new(&program).display()
+            "this program was called as `{}`: give its file one of the names {}",
+            Path::new(&program).display(),
+            Plugin::names()
         );
         return fail(&CniError::new(ErrorCode::InvalidEnvironment, msg), SpecVersion::NEWEST);
     };
@@ -61,11 +93,12 @@ pub fn run() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "this is what a person asked for")]
 fn introduce() -> ExitCode {
     println!(
-        "hostgw-cni {}: CNI plugins hostgw and loopback, one by the name that this file is called by.\n\
+        "hostgw-cni {}: CNI plugins, one by the name that this file is called by: {}.\n\
          CNI protocol versions supported: {}\n\n\
          A container runtime calls it, with CNI_COMMAND and others in the environment and a configuration on standard \
          input.\nTo try it by hand:\n\n  echo '{{\"cniVersion\":\"1.1.0\"}}' | CNI_COMMAND=VERSION hostgw-cni",
         env!("CARGO_PKG_VERSION"),
+        Plugin::names(),
         SpecVersion::ALL.map(SpecVersion::as_str).join(", ")
     );
     ExitCode::SUCCESS
@@ -97,10 +130,7 @@ fn serve(plugin: Plugin, answer: &mut Answer, version: &mut SpecVersion) -> Resu
     let base = base?;
     environment.command().check_allowed_in(base.cni_version)?;
     *answer = Answer::new(describe(&environment, &base));
-    match plugin {
-        Plugin::Hostgw => serve_hostgw(&environment, &stdin, answer),
-        Plugin::Loopback => serve_loopback(&environment, &base, answer),
-    }
+    plugin.serve(&Call { environment: &environment, base: &base, stdin: &stdin }, answer)
 }
 
 fn serve_hostgw(environment: &CallEnvironment, stdin: &[u8], answer: &mut Answer) -> Result<(), CniError> {
@@ -177,6 +207,7 @@ mod tests {
         assert_eq!(Plugin::named(OsStr::new("/opt/cni/bin/hostgw")), Some(Plugin::Hostgw));
         assert_eq!(Plugin::named(OsStr::new("./hostgw-cni")), Some(Plugin::Hostgw));
         assert_eq!(Plugin::named(OsStr::new("loopback")), Some(Plugin::Loopback));
+        assert_eq!(Plugin::named(OsStr::new("/opt/cni/bin/host-local")), Some(Plugin::HostLocal));
         assert_eq!(Plugin::named(OsStr::new("/opt/cni/bin/")), None);
         assert_eq!(Plugin::named(OsStr::new("calico")), None);
     }

@@ -7,10 +7,13 @@ mod answer;
 mod bandwidth;
 mod call;
 mod failure;
+mod fnv;
+mod host_local;
 pub mod host_ports;
 mod hostgw;
 mod living;
 mod loopback;
+mod static_ipam;
 mod teardown;
 pub mod wiring;
 

@@ -40,6 +40,19 @@ pub(crate) fn living_pods(socket: &mut Socket) -> Result<Vec<LivingPod>, KernelE
     Ok(pods)
 }
 
+/// Every address that the other end of a veth link of the node holds, whoever made the link.
+pub(crate) fn addresses_behind_links(socket: &mut Socket) -> Result<Vec<IpAddr>, KernelError> {
+    let mut addresses = Vec::new();
+    for link in link::dump_kind(socket, "veth")? {
+        match addresses_of(socket, &link) {
+            Ok(held) => addresses.extend(held.into_iter().map(|ip| ip.addr())),
+            Err(error) if link::by_index(socket, link.index)?.is_some() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(addresses)
+}
+
 fn addresses_of(socket: &mut Socket, link: &Link) -> Result<Vec<IpNet>, KernelError> {
     let Some(peer) = link.peer else { return Ok(Vec::new()) };
     let held: Vec<Address> = match link.peer_netns {

@@ -107,27 +107,49 @@ pub struct RateLimit {
 
 impl Capabilities {
     pub(crate) fn read(conf: &Field<'_, '_>) -> Result<Self, CniError> {
-        let mut capabilities = Self::default();
-        if let Some(args) = conf.get("args")?
-            && let Some(cni) = args.get("cni")?
-        {
-            capabilities.ips = read_ips(&cni)?;
-            capabilities.mac = cni.optional("mac", |mac| read_mac(&mac))?.flatten();
-        }
+        let mut capabilities =
+            Self { ips: read_wished_ips(conf)?, mac: read_wished_mac(conf)?, ..Self::default() };
         if let Some(runtime) = conf.get("runtimeConfig")? {
-            for ip in read_ips(&runtime)? {
-                if !capabilities.ips.contains(&ip) {
-                    capabilities.ips.push(ip);
-                }
-            }
-            let mac = runtime.optional("mac", |mac| read_mac(&mac))?.flatten();
-            capabilities.mac = mac.or(capabilities.mac);
             capabilities.port_mappings = read_port_mappings(&runtime)?;
             capabilities.bandwidth =
                 runtime.optional("bandwidth", |field| Bandwidth::read(&field))?.unwrap_or_default();
         }
         Ok(capabilities)
     }
+}
+
+/// The addresses of `args.cni.ips` and then of `runtimeConfig.ips`, each once.
+pub(crate) fn read_wished_ips(conf: &Field<'_, '_>) -> Result<Vec<IpAddr>, CniError> {
+    let mut ips = Vec::new();
+    if let Some(args) = conf.get("args")?
+        && let Some(cni) = args.get("cni")?
+    {
+        ips = read_ips(&cni)?;
+    }
+    if let Some(runtime) = conf.get("runtimeConfig")? {
+        for ip in read_ips(&runtime)? {
+            if !ips.contains(&ip) {
+                ips.push(ip);
+            }
+        }
+    }
+    Ok(ips)
+}
+
+/// The interface's address, from `runtimeConfig.mac` or else `args.cni.mac`.
+pub(crate) fn read_wished_mac(conf: &Field<'_, '_>) -> Result<Option<MacAddress>, CniError> {
+    let mut wished = None;
+    if let Some(args) = conf.get("args")?
+        && let Some(cni) = args.get("cni")?
+    {
+        wished = cni.optional("mac", |mac| read_mac(&mac))?.flatten();
+    }
+    if let Some(runtime) = conf.get("runtimeConfig")?
+        && let Some(mac) = runtime.optional("mac", |mac| read_mac(&mac))?.flatten()
+    {
+        wished = Some(mac);
+    }
+    Ok(wished)
 }
 
 fn read_ips(parent: &Field<'_, '_>) -> Result<Vec<IpAddr>, CniError> {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::address::{parse_ip, parse_ip_maybe_prefixed};
 use crate::error::{CniError, ErrorCode};
 use crate::excerpt::quoted;
@@ -24,12 +26,14 @@ pub struct CniArgs {
     pub pod_uid: Option<String>,
     /// `K8S_POD_INFRA_CONTAINER_ID`.
     pub pod_infra_container_id: Option<String>,
-    /// `IP`: an address that the pod wants; a prefix behind it is dropped.
-    pub ip: Option<IpAddr>,
+    /// `IP`: the addresses that the pod wants, between commas; prefixes behind them are dropped.
+    pub ips: Vec<IpAddr>,
+    /// Those of `IP` that have a prefix, with it; the `static` plugin wants all of them so.
+    pub networks: Vec<IpNet>,
     /// `MAC`: the interface address that the pod wants.
     pub mac: Option<MacAddress>,
-    /// `GATEWAY`: read for the sake of the `static` plugin, which documents it.
-    pub gateway: Option<IpAddr>,
+    /// `GATEWAY`: the gateways for addresses of `static`, between commas.
+    pub gateways: Vec<IpAddr>,
 }
 
 impl CniArgs {
@@ -75,8 +79,11 @@ impl CniArgs {
             "K8S_POD_NAME" => self.pod_name = pod_field(key, value)?,
             "K8S_POD_UID" => self.pod_uid = pod_field(key, value)?,
             "K8S_POD_INFRA_CONTAINER_ID" => self.pod_infra_container_id = pod_field(key, value)?,
-            "IP" => self.ip = given(key, value, |text| parse_ip_maybe_prefixed(text).ok_or(address))?,
-            "GATEWAY" => self.gateway = given(key, value, |text| parse_ip(text).ok_or(address))?,
+            "IP" => {
+                self.ips = listed(key, value, |text| parse_ip_maybe_prefixed(text).ok_or(address))?;
+                self.networks = items(value).filter_map(|text| text.parse().ok()).collect();
+            }
+            "GATEWAY" => self.gateways = listed(key, value, |text| parse_ip(text).ok_or(address))?,
             "MAC" => self.mac = given(key, value, str::parse)?,
             _ => return Ok(false),
         }
@@ -93,6 +100,19 @@ fn given<T, E: std::fmt::Display>(
         return Ok(None);
     }
     read(value).map(Some).map_err(|remedy| refuse(&format!("{key} is {}: {remedy}", quoted(value))))
+}
+
+/// Several values between commas, as the reference's `static` plugin takes them.
+fn listed<T, E: std::fmt::Display>(
+    key: &str,
+    value: &str,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, CniError> {
+    items(value).filter_map(|item| given(key, item, &read).transpose()).collect()
+}
+
+fn items(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim)
 }
 
 /// These end up in records and logs, so they are bounded and printable.
@@ -139,10 +159,13 @@ mod tests {
     #[test]
     fn addresses_are_typed() {
         let args = CniArgs::parse("IP=10.1.2.3/24;MAC=02:00:00:00:00:01;GATEWAY=10.1.2.1").unwrap();
-        assert_eq!(args.ip, Some([10, 1, 2, 3].into()));
-        assert_eq!(args.gateway, Some([10, 1, 2, 1].into()));
+        assert_eq!(args.ips, [IpAddr::from([10, 1, 2, 3])]);
+        assert_eq!(args.networks, ["10.1.2.3/24".parse().unwrap()]);
+        assert_eq!(args.gateways, [IpAddr::from([10, 1, 2, 1])]);
         assert_eq!(args.mac.unwrap().octets(), [2, 0, 0, 0, 0, 1]);
         assert_eq!(CniArgs::parse("IP=;MAC="), Ok(CniArgs::default()));
+        let both = CniArgs::parse("IP=10.1.2.3/24, fd00::3/64;GATEWAY=10.1.2.1,fd00::1").unwrap();
+        assert_eq!((both.ips.len(), both.networks.len(), both.gateways.len()), (2, 2, 2));
     }
 
     #[test]

@@ -52,48 +52,49 @@ impl IpamConf {
             return Err(resolv_conf.unsupported("this plugin reads no such file; name the servers in `dns`"));
         }
         ipam.only(&KEYS)?;
-        let mut sets = Vec::new();
-        if let Some(runtime) = conf.get("runtimeConfig")? {
-            sets.extend(read_sets(&runtime, "ipRanges")?);
-        }
-        sets.extend(read_single(&ipam)?);
-        sets.extend(read_sets(&ipam, "ranges")?);
-        if sets.is_empty() {
-            return Err(ipam.refuse_key_because(
-                "ranges",
-                r#"holds no range: give one, as in [[{"subnet": "10.1.0.0/24"}]]"#,
-            ));
-        }
-        if sets.len() > MAX_RANGE_SETS
-            || sets.iter().map(|set| set.ranges().len()).sum::<usize>() > MAX_RANGES
-        {
-            return Err(ipam.refuse_key_because(
-                "ranges",
-                format!("too many ranges; give at most {MAX_RANGE_SETS} sets and {MAX_RANGES} ranges"),
-            ));
-        }
-        if version < SpecVersion::V0_3_0 {
-            refuse_several_of_a_family(&ipam, &sets, version)?;
-        }
-        let range_sets = RangeSets::new(sets).map_err(|error| ipam.refuse_key_because("ranges", error))?;
+        let single = RANGE_KEYS.iter().try_fold(false, |any, key| Ok(any || ipam.get(key)?.is_some()))?;
+        let range_sets = read_range_sets(conf, &ipam, version, single)?;
         let routes = ipam.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?;
         Ok((Self { range_sets, data_dir: data_dir(&ipam)? }, routes))
     }
 }
 
+/// Every range set: those of the runtime, then the `single` one whose keys stand in `ipam` itself, then `ranges`.
+pub(crate) fn read_range_sets(
+    conf: &Field<'_, '_>,
+    ipam: &Field<'_, '_>,
+    version: SpecVersion,
+    single: bool,
+) -> Result<RangeSets, CniError> {
+    let mut sets = Vec::new();
+    if let Some(runtime) = conf.get("runtimeConfig")? {
+        sets.extend(read_sets(&runtime, "ipRanges")?);
+    }
+    if single {
+        sets.push(read_set(ipam, vec![read_range(ipam)?])?);
+    }
+    sets.extend(read_sets(ipam, "ranges")?);
+    if sets.is_empty() {
+        return Err(ipam.refuse_key_because(
+            "ranges",
+            r#"holds no range: give one, as in [[{"subnet": "10.1.0.0/24"}]]"#,
+        ));
+    }
+    if sets.len() > MAX_RANGE_SETS || sets.iter().map(|set| set.ranges().len()).sum::<usize>() > MAX_RANGES {
+        return Err(ipam.refuse_key_because(
+            "ranges",
+            format!("too many ranges; give at most {MAX_RANGE_SETS} sets and {MAX_RANGES} ranges"),
+        ));
+    }
+    if version < SpecVersion::V0_3_0 {
+        refuse_several_of_a_family(ipam, &sets, version)?;
+    }
+    RangeSets::new(sets).map_err(|error| ipam.refuse_key_because("ranges", error))
+}
+
 /// Reads `dataDir` alone, which DEL and GC need even when the ranges are wrong.
 pub(crate) fn data_dir(ipam: &Field<'_, '_>) -> Result<PathBuf, CniError> {
     Ok(ipam.optional("dataDir", Field::absolute_path)?.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)))
-}
-
-/// The form that `host-local` had first: one range, its keys in `ipam` itself. It stands before `ranges`.
-fn read_single(ipam: &Field<'_, '_>) -> Result<Option<RangeSet>, CniError> {
-    for key in RANGE_KEYS {
-        if ipam.get(key)?.is_some() {
-            return Ok(Some(read_set(ipam, vec![read_range(ipam)?])?));
-        }
-    }
-    Ok(None)
 }
 
 fn read_sets(parent: &Field<'_, '_>, key: &'static str) -> Result<Vec<RangeSet>, CniError> {

@@ -189,8 +189,8 @@ impl NetConf {
     /// Every address that was requested, by `CNI_ARGS` first, as `host-local` orders them.
     #[must_use]
     pub fn requested_ips(&self, args: &CniArgs) -> Vec<IpAddr> {
-        let mut ips: Vec<IpAddr> = args.ip.into_iter().collect();
-        ips.extend(self.capabilities.ips.iter().filter(|ip| args.ip != Some(**ip)));
+        let mut ips = args.ips.clone();
+        ips.extend(self.capabilities.ips.iter().filter(|ip| !args.ips.contains(ip)));
         ips
     }
 

@@ -4,6 +4,8 @@
 use attachment::{Attachment, NetworkName};
 use link_name::{LinkName, Prefix};
 
+use crate::fnv::fnv1a;
+
 /// Every pod link on a node begins so.
 pub const HOST_LINK_PREFIX: &str = "hgw";
 /// Every link on which a pod's sending is shaped begins so.
@@ -27,9 +29,7 @@ pub fn shaping_link_name(network: &NetworkName, attachment: &Attachment) -> Link
 
 fn hashed(prefix: Prefix, network: &NetworkName, attachment: &Attachment) -> LinkName {
     let text = [network.as_str(), "\0", attachment.container_id(), ":", attachment.ifname().as_str()];
-    let mut hash = text.iter().flat_map(|part| part.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let mut hash = fnv1a(&text);
     // FNV-1a's low bits alone tell little of the last bytes.
     hash ^= hash >> 32;
     LinkName::numbered(prefix, hash)
