@@ -47,7 +47,7 @@ mod request;
 mod reserve;
 mod search;
 mod store;
-mod store_lock;
+pub mod store_lock;
 
 pub use address_range::{AddressRange, AddressRangeError};
 pub use cni_spec::{Attachment, MacAddress, NetworkName, TransportProtocol as Protocol};

@@ -1,4 +1,4 @@
-//! The wait for the store's lock: bounded, because whoever holds it may hang, and told with the holder's process id.
+//! The wait for a store's lock: bounded, because whoever holds it may hang, and told with the holder's process id.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 /// For how long the lock is waited for. It is held for microseconds; even hundreds of calls at once are through long
 /// before, and a runtime that gets no answer gives up only minutes later.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The first pause between two looks, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
@@ -36,7 +36,7 @@ impl fmt::Display for StillHeld {
 impl std::error::Error for StillHeld {}
 
 /// Locks an open file for as long as it is open, or gives up after `patience`.
-pub(crate) fn lock_within(fd: &OwnedFd, patience: Duration) -> io::Result<()> {
+pub fn lock_within(fd: &OwnedFd, patience: Duration) -> io::Result<()> {
     let began = Instant::now();
     let (mut pause, longest) = PAUSES;
     loop {

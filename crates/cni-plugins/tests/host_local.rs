@@ -219,7 +219,10 @@ fn foreign_files_are_survived_and_kept() {
     assert_eq!(add("c", &conf).error().0, 100);
     let mut gc = conf;
     gc["cniVersion"] = json!("1.1.0");
-    Call::gc(&gc, &["b"]).by_name("host-local").run().silent();
+    let outcome = Call::gc(&gc, &["b"]).by_name("host-local").run();
+    assert_eq!(outcome.answer(), "");
+    let foreign = outcome.warnings().iter().filter(|warning| warning.contains("is foreign: it is"));
+    assert_eq!(foreign.count(), 3, "{:?}", outcome.warnings());
     assert_eq!(folder.held(), ["10.1.2.10", "10.1.2.11", "10.1.2.13", "10.1.2.9"]);
 }
 

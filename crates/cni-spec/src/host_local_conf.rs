@@ -4,8 +4,6 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde_json::Value;
-
 use crate::base_conf::{BaseConf, parse_conf};
 use crate::capability::read_wished_ips;
 use crate::cni_args::CniArgs;
@@ -93,14 +91,6 @@ impl HostLocalStoreConf {
     }
 }
 
-/// Whether `strictStatus` is set: STATUS then says when the addresses are exhausted. Anything else but `true` is no,
-/// because a STATUS that fails makes the node NotReady.
-#[must_use]
-pub fn is_status_strict(stdin: &[u8]) -> bool {
-    let conf = parse_conf(stdin).map_or(Value::Null, |(conf, _)| conf);
-    conf.get("strictStatus").and_then(Value::as_bool).unwrap_or(false)
-}
-
 fn non_empty_path(parent: &Field<'_, '_>, key: &'static str) -> Result<Option<PathBuf>, CniError> {
     let read = |field: Field<'_, '_>| match field.text()? {
         "" => Ok(None),
@@ -145,13 +135,5 @@ mod tests {
             refused(r#"{"subnet":"10.1.0.0/24","dataDir":"networks"}"#),
             refused(r#"{"ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"10.1.0.0/16"}]]}"#),
         ]);
-    }
-
-    #[test]
-    fn status_is_strict_only_where_it_is_said() {
-        assert!(is_status_strict(br#"{"strictStatus":true}"#));
-        for conf in [&b"{}"[..], br#"{"strictStatus":"true"}"#, b"7"] {
-            assert!(!is_status_strict(conf));
-        }
     }
 }

@@ -79,7 +79,7 @@ pub use environment::{AttachmentCall, CallEnvironment};
 pub use error::{CniError, ErrorCode};
 pub use field::MAX_INPUT_LEN;
 pub use gc::GcRequest;
-pub use host_local_conf::{HOST_LOCAL_DATA_DIR, HostLocalConf, HostLocalStoreConf, is_status_strict};
+pub use host_local_conf::{HOST_LOCAL_DATA_DIR, HostLocalConf, HostLocalStoreConf};
 pub use identifier::{Attachment, ContainerId, IdentifierError, MAX_IDENTIFIER_LEN, NetworkName};
 pub use ipam_conf::{DEFAULT_DATA_DIR, IpamConf};
 pub use mac_address::{MacAddress, MacAddressError};

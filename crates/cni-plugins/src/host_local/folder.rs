@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use attachment::Attachment;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use attachment::store_lock::{PATIENCE, lock_within};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::index::Index;
@@ -32,6 +33,13 @@ pub(super) struct FolderError {
     path: PathBuf,
     cause: io::Error,
     remedy: &'static str,
+}
+
+impl FolderError {
+    /// Whether somebody else kept the lock for longer than anybody should.
+    pub(super) fn is_lock_held(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::TimedOut
+    }
 }
 
 /// What an address's file says.
@@ -124,8 +132,7 @@ impl Folder {
         let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::CLOEXEC;
         let lock = rustix::fs::openat(&dir, "lock", flags, LOCK_MODE)
             .map_err(|errno| failed("open", &at, errno.into()))?;
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, FlockOperation::LockExclusive))
-            .map_err(|errno| failed("lock", &at, errno.into()))?;
+        lock_within(&lock, PATIENCE).map_err(|cause| failed("lock", &at, cause))?;
         let index = Index::open(&dir);
         Ok(Some(Self { path, dir, _lock: lock, index }))
     }

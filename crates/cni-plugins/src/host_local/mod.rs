@@ -56,7 +56,8 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
 
 /// The folder's refusal of a read or write.
 fn folder_failed(error: &folder::FolderError) -> CniError {
-    CniError::new(ErrorCode::Io, error.to_string())
+    let code = if error.is_lock_held() { ErrorCode::TryAgainLater } else { ErrorCode::Io };
+    CniError::new(code, error.to_string())
 }
 
 /// Who holds something, as the plugins name an attachment to people.

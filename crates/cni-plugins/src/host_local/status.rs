@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 
-use cni_spec::{CniError, ErrorCode, HostLocalConf, Range, is_status_strict};
+use cni_spec::{CniError, ErrorCode, HostLocalConf, Range, StatusConf};
 
 use super::folder::Folder;
 use super::folder_failed;
@@ -12,7 +12,7 @@ use super::search::search;
 
 /// Fails with code 50 where `strictStatus` is set and a range set has no address left.
 pub(crate) fn status(stdin: &[u8]) -> Result<(), CniError> {
-    if !is_status_strict(stdin) {
+    if !StatusConf::parse(stdin)?.strict {
         return Ok(());
     }
     let conf = HostLocalConf::parse(stdin)?;
