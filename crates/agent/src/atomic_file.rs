@@ -57,6 +57,27 @@ pub(crate) fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fil
     })
 }
 
+/// Makes `path` one more name of the file at `original`, in the same folder, whatever it was before.
+pub(crate) fn replace_by_link(original: &Path, path: &Path) -> Result<(), FileError> {
+    let failed = |source| FileError::new("write", path, source);
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+        return Err(failed(io::Error::other("it is no path of a file")));
+    };
+    let temporary = folder.join(format!("{TEMPORARY}{name}.new"));
+    remove(&temporary)?;
+    let link = || -> io::Result<()> {
+        fs::hard_link(original, &temporary)?;
+        fs::rename(&temporary, path)?;
+        // To rename a link over another one of the same file does nothing at all.
+        fs::remove_file(&temporary).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        File::open(folder)?.sync_all()
+    };
+    link().map_err(failed)
+}
+
 /// Opens a regular file to be read. Anything else is refused, and never waited for: to open a FIFO blocks until
 /// somebody writes to it.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {

@@ -35,10 +35,14 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     /// Opens them in the calling thread's network namespace.
-    pub(crate) fn open() -> Result<Self, KernelError> {
+    pub(crate) fn open(paths: &Paths) -> Result<Self, KernelError> {
         let mut route = Socket::open(Protocol::Route)?;
         route.enlarge_receive_buffer();
-        Ok(Self { route, netfilter: Socket::open(Protocol::Netfilter)?, sysctls: Sysctls::default() })
+        Ok(Self {
+            route,
+            netfilter: Socket::open(Protocol::Netfilter)?,
+            sysctls: Sysctls::at(paths.sysctls()),
+        })
     }
 }
 

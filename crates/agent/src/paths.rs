@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     root: PathBuf,
+    sysctls: PathBuf,
 }
 
 impl Default for Paths {
@@ -18,7 +19,20 @@ impl Paths {
     /// Paths below `root`, which must be absolute. The plugin is told the same paths, because it runs on the same node.
     #[must_use]
     pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), sysctls: PathBuf::from("/proc/sys") }
+    }
+
+    /// Network settings are written below `sysctls` instead of `/proc/sys`, which a container that is not privileged
+    /// sees read-only: it has the node's mounted elsewhere.
+    #[must_use]
+    pub fn with_sysctls(self, sysctls: impl Into<PathBuf>) -> Self {
+        Self { sysctls: sysctls.into(), ..self }
+    }
+
+    /// Where `net/…` of the node's `/proc/sys` can be written.
+    #[must_use]
+    pub fn sysctls(&self) -> &Path {
+        &self.sysctls
     }
 
     /// `path`, which is absolute on the node, below the root; one that is below the root already stays.

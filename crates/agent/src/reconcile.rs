@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use kernel::KernelError;
+use kernel::sysctl::Sysctls;
 use node_network::address_selection::select;
 use node_network::cluster::{ClusterSnapshot, Freshness};
 use node_network::desired::{DesiredInputs, PluginPaths, desired};
@@ -123,7 +124,7 @@ pub struct Reconciler {
 impl Reconciler {
     /// Opens the sockets that a pass needs.
     pub fn new(this_node: NodeName, settings: Settings, paths: Paths) -> Result<Self, KernelError> {
-        Ok(Self { kernel: Kernel::open()?, this_node, settings, paths })
+        Ok(Self { kernel: Kernel::open(&paths)?, this_node, settings, paths })
     }
 
     /// What a pass would change, without changing anything. A snapshot that is not `whole` deletes nothing.
@@ -182,7 +183,7 @@ impl Reconciler {
             (report.internal_ips, report.pod_cidrs) = (internal_ips, pod_cidrs);
             let mut foreign = ForeignChanges::load(
                 self.paths.foreign_changes_file(),
-                self.kernel.sysctls.boot_id().map_err(ObserveError::from)?,
+                Sysctls::default().boot_id().map_err(ObserveError::from)?,
             )?;
             let noted = self.note_conflist(&plan, &observed, &mut foreign);
             report.pods_problems.extend(noted.err().map(|error| error.to_string()));

@@ -10,6 +10,7 @@ use kernel::link::{self, Link};
 use kernel::netlink::{Batch, Socket};
 use kernel::nftables::{Family, TableName, Transaction, tables};
 use kernel::route::{self, Route};
+use kernel::sysctl::Sysctls;
 use node_network::Settings;
 use node_network::desired::TABLE_NAME;
 
@@ -88,14 +89,14 @@ impl UninstallReport {
 /// happens to the others.
 pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<UninstallReport, UninstallError> {
     let lock = AgentLock::take(paths)?;
-    let mut kernel = Kernel::open()?;
+    let mut kernel = Kernel::open(paths)?;
     let links = traces::links(&mut kernel.route)?;
     let pod_links = traces::pod_links(&links);
     if !pod_links.is_empty() && !force {
         let examples = pod_links.iter().take(3).map(|link| link.name.clone()).collect();
         return Err(UninstallError::LivePods { pods: pod_links.len(), examples });
     }
-    let foreign = ForeignChanges::load(paths.foreign_changes_file(), kernel.sysctls.boot_id()?)?;
+    let foreign = ForeignChanges::load(paths.foreign_changes_file(), Sysctls::default().boot_id()?)?;
     let conflists = Conflists::new(settings, paths, &foreign);
     let mut report = UninstallReport::default();
     // First: no pod is started from here on.

@@ -1,6 +1,7 @@
 //! The `hostgw` program: one subcommand a file.
 
 mod agent_command;
+mod cni_command;
 mod lab_command;
 mod log;
 mod node_arguments;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Agent(agent_command::Agent),
+    Cni(cni_command::Cni),
     Lab(lab_command::Lab),
     Plan(plan_command::Plan),
     Schema(schema_command::Schema),
@@ -35,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Agent(agent) => agent_command::run(&agent),
+        Command::Cni(cni) => cni_command::run(&cni),
         Command::Lab(lab) => lab_command::run(lab),
         Command::Plan(plan) => plan_command::run(&plan),
         Command::Schema(schema) => schema_command::run(&schema),

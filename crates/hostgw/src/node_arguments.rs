@@ -17,12 +17,16 @@ pub(crate) struct Files {
     /// Put before every path of the agent, and of the state that the plugin is told; not before cni.logFile.
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Where the node's /proc/sys/net can be written, for a container whose own is read-only: DIR/net.
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
+    sysctls: PathBuf,
 }
 
 impl Files {
     pub(crate) fn paths(&self) -> Paths {
         // A relative root would move with whoever reads the CNI configuration. This fails only without a current folder.
         Paths::below(std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone()))
+            .with_sysctls(absolute(&self.sysctls))
     }
 
     pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {

@@ -38,7 +38,8 @@ impl Sysctls {
         }
     }
 
-    /// Which boot of the machine this is (random(4)); empty where the kernel does not say.
+    /// Which boot of the machine this is (random(4)); empty where the kernel does not say. It can always be read below
+    /// `/proc/sys`, also where only the network's settings are mounted elsewhere.
     pub fn boot_id(&self) -> Result<String, KernelError> {
         Ok(self.read("kernel/random/boot_id")?.unwrap_or_default())
     }
