@@ -26,7 +26,7 @@ pub(crate) fn pack(programs: &[Program]) -> io::Result<Layer> {
     let archive = archive.into_inner()?;
     let diff_id = digest(&archive);
     // 255: no operating system. A builder has no time unless it is given one.
-    let mut compressor = GzBuilder::new().operating_system(255).write(Vec::new(), Compression::best());
+    let mut compressor = GzBuilder::new().operating_system(255).write(Vec::new(), Compression::default());
     compressor.write_all(&archive)?;
     Ok(Layer { blob: compressor.finish()?, diff_id })
 }
