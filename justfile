@@ -23,3 +23,7 @@ lint:
 # Every fuzz target for so many seconds.
 fuzz SECONDS="30":
     fuzz/run {{SECONDS}}
+
+# hostgw on real Kubernetes in namespaces, as root; `just cluster --keep` leaves it for looking around.
+cluster *ARGS:
+    tests/cluster/run {{ARGS}}

@@ -1,0 +1,162 @@
+//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler, in the tier's own network namespace.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::api::Api;
+use crate::error::Outcome;
+use crate::lan::{CONTROL_PLANE, addresses};
+use crate::pki::{API_PORT, Pki};
+use crate::process::Daemon;
+use crate::wait::{Seen, wait_for};
+
+/// Pods' addresses of all nodes.
+pub const CLUSTER_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
+/// Services' addresses.
+const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
+/// How long a daemon may take to be of use, on a machine that does other things too.
+const START: Duration = Duration::from_secs(120);
+
+/// The running daemons.
+#[derive(Debug)]
+pub struct ControlPlane {
+    programs: PathBuf,
+    pki: Pki,
+    state: PathBuf,
+    logs: PathBuf,
+    apiserver: Option<Daemon>,
+    others: Vec<Daemon>,
+    proxy: Option<Daemon>,
+}
+
+impl ControlPlane {
+    /// Starts them and waits until each is of use.
+    pub fn start(programs: &Path, pki: &Pki, state: &Path, logs: &Path) -> Outcome<Self> {
+        let mut plane = Self {
+            programs: programs.to_owned(),
+            pki: pki.clone(),
+            state: state.to_owned(),
+            logs: logs.to_owned(),
+            apiserver: None,
+            others: Vec::new(),
+            proxy: None,
+        };
+        let etcd = plane.daemon(
+            "etcd",
+            &[
+                format!("--data-dir={}", plane.state.join("etcd").display()),
+                "--unsafe-no-fsync".to_owned(),
+                "--log-level=warn".to_owned(),
+                "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
+                "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
+            ],
+        )?;
+        plane.others.push(etcd);
+        plane.start_api_server()?;
+
+        let kubeconfig = |name: &str| {
+            let file = plane.pki.file(&format!("{name}.kubeconfig")).display().to_string();
+            ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
+                .map(|flag| format!("--{flag}={file}"))
+        };
+        let mut arguments = kubeconfig("kube-controller-manager").to_vec();
+        arguments.extend([
+            "--allocate-node-cidrs".to_owned(),
+            format!("--cluster-cidr={CLUSTER_CIDRS}"),
+            "--node-cidr-mask-size-ipv4=24".to_owned(),
+            "--node-cidr-mask-size-ipv6=64".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_CIDRS}"),
+            format!("--service-account-private-key-file={}", plane.pki.file("sa.key").display()),
+            format!("--root-ca-file={}", plane.pki.file("ca.crt").display()),
+            "--use-service-account-credentials".to_owned(),
+            "--leader-elect=false".to_owned(),
+            // Nodes are rebooted and daemons restarted here: a cluster of two has nowhere else to put its pods.
+            "--node-monitor-grace-period=60s".to_owned(),
+        ]);
+        let controllers = plane.daemon("kube-controller-manager", &arguments)?;
+        let mut arguments = kubeconfig("kube-scheduler").to_vec();
+        arguments.push("--leader-elect=false".to_owned());
+        let scheduler = plane.daemon("kube-scheduler", &arguments)?;
+        plane.others.extend([controllers, scheduler]);
+        let api = plane.api();
+        wait_for("the default service account", START, || {
+            plane.check_alive()?;
+            let there = api.find("/api/v1/namespaces/default/serviceaccounts/default")?.is_some();
+            Ok(if there { Seen::Yes(()) } else { Seen::NotYet("no service account".to_owned()) })
+        })?;
+        Ok(plane)
+    }
+
+    /// Starts the API server, or starts it again.
+    pub fn start_api_server(&mut self) -> Outcome {
+        let pki = |name: &str| self.pki.file(name).display().to_string();
+        let arguments = [
+            "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+            format!("--secure-port={API_PORT}"),
+            "--bind-address=::".to_owned(),
+            format!("--advertise-address={}", addresses(CONTROL_PLANE)[0]),
+            format!("--tls-cert-file={}", pki("apiserver.crt")),
+            format!("--tls-private-key-file={}", pki("apiserver.key")),
+            format!("--client-ca-file={}", pki("ca.crt")),
+            format!("--service-account-key-file={}", pki("sa.pub")),
+            format!("--service-account-signing-key-file={}", pki("sa.key")),
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_CIDRS}"),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
+            format!("--kubelet-client-certificate={}", pki("apiserver-kubelet-client.crt")),
+            format!("--kubelet-client-key={}", pki("apiserver-kubelet-client.key")),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            // Nothing here may be privileged: the chart's named capabilities must do.
+            "--allow-privileged=false".to_owned(),
+        ];
+        self.apiserver = Some(self.daemon("kube-apiserver", &arguments)?);
+        if self.proxy.is_none() {
+            // Speaks TLS for the harness, which then needs to speak plain HTTP only.
+            self.proxy = Some(self.daemon(
+                "kubectl",
+                &[
+                    format!("--kubeconfig={}", pki("admin.kubeconfig")),
+                    "proxy".to_owned(),
+                    format!("--port={}", Api::PROXY_PORT),
+                    // Its default refuses to exec in pods.
+                    "--reject-paths=^$".to_owned(),
+                ],
+            )?);
+        }
+        let api = self.api();
+        wait_for("the API server", START, || {
+            self.check_alive()?;
+            api.get_text("/readyz").map(Seen::Yes)
+        })
+        .map(|_| ())
+    }
+
+    /// Stops the API server.
+    pub fn stop_api_server(&mut self) -> Outcome {
+        self.apiserver.take().map_or(Ok(()), |mut apiserver| apiserver.end(Signal::TERM))
+    }
+
+    /// How to speak to it.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        Api::new()
+    }
+
+    /// An error if one of them has ended.
+    pub fn check_alive(&mut self) -> Outcome {
+        self.others
+            .iter_mut()
+            .chain(&mut self.apiserver)
+            .chain(&mut self.proxy)
+            .try_for_each(Daemon::check_alive)
+    }
+
+    fn daemon(&self, name: &str, arguments: &[String]) -> Outcome<Daemon> {
+        let log = self.logs.join(format!("{name}.log"));
+        Daemon::start(name, &log, Command::new(self.programs.join(name)).args(arguments))
+    }
+}
