@@ -8,6 +8,7 @@ mod nodes;
 mod planted;
 mod pods;
 mod reach;
+mod reports;
 mod scale;
 mod services;
 mod traffic;
@@ -22,8 +23,9 @@ use crate::report::Report;
 /// Proves one thing, and says what was proven.
 type Scenario = fn(&mut Cluster) -> Outcome<String>;
 
-const ALL: [(&str, Scenario); 13] = [
+const ALL: [(&str, Scenario); 14] = [
     ("manifest", install::plain_manifest_is_the_chart),
+    ("reports", reports::each_node_tells_that_it_is_well),
     ("pods", pods::pods_reach_each_other),
     ("services", services::services_and_hairpin),
     ("host-ports", services::host_ports),

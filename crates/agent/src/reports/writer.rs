@@ -183,7 +183,7 @@ impl Writer {
                 Ok(_) => self.network = Observed::Stands(Value::Null),
                 Err(error) if error.code() == Some(404) => {
                     tracing::info!(
-                        "the cluster has no NodeNetwork: apply deploy/nodenetworks.yaml to have `kubectl get nodenetworks`"
+                        "the cluster has no NodeNetwork: apply deploy/hostgw.yaml or the chart of this version to have `kubectl get nodenetworks`"
                     );
                     self.network = Observed::NoSuchKind;
                 }
