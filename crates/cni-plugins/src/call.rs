@@ -4,7 +4,6 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
-use std::process::ExitCode;
 
 use cni_spec::{
     BaseConf, CallEnvironment, CniError, ErrorCode, GcRequest, LogConf, MAX_INPUT_LEN, NetConf, SpecVersion,
@@ -14,6 +13,9 @@ use cni_spec::{
 use crate::answer::Answer;
 use crate::failure::io_failed;
 use crate::{host_local, hostgw, loopback, static_ipam};
+
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
 
 /// A plugin, by the name of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +66,8 @@ pub(crate) struct Call<'a> {
     pub(crate) stdin: &'a [u8],
 }
 
-/// Serves one call; the runtime reads standard output and the exit code.
-pub fn run() -> ExitCode {
+/// Serves one call, and gives the exit code; the runtime reads standard output, too.
+pub fn run() -> u8 {
     let program = std::env::args_os().next().unwrap_or_default();
     let Some(plugin) = Plugin::named(&program) else {
         let msg = format!(
@@ -81,7 +83,7 @@ pub fn run() -> ExitCode {
     let mut answer = Answer::new(String::new());
     let mut version = SpecVersion::NEWEST;
     match serve(plugin, &mut answer, &mut version) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => SUCCESS,
         Err(error) => {
             answer.error(&error.to_string());
             fail(&error, version)
@@ -91,7 +93,7 @@ pub fn run() -> ExitCode {
 
 /// A person called, not a runtime.
 #[expect(clippy::print_stdout, reason = "this is what a person asked for")]
-fn introduce() -> ExitCode {
+fn introduce() -> u8 {
     println!(
         "hostgw-cni {}: CNI plugins, one by the name that this file is called by: {}.\n\
          CNI protocol versions supported: {}\n\n\
@@ -101,13 +103,13 @@ fn introduce() -> ExitCode {
         Plugin::names(),
         SpecVersion::ALL.map(SpecVersion::as_str).join(", ")
     );
-    ExitCode::SUCCESS
+    SUCCESS
 }
 
-fn fail(error: &CniError, version: SpecVersion) -> ExitCode {
+fn fail(error: &CniError, version: SpecVersion) -> u8 {
     // Nobody is left to tell where standard output is gone.
     Answer::new(String::new()).give(&error.to_json(version)).ok();
-    ExitCode::FAILURE
+    FAILURE
 }
 
 fn serve(plugin: Plugin, answer: &mut Answer, version: &mut SpecVersion) -> Result<(), CniError> {
