@@ -19,7 +19,7 @@ use crate::atomic_file::{self, FileError};
 use crate::paths::Paths;
 
 pub(crate) use forward_chains::{COMMENT as FORWARD_RULE_COMMENT, accept_rule, forward_chains};
-pub(crate) use routes::{look_up, look_up_for_pod};
+pub(crate) use routes::{look_up_all, look_up_for_pod};
 
 /// A conflist is a few kilobytes; a longer one is not ours.
 const CONFLIST_MAX: u64 = 1 << 20;

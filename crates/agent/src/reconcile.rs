@@ -13,14 +13,14 @@ use node_network::address_selection::select;
 use node_network::cluster::{ClusterSnapshot, Freshness};
 use node_network::desired::{DesiredInputs, PluginPaths, desired};
 use node_network::plan::{
-    PeerReport, PeerState, PlanDocument, RouteChange, judge_effective, judge_effective_for_pods,
+    PeerReport, PeerState, PlanDocument, RouteChange, judge_effective, judge_effective_for_pods, probes,
 };
 use node_network::{Change, Condition, NodeName, PerFamily, Plan, Settings, Severity};
 
 use crate::apply::{Applied, apply};
 use crate::atomic_file::{self, FileError};
 use crate::foreign_changes::ForeignChanges;
-use crate::observe::{Kernel, ObserveError, look_up, look_up_for_pod, observe_for_plan, observe_node};
+use crate::observe::{Kernel, ObserveError, look_up_all, look_up_for_pod, observe_for_plan, observe_node};
 use crate::paths::Paths;
 use crate::pods::{self, PodsReport, Records};
 use crate::source::Reading;
@@ -220,7 +220,11 @@ impl Reconciler {
         }
         let mut conditions = plan.conditions.clone();
         let socket = &mut self.kernel.route;
-        conditions.extend(judge_effective(&mut plan.peers, |address| look_up(socket, address)));
+        let found = look_up_all(socket, &probes(&plan.peers));
+        let answer = |address: IpAddr| {
+            found.get(&address).cloned().unwrap_or_else(|| Err("it was not looked up".to_owned()))
+        };
+        conditions.extend(judge_effective(&mut plan.peers, answer));
         conditions.extend(judge_effective_for_pods(&mut plan.peers, |address| {
             let origin = pods.get(node_network::Family::of(address))?;
             Some((origin.0, look_up_for_pod(socket, address, *origin)?))

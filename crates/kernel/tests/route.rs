@@ -239,6 +239,29 @@ fn a_look_up_that_no_route_or_an_unreachable_one_answers_is_an_error() {
 }
 
 #[test]
+fn many_look_ups_at_once_answer_each_as_one_by_itself() {
+    let (mut socket, uplink, _) = node();
+    apply(&mut socket, |batch| {
+        route::add(batch, &via("10.244.0.0/16", "192.0.2.9", uplink));
+        route::add(batch, &via("fd00:1::/32", "2001:db8::9", uplink));
+    });
+    // More than one batch, refusals among them, both families, one asked twice.
+    let asked: Vec<IpAddr> = (0..350)
+        .map(|number| match number % 4 {
+            0 => ip(&format!("10.244.{}.5", number % 200)),
+            1 => ip("198.51.100.1"),
+            2 => ip(&format!("fd00:1::{number:x}")),
+            _ => ip("2001:db8:ffff::1"),
+        })
+        .collect();
+    let found = route::look_up_all(&mut socket, &asked);
+    let one_by_one: Vec<_> = asked.iter().map(|to| route::look_up(&mut socket, *to, None)).collect();
+    assert_eq!(found, one_by_one);
+    assert!(found.iter().any(Result::is_ok) && found.iter().any(Result::is_err));
+    assert_eq!(route::look_up_all(&mut socket, &[]), []);
+}
+
+#[test]
 fn an_on_link_flag_lets_a_gateway_be_one_that_no_route_reaches() {
     let (mut socket, uplink, _) = node();
     let mut route = via("10.244.1.0/24", "198.51.100.9", uplink);

@@ -62,12 +62,14 @@ pub(super) fn look_up_next_hops(socket: &mut Socket, desired: &DesiredNode) -> B
             DesiredRoute::Hold { .. } | DesiredRoute::Guard => None,
         })
         .collect();
-    hops.into_iter().map(|hop| (hop, look_up(socket, hop))).collect()
+    look_up_all(socket, &hops.into_iter().collect::<Vec<_>>())
 }
 
-/// The route that wins for one address.
-pub(crate) fn look_up(socket: &mut Socket, address: IpAddr) -> FibLookup {
-    route::look_up(socket, address, None).map(|found| fib_match(&found)).map_err(|error| error.to_string())
+/// The route that wins for each address.
+pub(crate) fn look_up_all(socket: &mut Socket, addresses: &[IpAddr]) -> BTreeMap<IpAddr, FibLookup> {
+    let found = route::look_up_all(socket, addresses);
+    let told = found.into_iter().map(|found| found.as_ref().map(fib_match).map_err(ToString::to_string));
+    addresses.iter().copied().zip(told).collect()
 }
 
 /// The route that wins for a packet of `pod` that comes in by the link `index`; none where that link is gone.

@@ -98,6 +98,15 @@ impl Socket {
         batch: &mut Batch,
         mut object: impl FnMut(u16, &[u8]),
     ) -> Result<Vec<Failure>, KernelError> {
+        self.execute_answered(batch, |_, kind, payload| object(kind, payload))
+    }
+
+    /// As [`Socket::execute_reading`]; `object` is also told to which message, counted from 0, it is the answer.
+    pub fn execute_answered(
+        &mut self,
+        batch: &mut Batch,
+        mut object: impl FnMut(usize, u16, &[u8]),
+    ) -> Result<Vec<Failure>, KernelError> {
         let mut failures = Vec::new();
         let mut first = 0;
         while first < batch.len() {
@@ -126,7 +135,7 @@ impl Socket {
         if let Some(end @ 3..) = Some(batch.len()) {
             // Before Linux 6.10 the end of a transaction is not acknowledged, so the last message before it is.
             let chunk = Chunk { first: 0, end, acknowledged: end - 2 };
-            let sent = self.send_chunk(batch, chunk, &mut failures, &mut |_, _| {});
+            let sent = self.send_chunk(batch, chunk, &mut failures, &mut |_, _, _| {});
             sent.map_err(|error| match error.errno {
                 Errno::MSGSIZE => error.attempting(format!(
                     "send a transaction of {} bytes at once: raise net.core.wmem_max, or run with CAP_NET_ADMIN outside \
@@ -144,7 +153,7 @@ impl Socket {
         batch: &mut Batch,
         Chunk { first, end, acknowledged }: Chunk,
         failures: &mut Vec<Failure>,
-        object: &mut impl FnMut(u16, &[u8]),
+        object: &mut impl FnMut(usize, u16, &[u8]),
     ) -> Result<(), KernelError> {
         if let Some(attempted) = batch.overflowed {
             return Err(KernelError::new(attempted, Errno::MSGSIZE));
@@ -182,7 +191,7 @@ impl Socket {
                     continue;
                 }
                 match reply {
-                    Reply::Object { kind, payload } => object(kind, payload),
+                    Reply::Object { kind, payload } => object(first + offset, kind, payload),
                     Reply::Refused { errno, kernel_says } => {
                         let index = first + offset;
                         let attempted = batch.messages[index].attempted.to_owned();

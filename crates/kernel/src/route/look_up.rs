@@ -22,6 +22,46 @@ pub fn look_up(
     get(socket, destination, (source, None), FIB_MATCH)
 }
 
+/// How many questions are asked at once: their answers, of about a kilobyte each in the kernel's accounting, must fit an
+/// ordinary receive buffer.
+const AT_ONCE: usize = 100;
+
+/// As [`look_up`] for each destination, in a third of the system calls. The answers stand in the order of the questions.
+pub fn look_up_all(socket: &mut Socket, destinations: &[IpAddr]) -> Vec<Result<Route, KernelError>> {
+    let mut answers = Vec::with_capacity(destinations.len());
+    for asked in destinations.chunks(AT_ONCE) {
+        let mut batch = Batch::new();
+        for destination in asked {
+            ask(&mut batch, *destination, (None, None), FIB_MATCH);
+        }
+        let mut found: Vec<Option<Route>> = vec![None; asked.len()];
+        let refused = socket.execute_answered(&mut batch, |index, kind, payload| {
+            if kind == RTM_NEWROUTE
+                && let Some(place) = found.get_mut(index)
+            {
+                *place = uncloned(payload);
+            }
+        });
+        let failed = |to: &IpAddr, error: KernelError| error.attempting(format!("look up the route to {to}"));
+        let nothing = |to: &IpAddr| KernelError::new(format!("look up the route to {to}"), Errno::NODATA);
+        match refused {
+            Err(error) => answers.extend(asked.iter().map(|to| Err(failed(to, error.clone())))),
+            Ok(refused) => {
+                let mut chunk: Vec<_> =
+                    asked.iter().zip(found).map(|(to, found)| found.ok_or_else(|| nothing(to))).collect();
+                for failure in refused {
+                    if let (Some(place), Some(to)) = (chunk.get_mut(failure.index), asked.get(failure.index))
+                    {
+                        *place = Err(failed(to, failure.error));
+                    }
+                }
+                answers.append(&mut chunk);
+            }
+        }
+    }
+    answers
+}
+
 /// What a packet from `source` that comes in by the link `index` would do, as [`look_up`]: policy rules, and what the
 /// kernel thinks of such a source on that link, are part of the answer.
 pub fn look_up_forwarded(
@@ -44,25 +84,8 @@ fn get(
     (from, over): (Option<IpAddr>, Option<u32>),
     flags: u32,
 ) -> Result<Route, KernelError> {
-    let mut header = [0; 12];
-    header[0] = family(to);
-    let whole = if to.is_ipv4() { 32 } else { 128 };
-    header[1] = whole;
-    header[2] = if from.is_some() { whole } else { 0 };
-    header[8..].copy_from_slice(&flags.to_ne_bytes());
     let mut batch = Batch::new();
-    {
-        let mut message = batch.message("look up a route", RTM_GETROUTE, 0, &header);
-        ip_attribute(&mut message, RTA_DST, to);
-        if let Some(from) = from {
-            const RTA_SRC: u16 = 2;
-            ip_attribute(&mut message, RTA_SRC, from);
-        }
-        if let Some(index) = over {
-            const RTA_IIF: u16 = 3;
-            message.u32(RTA_IIF, index);
-        }
-    }
+    ask(&mut batch, to, (from, over), flags);
     let mut found = None;
     let failures = socket.execute_reading(&mut batch, |kind, payload| {
         if kind == RTM_NEWROUTE {
@@ -73,5 +96,25 @@ fn get(
         (Some(failure), _) => Err(failure.error.attempting(format!("look up the route to {to}"))),
         (None, Some(route)) => Ok(route),
         (None, None) => Err(KernelError::new(format!("look up the route to {to}"), Errno::NODATA)),
+    }
+}
+
+/// Writes one question.
+fn ask(batch: &mut Batch, to: IpAddr, (from, over): (Option<IpAddr>, Option<u32>), flags: u32) {
+    let mut header = [0; 12];
+    header[0] = family(to);
+    let whole = if to.is_ipv4() { 32 } else { 128 };
+    header[1] = whole;
+    header[2] = if from.is_some() { whole } else { 0 };
+    header[8..].copy_from_slice(&flags.to_ne_bytes());
+    let mut message = batch.message("look up a route", RTM_GETROUTE, 0, &header);
+    ip_attribute(&mut message, RTA_DST, to);
+    if let Some(from) = from {
+        const RTA_SRC: u16 = 2;
+        ip_attribute(&mut message, RTA_SRC, from);
+    }
+    if let Some(index) = over {
+        const RTA_IIF: u16 = 3;
+        message.u32(RTA_IIF, index);
     }
 }

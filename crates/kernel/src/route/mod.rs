@@ -5,7 +5,7 @@ mod dump;
 mod look_up;
 
 pub use dump::{Filter, dump};
-pub use look_up::{look_up, look_up_forwarded, resolve};
+pub use look_up::{look_up, look_up_all, look_up_forwarded, resolve};
 
 use std::fmt;
 use std::net::IpAddr;

@@ -369,6 +369,13 @@ fn leads_like(wanted: &WantedLeg, found: Leg) -> bool {
     found.via == Some(wanted.via) && found.link == wanted.link
 }
 
+/// The addresses whose look-ups [`judge_effective`] asks for.
+#[must_use]
+pub fn probes(peers: &[PeerReport]) -> Vec<IpAddr> {
+    let routed = peers.iter().filter(|peer| peer.state == PeerState::Routed);
+    routed.map(|peer| probe_of(peer.pod_cidr)).collect()
+}
+
 /// Judges, after a plan was applied, whether the kernel uses the routes, and marks those that it does not:
 /// `look_up` answers for one address.
 pub fn judge_effective(
