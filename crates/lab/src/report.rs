@@ -378,7 +378,7 @@ pub(crate) mod tests {
                     during: Some("routes-deleted on node1".to_owned()),
                 }],
                 flows: Flows { opened: 8, alive: 8, excused: 0 },
-                churn: Churned { added: 120, deleted: 120, failed: 0, excused: 0 },
+                churn: Churned { added: 120, deleted: 120, retried: 0, failed: 0, excused: 0 },
                 repeat: "hostgw lab --chaos --seed 7 --duration 60".to_owned(),
             }),
             removed_node: Some(RemovedNode {

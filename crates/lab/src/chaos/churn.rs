@@ -99,27 +99,23 @@ impl Shared {
                 return;
             }
             number += 1;
-            self.come_and_go(place, format!("{node}/churn{number}"));
+            self.come_and_go(place, &format!("{node}/churn{number}"));
         }
     }
 
-    fn come_and_go(&self, place: &Place, name: String) {
+    fn come_and_go(&self, place: &Place, name: &str) {
         let may_fail = || self.may_fail.load(Ordering::SeqCst);
         let excused = may_fail();
-        let outcome = place.run(move || {
-            // The runtime reads it anew for each pod; DEL gets the one of ADD.
-            let list = read_conflist(Path::new("/"))?;
-            let mut pod = runtime::sandbox(&name, Some(HOST_PORT))?;
-            let added = runtime::attach(&list, &mut pod);
-            // A runtime calls DEL for a pod that it could not attach, too.
-            let deleted = runtime::delete(&list, &pod);
-            if deleted.is_err() {
-                runtime::abandon(&pod)?;
-            }
-            Ok((added.err(), deleted.err()))
-        });
+        let mut outcome = attempt(place, name.to_owned());
+        // The node may lose an address between two steps of an ADD. It fails, and a runtime tries again with another
+        // namespace, as often as it takes; here the second time must do.
+        let retried = matches!(&outcome, Ok((Some(_), None))) && !may_fail();
+        if retried {
+            outcome = attempt(place, format!("{name}-again"));
+        }
         let (added, deleted) = outcome.unwrap_or_else(|error| (Some(error), None));
         let mut tally = lock(&self.tally);
+        tally.counts.retried += u64::from(retried);
         tally.counts.added += u64::from(added.is_none());
         tally.counts.deleted += u64::from(deleted.is_none());
         let excused = excused || may_fail();
@@ -134,4 +130,20 @@ impl Shared {
             }
         }
     }
+}
+
+/// A pod comes and goes; gives the errors of ADD and of DEL.
+fn attempt(place: &Place, name: String) -> Result<(Option<LabError>, Option<LabError>), LabError> {
+    place.run(move || {
+        // The runtime reads it anew for each pod; DEL gets the one of ADD.
+        let list = read_conflist(Path::new("/"))?;
+        let mut pod = runtime::sandbox(&name, Some(HOST_PORT))?;
+        let added = runtime::attach(&list, &mut pod);
+        // A runtime calls DEL for a pod that it could not attach, too.
+        let deleted = runtime::delete(&list, &pod);
+        if deleted.is_err() {
+            runtime::abandon(&pod)?;
+        }
+        Ok((added.err(), deleted.err()))
+    })
 }

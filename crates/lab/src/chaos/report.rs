@@ -78,7 +78,9 @@ pub struct Churned {
     pub added: u64,
     /// DELs that succeeded.
     pub deleted: u64,
-    /// Calls that failed and should not have.
+    /// ADDs that failed and were tried again, as a runtime does.
+    pub retried: u64,
+    /// Calls that failed and should not have: for an ADD, twice.
     pub failed: u64,
     /// Calls that failed while they had to, as on a full disk.
     pub excused: u64,
