@@ -17,6 +17,7 @@ mod observe;
 mod opponent;
 mod paths;
 mod plugin_files;
+mod podcidr;
 mod pods;
 mod readable;
 mod reconcile;
@@ -31,6 +32,10 @@ pub use config::{ConfigError, parse_settings, read_settings};
 pub use kubernetes::{AccessError, ApiError, Location};
 pub use paths::Paths;
 pub use plugin_files::{Installed, install as install_plugin};
+pub use podcidr::{
+    AssignedNode, PodCidrError, PodCidrOptions, PodCidrReport, assign_and_watch, assign_once, assign_until,
+    default_identity,
+};
 pub use reconcile::{PassError, ReconcileReport, Reconciler};
 pub use run::{AgentError, Ended, Options, is_running, plan, run, run_once, run_until};
 pub use status::{STATE_SCHEMA, STATE_SCHEMA_VERSION, StateDocument, StatusError, read_state};

@@ -230,7 +230,7 @@ pub fn run_until(
     })
 }
 
-async fn signalled() -> Result<Ended, std::io::Error> {
+pub(crate) async fn signalled() -> Result<Ended, std::io::Error> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -11,6 +11,7 @@ use node_network::{ClusterSnapshot, NodeName, Settings};
 
 pub use file::{FileSource, NodesFileError, parse_nodes};
 pub use kubernetes::KubernetesSource;
+pub(crate) use node_store::NodeStore;
 
 use crate::kubernetes::Location;
 use crate::reports::Reporter;

@@ -7,6 +7,7 @@ mod log;
 mod node_arguments;
 mod output;
 mod plan_command;
+mod podcidr_command;
 mod schema_command;
 mod status_command;
 mod uninstall_command;
@@ -29,6 +30,7 @@ enum Command {
     Cni(cni_command::Cni),
     Lab(lab_command::Lab),
     Plan(plan_command::Plan),
+    Podcidr(podcidr_command::PodCidr),
     Schema(schema_command::Schema),
     Status(status_command::Status),
     Uninstall(uninstall_command::Uninstall),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Cni(cni) => cni_command::run(&cni),
         Command::Lab(lab) => lab_command::run(lab),
         Command::Plan(plan) => plan_command::run(&plan),
+        Command::Podcidr(podcidr) => podcidr_command::run(&podcidr),
         Command::Schema(schema) => schema_command::run(&schema),
         Command::Status(status) => status_command::run(&status),
         Command::Uninstall(uninstall) => uninstall_command::run(&uninstall),

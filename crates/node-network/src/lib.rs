@@ -13,6 +13,7 @@ pub mod family;
 pub mod next_hop;
 pub mod observed;
 pub mod plan;
+pub mod pod_cidr_allocation;
 pub mod settings;
 #[cfg(test)]
 mod three_nodes;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use link_name::LinkName;
 use serde::{Deserialize, Serialize};
 
-pub use kubernetes::{KubernetesSettings, NodeAddressSettings, RuntimeSettings};
+pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
 
 /// The whole of `/etc/hostgw/config.yaml`. Unknown keys are refused, so that a misspelt one is not silently ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +35,6 @@ pub struct Settings {
     pub kubernetes: KubernetesSettings,
     /// Which address of this node is told there.
     pub node_address: NodeAddressSettings,
-    /// The container runtime.
-    pub runtime: RuntimeSettings,
     /// How often everything is looked at again although nothing was reported.
     pub resync_interval: Interval,
 }
@@ -167,7 +165,6 @@ impl Default for Settings {
             cni: CniSettings::default(),
             kubernetes: KubernetesSettings::default(),
             node_address: NodeAddressSettings::default(),
-            runtime: RuntimeSettings::default(),
             resync_interval: Interval(Duration::from_secs(30)),
         }
     }
@@ -292,11 +289,8 @@ impl Settings {
             let remedy = "use 1 to 200 letters, digits, `_`, `.` or `-`, beginning with a letter or digit";
             fault("cni.networkName", shown, remedy.to_owned());
         }
-        let paths = [
-            ("cni.confFile", Some(&self.cni.conf_file)),
-            ("cni.logFile", self.cni.log_file.as_ref()),
-            ("runtime.socket", self.runtime.socket.as_ref()),
-        ];
+        let paths =
+            [("cni.confFile", Some(&self.cni.conf_file)), ("cni.logFile", self.cni.log_file.as_ref())];
         for (field, path) in paths.into_iter().filter_map(|(field, path)| Some((field, path?))) {
             if !path.starts_with('/') || path.ends_with('/') || path.split('/').any(|part| part == "..") {
                 fault(field, path.clone(), "give an absolute path of a file, without `..`".to_owned());

@@ -76,7 +76,7 @@ impl From<mpsc::error::SendError<Heard>> for WatchError {
 /// Follows the nodes until nobody listens any more.
 pub(crate) async fn follow(
     location: Location,
-    this_node: NodeName,
+    this_node: Option<NodeName>,
     heard: mpsc::Sender<Heard>,
     own: watch::Sender<Option<OwnNode>>,
 ) {
@@ -111,7 +111,7 @@ pub(crate) async fn follow(
 
 struct Watcher {
     api: Api,
-    this_node: NodeName,
+    this_node: Option<NodeName>,
     heard: mpsc::Sender<Heard>,
     own: watch::Sender<Option<OwnNode>>,
     /// The last version that was heard of; none before the list.
@@ -170,7 +170,7 @@ impl Watcher {
             };
             match watch_event::parse(line)? {
                 WatchEvent::Applied(object, raw) => {
-                    if object.name() == Some(self.this_node.as_str()) {
+                    if self.is_this(&object) {
                         this = Some(raw);
                     }
                     nodes.push(read_object(*object));
@@ -205,7 +205,7 @@ impl Watcher {
             let NodePage { metadata, items } = self.api.get(&page).await?;
             for raw in items.unwrap_or_default() {
                 let object: NodeObject = serde_json::from_str(raw.get())?;
-                if object.name() == Some(self.this_node.as_str()) {
+                if self.is_this(&object) {
                     this = Some(raw);
                 }
                 nodes.push(read_object(object));
@@ -234,7 +234,7 @@ impl Watcher {
             match watch_event::parse(line)? {
                 WatchEvent::Applied(object, raw) => {
                     self.at(&object);
-                    if object.name() == Some(self.this_node.as_str()) {
+                    if self.is_this(&object) {
                         self.tell_own(&raw);
                     }
                     self.heard.send(Heard::Node(Box::new(read_object(*object)))).await?;
@@ -251,6 +251,10 @@ impl Watcher {
                 WatchEvent::Error { code, message } => return Err(told(code, &message)),
             }
         }
+    }
+
+    fn is_this(&self, object: &NodeObject) -> bool {
+        self.this_node.as_ref().is_some_and(|this| object.name() == Some(this.as_str()))
     }
 
     fn tell_own(&self, raw: &RawValue) {

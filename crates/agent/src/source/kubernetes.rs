@@ -41,9 +41,10 @@ impl KubernetesSource {
     pub fn new(location: Location, this_node: NodeName, peers_file: PathBuf) -> Self {
         let (sender, heard) = mpsc::channel(WAITING);
         let (own_sender, own) = watch::channel(None);
-        let task = tokio::task::spawn_local(follow(location.clone(), this_node.clone(), sender, own_sender));
+        let task =
+            tokio::task::spawn_local(follow(location.clone(), Some(this_node.clone()), sender, own_sender));
         let cache = PeerCache::new(peers_file);
-        let store = NodeStore::new(this_node, cache.load());
+        let store = NodeStore::new(Some(this_node), cache.load());
         Self { location, heard, own, task, store, cache, news: false }
     }
 

@@ -18,8 +18,9 @@ const HOLD: Duration = Duration::from_secs(600);
 
 /// The nodes as they were last heard of.
 #[derive(Debug)]
-pub(super) struct NodeStore {
-    this_node: NodeName,
+pub(crate) struct NodeStore {
+    /// None where this runs on no node of the cluster.
+    this_node: Option<NodeName>,
     /// What an earlier run knew; none once a list was heard.
     cached: Option<ClusterSnapshot>,
     snapshot: ClusterSnapshot,
@@ -44,7 +45,7 @@ struct Fault {
 
 impl NodeStore {
     /// With what an earlier run knew, until a list is heard.
-    pub(super) fn new(this_node: NodeName, cached: Option<Cached>) -> Self {
+    pub(crate) fn new(this_node: Option<NodeName>, cached: Option<Cached>) -> Self {
         let (cached, version) = cached.map_or((None, None), |cached| (Some(cached.snapshot), cached.version));
         Self {
             this_node,
@@ -67,12 +68,12 @@ impl NodeStore {
     }
 
     /// When what is held now no longer is.
-    pub(super) fn holds_until(&self) -> Option<Instant> {
+    pub(crate) fn holds_until(&self) -> Option<Instant> {
         self.hold.as_ref().map(|(until, _)| *until)
     }
 
     /// The present state.
-    pub(super) fn reading(&mut self, now: Instant) -> Reading<'_> {
+    pub(crate) fn reading(&mut self, now: Instant) -> Reading<'_> {
         if self.hold.as_ref().is_some_and(|(until, _)| *until <= now) {
             self.hold = None;
         }
@@ -85,14 +86,14 @@ impl NodeStore {
     }
 
     /// What may be kept for the next start: a list of a server of which nothing says that it lost something.
-    pub(super) fn trusted(&self) -> Option<(&ClusterSnapshot, Option<u64>)> {
+    pub(crate) fn trusted(&self) -> Option<(&ClusterSnapshot, Option<u64>)> {
         let trusted =
             self.listed && self.hold.is_none() && self.silence.is_none() && !self.snapshot.nodes.is_empty();
         trusted.then_some((&self.snapshot, self.version))
     }
 
     /// Takes over what was heard; whether it makes a difference.
-    pub(super) fn take(&mut self, heard: Heard, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, heard: Heard, now: Instant) -> bool {
         match heard {
             Heard::All { nodes, version } => self.all(nodes, &version, now),
             Heard::Node(read) => {
@@ -149,7 +150,7 @@ impl NodeStore {
 
     /// Where this node's own object was lost, those of others may have been, and come back after it.
     fn look_for_this_node(&mut self, now: Instant) {
-        let listed = self.snapshot.nodes.contains_key(&self.this_node);
+        let listed = self.this_node.as_ref().is_some_and(|this| self.snapshot.nodes.contains_key(this));
         if listed && self.this_was_lost {
             self.hold(now, "this node's object was missing and is back");
         }

@@ -34,10 +34,10 @@ pub(super) struct PeerCache {
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Cached {
-    pub(super) snapshot: ClusterSnapshot,
+pub(crate) struct Cached {
+    pub(crate) snapshot: ClusterSnapshot,
     /// The API server's version then, where it can be compared.
-    pub(super) version: Option<u64>,
+    pub(crate) version: Option<u64>,
 }
 
 #[derive(Deserialize)]

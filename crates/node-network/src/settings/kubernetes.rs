@@ -65,12 +65,3 @@ impl NodeAddressSettings {
         faults
     }
 }
-
-/// The container runtime, where it can be asked which pods there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct RuntimeSettings {
-    /// Path of its CRI socket, such as `/run/containerd/containerd.sock`. Without it a pod is known to be gone by its
-    /// link alone.
-    pub socket: Option<String>,
-}

@@ -17,7 +17,7 @@ fn all(names: &[&str], version: &str) -> Heard {
 }
 
 fn store() -> NodeStore {
-    NodeStore::new(NodeName::new("node1").unwrap(), None)
+    NodeStore::new(NodeName::new("node1").ok(), None)
 }
 
 fn whole(store: &mut NodeStore, now: Instant) -> bool {
@@ -116,7 +116,7 @@ fn what_an_earlier_run_knew_counts_until_the_first_list() {
     snapshot.freshness = Freshness::Cached { age_seconds: 60 };
     snapshot.nodes.extend(node("node2").node.map(|node| (node.name.clone(), node)));
     let cached = Cached { snapshot, version: Some(900) };
-    let mut store = NodeStore::new(NodeName::new("node1").unwrap(), Some(cached));
+    let mut store = NodeStore::new(NodeName::new("node1").ok(), Some(cached));
     let now = Instant::now();
     assert_eq!(store.reading(now).snapshot.unwrap().nodes.len(), 1);
     assert!(store.trusted().is_none());
