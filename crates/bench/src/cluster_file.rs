@@ -43,7 +43,7 @@ impl Cluster {
 
     fn nodes(self) -> String {
         let mut yaml = "apiVersion: v1\nkind: List\nitems:\n".to_owned();
-        self.write_node(&mut yaml, 0, ("10.88.0.0/16", "fd00:88::/64"), ("192.0.2.1", "2001:db8::1"));
+        self.write_node(&mut yaml, 0, ("10.88.0.0/16", "fd00:88::/64"), ("192.0.250.1", "2001:db8::fa01"));
         for peer in 1..=self.peers {
             let moved = usize::from(self.last_peer_moved && peer == self.peers);
             let host = peer + 256 + moved * 30_000;

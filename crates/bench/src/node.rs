@@ -19,13 +19,13 @@ const PODS: &str = "/run/cnibench-ns";
 /// The node's own addresses, on a link that leads nowhere.
 const UPLINK: &str = "\
 link add uplink type veth peer name lan
-addr add 192.0.2.1/16 dev uplink
-addr add 2001:db8::1/64 dev uplink nodad
+addr add 192.0.250.1/16 dev uplink
+addr add 2001:db8::fa01/64 dev uplink nodad
 link set lo up
 link set lan up
 link set uplink up
-route add default via 192.0.2.254
-route add default via 2001:db8::fe
+route add default via 192.0.250.254
+route add default via 2001:db8::fafe
 ";
 
 /// The namespaces that the calling thread was in when it opened this.
