@@ -34,7 +34,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Waits until no pass was made for a while.
+    /// Waits until no pass was made for longer than the agent pauses between two on a busy machine.
     pub(crate) fn rest(&self) -> Result<(), BenchError> {
         let mut seen = -1.0;
         wait_for("the agent to rest", PATIENCE, || {
@@ -42,7 +42,7 @@ impl Agent {
             let rests = passes == seen;
             seen = passes;
             if !rests {
-                std::thread::sleep(Duration::from_millis(300));
+                std::thread::sleep(Duration::from_millis(2_500));
             }
             Ok(rests.then_some(()))
         })
