@@ -13,8 +13,15 @@ pub mod host_ports;
 mod hostgw;
 mod living;
 mod loopback;
+#[allow(dead_code, reason = "for the drop-in plugins")]
+mod masquerade;
+#[allow(dead_code, reason = "for the drop-in plugins")]
+mod owned_table;
+mod owner_tag;
 mod static_ipam;
 mod teardown;
 pub mod wiring;
+#[allow(dead_code, reason = "for the drop-in plugins")]
+mod xtables;
 
 pub use call::run;

@@ -230,8 +230,24 @@ impl PortMapping {
 }
 
 impl Bandwidth {
+    const KEYS: [&str; 4] = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
+
+    /// Reads limits that stand beside other keys; none where there is not one of them.
+    pub(crate) fn read_beside(field: &Field<'_, '_>) -> Result<Option<Self>, CniError> {
+        for key in Self::KEYS {
+            if field.get(key)?.is_some() {
+                return Self::read_limits(field).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
     fn read(field: &Field<'_, '_>) -> Result<Self, CniError> {
-        field.only(&["ingressRate", "ingressBurst", "egressRate", "egressBurst"])?;
+        field.only(&Self::KEYS)?;
+        Self::read_limits(field)
+    }
+
+    fn read_limits(field: &Field<'_, '_>) -> Result<Self, CniError> {
         Ok(Self {
             ingress: RateLimit::read(field, "ingressRate", "ingressBurst")?,
             egress: RateLimit::read(field, "egressRate", "egressBurst")?,

@@ -3,6 +3,7 @@
 //! The input is parsed once into a [`Value`] and read by hand: derived deserializers name a line and a column only,
 //! and stop being cheap where several spellings are allowed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -169,6 +170,29 @@ impl<'v> Field<'_, 'v> {
         }
     }
 
+    /// The entries of an object of at most `max` texts.
+    pub(crate) fn texts(&self, max: usize) -> Result<BTreeMap<String, String>, CniError> {
+        let Value::Object(fields) = self.value else {
+            return Err(self.refuse("give an object"));
+        };
+        if fields.len() > max {
+            return Err(self.refuse(format!("{} entries are too many; give at most {max}", fields.len())));
+        }
+        let entry = |(key, value): (&String, &Value)| match value.as_str() {
+            Some(text) => Ok((key.clone(), text.to_owned())),
+            None => Err(CniError::new(
+                self.code,
+                format!(
+                    "key {} of `{}` is {}: give a text in quotes",
+                    excerpt::quoted(key),
+                    self.path,
+                    excerpt::value(value)
+                ),
+            )),
+        };
+        fields.iter().map(entry).collect()
+    }
+
     pub(crate) fn text(self) -> Result<&'v str, CniError> {
         self.value.as_str().ok_or_else(|| self.refuse("give a text in quotes"))
     }
@@ -223,7 +247,11 @@ impl<'v> Field<'_, 'v> {
     pub(crate) fn choice<T: Copy>(self, choices: &[(&str, T)]) -> Result<T, CniError> {
         let text = self.text()?;
         choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice).ok_or_else(|| {
-            let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let names: Vec<String> = choices
+                .iter()
+                .filter(|(name, _)| !name.is_empty())
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
             self.refuse(format!("give one of {}", names.join(", ")))
         })
     }

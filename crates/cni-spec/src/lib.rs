@@ -44,6 +44,7 @@
 //! ```
 
 mod address;
+mod bandwidth_conf;
 mod base_conf;
 mod capability;
 mod cni_args;
@@ -52,6 +53,7 @@ mod environment;
 mod error;
 mod excerpt;
 mod field;
+mod firewall_conf;
 mod gc;
 mod host_local_conf;
 mod identifier;
@@ -59,16 +61,20 @@ mod ipam_conf;
 mod mac_address;
 mod nearest;
 mod net_conf;
+mod portmap_conf;
 mod range;
 mod range_set;
 mod result;
 mod route;
+mod rule_backend;
 mod static_conf;
 mod status_conf;
 mod store_conf;
+mod tuning_conf;
 mod version;
 
 pub use address::IpFamily;
+pub use bandwidth_conf::BandwidthConf;
 pub use base_conf::BaseConf;
 pub use capability::{
     Bandwidth, Capabilities, PortMapping, RateLimit, TransportProtocol, TransportProtocolError,
@@ -78,17 +84,21 @@ pub use command::Command;
 pub use environment::{AttachmentCall, CallEnvironment};
 pub use error::{CniError, ErrorCode};
 pub use field::MAX_INPUT_LEN;
+pub use firewall_conf::{FirewallBackend, FirewallConf, IngressPolicy};
 pub use gc::GcRequest;
 pub use host_local_conf::{HOST_LOCAL_DATA_DIR, HostLocalConf, HostLocalStoreConf};
 pub use identifier::{Attachment, ContainerId, IdentifierError, MAX_IDENTIFIER_LEN, NetworkName};
 pub use ipam_conf::{DEFAULT_DATA_DIR, IpamConf};
 pub use mac_address::{MacAddress, MacAddressError};
 pub use net_conf::{ListenerCheck, Mode, NetConf, NodeAddresses};
+pub use portmap_conf::PortmapConf;
 pub use range::{Range, RangeError};
 pub use range_set::{RangeSet, RangeSetError, RangeSets};
 pub use result::{AttachResult, Dns, Interface, IpConfig};
 pub use route::Route;
+pub use rule_backend::RuleBackend;
 pub use static_conf::StaticConf;
 pub use status_conf::StatusConf;
 pub use store_conf::{LogConf, LogLevel, StoreConf};
+pub use tuning_conf::TuningConf;
 pub use version::{SpecVersion, version_report};

@@ -1,7 +1,7 @@
 //! Deleting a pod's link, without the wait that the kernel makes of it.
 #![allow(unsafe_code, reason = "fork has no safe wrapper")]
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use kernel::KernelError;
@@ -9,6 +9,7 @@ use kernel::events::{Events, Group, Heard};
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Socket};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 /// `RTM_DELLINK`.
 const RTM_DELLINK: u16 = 17;
@@ -35,7 +36,7 @@ pub fn delete_link(
     let child = unsafe { libc::fork() };
     match child {
         0 => {
-            close_all_but(last_holder_waits.map(|fd| fd.as_raw_fd()));
+            close_all_but(last_holder_waits.map(|fd| fd.as_raw_fd()).as_slice());
             // SAFETY: leaves without running anything of the parent's.
             unsafe {
                 // A socket of its own: on a shared one, either could read what the other waits for.
@@ -57,18 +58,42 @@ pub fn delete_link(
     }
 }
 
+/// Closes a netfilter socket after this process has ended: whoever is the last to close one waits for an RCU grace period
+/// (about 10 ms) where elements were removed lately. A child does, and nobody waits for that.
+pub(crate) fn close_behind(socket: Socket) {
+    // Without a pipe or a child the wait is ours.
+    let Ok((ended, end)) = pipe_with(PipeFlags::CLOEXEC) else { return };
+    // SAFETY: as in `delete_link`.
+    match unsafe { libc::fork() } {
+        0 => {
+            let mut kept = [socket.as_fd().as_raw_fd(), ended.as_raw_fd()];
+            kept.sort_unstable();
+            close_all_but(&kept);
+            // The parent keeps its end open for as long as it lives.
+            rustix::io::read(&ended, &mut [0]).ok();
+            // SAFETY: leaves without running anything of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        ..0 => {}
+        _ => {
+            // Closed by this process's end, and not before: the child must close last.
+            let _ = end.into_raw_fd();
+        }
+    }
+}
+
 /// Closes the child's descriptors: an answer's reader would wait for it, and a record's lock, which the child's copy
 /// keeps, would outlive a parent that is killed and turn the next DEL away.
-fn close_all_but(kept: Option<RawFd>) {
-    let kept = kept.and_then(|kept| libc::c_uint::try_from(kept).ok());
-    match kept {
-        Some(0) => close_range(1, libc::c_uint::MAX),
-        Some(kept) => {
-            close_range(0, kept - 1);
-            close_range(kept + 1, libc::c_uint::MAX);
+/// `kept` are in ascending order.
+fn close_all_but(kept: &[RawFd]) {
+    let mut first = 0;
+    for kept in kept.iter().filter_map(|kept| libc::c_uint::try_from(*kept).ok()) {
+        if kept > first {
+            close_range(first, kept - 1);
         }
-        None => close_range(0, libc::c_uint::MAX),
+        first = kept + 1;
     }
+    close_range(first, libc::c_uint::MAX);
 }
 
 fn close_range(first: libc::c_uint, last: libc::c_uint) {

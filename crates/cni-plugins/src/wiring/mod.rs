@@ -10,6 +10,7 @@ mod readiness;
 mod steps;
 
 pub use bridge::{BridgePlan, is_our_bridge_mac};
+pub(crate) use detach::close_behind;
 pub use detach::delete_link;
 pub use execute::{Wired, attach};
 pub(crate) use name::HOST;

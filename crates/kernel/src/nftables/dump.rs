@@ -118,6 +118,17 @@ impl ObservedRule {
         refuses
     }
 
+    /// The chain to which it sends the packets that it is for, if that is what it does.
+    #[must_use]
+    pub fn jumps_to(&self) -> Option<String> {
+        expression::parse(&self.expressions).filter(|(name, _)| name == "immediate").find_map(|(_, data)| {
+            match immediate_verdict(&Attributes::new(data)) {
+                Some(Verdict::Jump(chain) | Verdict::Goto(chain)) => Some(chain),
+                _ => None,
+            }
+        })
+    }
+
     /// The chain to which it sends every packet that comes to it, if that is what it does.
     #[must_use]
     pub fn sends_everything_to(&self) -> Option<String> {

@@ -1,0 +1,79 @@
+//! `ipMasq` of the main plugins: what a pod sends to somewhere outside its own subnet leaves with the node's address.
+
+mod chains;
+mod table;
+
+use cni_spec::{Attachment, CniError, ErrorCode, NetworkName, RuleBackend};
+use ipnet::IpNet;
+
+use crate::failure::kernel_refused;
+
+/// The masquerading of one attachment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Masquerade<'a> {
+    /// The network.
+    pub(crate) network: &'a NetworkName,
+    /// Whose it is.
+    pub(crate) attachment: &'a Attachment,
+}
+
+impl Masquerade<'_> {
+    /// Sets it up for these addresses, each with the length of its subnet's prefix; what is there already is well.
+    /// Without a wish for a backend, ours is nftables.
+    pub(crate) fn install(&self, backend: Option<RuleBackend>, pods: &[IpNet]) -> Result<(), CniError> {
+        match backend {
+            Some(RuleBackend::Iptables) => chains::install(self, pods),
+            Some(RuleBackend::Nftables) | None => table::install(self, pods).map_err(kernel_refused),
+        }
+    }
+
+    /// What of it is not as [`Masquerade::install`] left it, in words.
+    pub(crate) fn differences(
+        &self,
+        backend: Option<RuleBackend>,
+        pods: &[IpNet],
+    ) -> Result<Vec<String>, CniError> {
+        match backend {
+            Some(RuleBackend::Iptables) => chains::differences(self, pods),
+            Some(RuleBackend::Nftables) | None => table::differences(self, pods).map_err(kernel_refused),
+        }
+    }
+
+    /// Removes all of it, by whatever backend it was set up, and by the reference plugins as well: the configuration may
+    /// have changed since, and the node's binaries too.
+    pub(crate) fn remove(&self) -> Result<(), CniError> {
+        all([
+            table::remove(self).map_err(kernel_refused),
+            chains::remove(self),
+            table::remove_of_reference(self).map_err(kernel_refused),
+        ])
+    }
+}
+
+/// Removes what belongs to none of the valid attachments of this network.
+pub(crate) fn collect(network: &NetworkName, valid: &[Attachment]) -> Result<(), CniError> {
+    all([
+        table::collect(network, valid).map_err(kernel_refused),
+        chains::collect(network, valid),
+        table::collect_of_reference(network, valid).map_err(kernel_refused),
+    ])
+}
+
+/// Whether masquerading could be set up: the kernel takes tables, or the program is there.
+pub(crate) fn status(backend: Option<RuleBackend>) -> Result<(), CniError> {
+    match backend {
+        Some(RuleBackend::Iptables) => crate::xtables::status(),
+        Some(RuleBackend::Nftables) | None => crate::owned_table::status(),
+    }
+}
+
+/// Everything was tried; all that failed is told.
+fn all<const N: usize>(tried: [Result<(), CniError>; N]) -> Result<(), CniError> {
+    let mut failed = tried.into_iter().filter_map(Result::err);
+    let Some(first) = failed.next() else { return Ok(()) };
+    let rest: Vec<String> = failed.map(|error| error.to_string()).collect();
+    if rest.is_empty() {
+        return Err(first);
+    }
+    Err(CniError::new(ErrorCode::KernelRefused, format!("{first}; {}", rest.join("; "))))
+}
