@@ -216,7 +216,7 @@ impl OwnedTable {
         let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
         let removed = self.remove(&mut socket, |element| element.is_of(tag))?;
         if !removed.is_empty() {
-            close_behind(socket);
+            close_behind(&socket);
         }
         Ok(removed)
     }
@@ -228,7 +228,7 @@ impl OwnedTable {
             |element: &Owned| element.is_of(network) && !valid.iter().any(|valid| element.is_of(valid));
         let removed = self.remove(&mut socket, doomed)?;
         if !removed.is_empty() {
-            close_behind(socket);
+            close_behind(&socket);
         }
         Ok(removed)
     }
@@ -283,7 +283,7 @@ pub(crate) fn remove_rules(
         }
         match transaction.commit(&mut socket) {
             Ok(()) => {
-                close_behind(socket);
+                close_behind(&socket);
                 return Ok(());
             }
             Err(error) if error.is_absent() => refused = error,

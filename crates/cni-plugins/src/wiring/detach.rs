@@ -60,7 +60,7 @@ pub fn delete_link(
 
 /// Closes a netfilter socket after this process has ended: whoever is the last to close one waits for an RCU grace period
 /// (about 10 ms) where elements were removed lately. A child does, and nobody waits for that.
-pub(crate) fn close_behind(socket: Socket) {
+pub(crate) fn close_behind(socket: &Socket) {
     // Without a pipe or a child the wait is ours.
     let Ok((ended, end)) = pipe_with(PipeFlags::CLOEXEC) else { return };
     // SAFETY: as in `delete_link`.

@@ -274,7 +274,7 @@ impl<'x> Change<'x> {
                 let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
                 self.transaction.commit(&mut socket)?;
                 if self.removes || !self.doomed.is_empty() {
-                    close_behind(socket);
+                    close_behind(&socket);
                 }
                 Ok(())
             }
