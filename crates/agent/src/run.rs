@@ -295,7 +295,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
         }
         // What comes in bursts is looked at once, and a program that keeps undoing ours is not raced with.
         let pause = pace.pause();
-        if pause > Duration::from_millis(100) {
+        if pace.owed() > Duration::from_millis(100) {
             tracing::warn!(
                 pause_ms = pause.as_millis(),
                 "this node's network is being changed again and again; repairs are slowed down"

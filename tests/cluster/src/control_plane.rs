@@ -15,10 +15,21 @@ use crate::wait::{Seen, wait_for};
 
 /// Pods' addresses of all nodes.
 pub const CLUSTER_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
+/// The cluster of thousands of nodes.
+const LARGE_CLUSTER_CIDRS: &str = "10.192.0.0/10,fd00:10:244::/48";
 /// Services' addresses.
 const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// How long a daemon may take to be of use, on a machine that does other things too.
 const START: Duration = Duration::from_secs(120);
+
+/// What the controllers are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fleet {
+    /// Nodes that run.
+    Real,
+    /// Thousands of Nodes that are objects only, and would be called dead.
+    Objects,
+}
 
 /// The running daemons.
 #[derive(Debug)]
@@ -34,7 +45,7 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts them and waits until each is of use.
-    pub fn start(programs: &Path, pki: &Pki, state: &Path, logs: &Path) -> Outcome<Self> {
+    pub fn start(programs: &Path, pki: &Pki, state: &Path, logs: &Path, fleet: Fleet) -> Outcome<Self> {
         let mut plane = Self {
             programs: programs.to_owned(),
             pki: pki.clone(),
@@ -63,9 +74,16 @@ impl ControlPlane {
                 .map(|flag| format!("--{flag}={file}"))
         };
         let mut arguments = kubeconfig("kube-controller-manager").to_vec();
+        let (cidrs, controllers) = match fleet {
+            Fleet::Real => (CLUSTER_CIDRS, "*"),
+            Fleet::Objects => (LARGE_CLUSTER_CIDRS, "*,-node-lifecycle-controller"),
+        };
         arguments.extend([
             "--allocate-node-cidrs".to_owned(),
-            format!("--cluster-cidr={CLUSTER_CIDRS}"),
+            format!("--cluster-cidr={cidrs}"),
+            format!("--controllers={controllers}"),
+            "--kube-api-qps=1000".to_owned(),
+            "--kube-api-burst=2000".to_owned(),
             "--node-cidr-mask-size-ipv4=24".to_owned(),
             "--node-cidr-mask-size-ipv6=64".to_owned(),
             format!("--service-cluster-ip-range={SERVICE_CIDRS}"),
@@ -135,9 +153,9 @@ impl ControlPlane {
         .map(|_| ())
     }
 
-    /// Stops the API server.
+    /// Ends the API server as a crash would: told to stop, it would wait for its clients for half a minute.
     pub fn stop_api_server(&mut self) -> Outcome {
-        self.apiserver.take().map_or(Ok(()), |mut apiserver| apiserver.end(Signal::TERM))
+        self.apiserver.take().map_or(Ok(()), |mut apiserver| apiserver.end(Signal::KILL))
     }
 
     /// How to speak to it.

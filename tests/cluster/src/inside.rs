@@ -8,15 +8,16 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, Fleet};
 use crate::error::{Outcome, TierError};
 use crate::install::Chart;
 use crate::launch::Orders;
 use crate::node::{Node, ProxyMode, Site};
-use crate::options::Options;
+use crate::options::{Options, Task};
 use crate::pki::Pki;
 use crate::process::run;
 use crate::report::Report;
+use crate::scale::scale;
 use crate::scenarios;
 use crate::workload::Kubectl;
 use crate::{api::Api, lan};
@@ -47,35 +48,31 @@ pub struct Cluster {
 
 impl Cluster {
     fn start(orders: &Orders) -> Outcome<Self> {
-        let options = &orders.options;
+        let (programs, logs) = (orders.task.programs(), orders.task.logs());
+        let (chart, images, fleet) = match &orders.task {
+            Task::Prove(options) => (options.chart.clone(), options.images.clone(), Fleet::Real),
+            Task::Measure(_) => (PathBuf::new(), PathBuf::new(), Fleet::Objects),
+        };
         let state = PathBuf::from(STATE);
         let pki = Pki::create(&state.join("pki"))?;
         lan::create()?;
-        let plane = ControlPlane::start(&options.programs, &pki, &state, &options.logs)?;
+        let plane = ControlPlane::start(programs, &pki, &state, logs, fleet)?;
         let kubeconfig = pki.file("admin.kubeconfig");
-        let mut cluster = Self {
+        Ok(Self {
             api: plane.api(),
             plane,
             nodes: Vec::new(),
-            kubectl: Kubectl { program: options.programs.join("kubectl"), kubeconfig: kubeconfig.clone() },
-            chart: Chart {
-                helm: options.programs.join("helm"),
-                folder: options.chart.clone(),
-                kubeconfig,
-                home: state.join("helm"),
-            },
+            kubectl: Kubectl { program: programs.join("kubectl"), kubeconfig: kubeconfig.clone() },
+            chart: Chart { helm: programs.join("helm"), folder: chart, kubeconfig, home: state.join("helm") },
             site: Site {
-                programs: options.programs.clone(),
-                images: options.images.clone(),
+                programs: programs.to_owned(),
+                images,
                 pki,
                 state,
-                logs: options.logs.clone(),
+                logs: logs.to_owned(),
                 group: orders.group.clone(),
             },
-        };
-        cluster.add_node(ProxyMode::Nftables)?;
-        cluster.add_node(ProxyMode::Nftables)?;
-        Ok(cluster)
+        })
     }
 
     /// Boots one more node and gives its place in [`Cluster::nodes`].
@@ -131,10 +128,24 @@ pub fn inside() -> Outcome<u8> {
         std::process::exit(130);
     });
     run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "hostgw-cluster", STATE]))?;
-    let options = &orders.options;
+    match &orders.task {
+        Task::Prove(options) => prove(&orders, options),
+        Task::Measure(wanted) => {
+            let mut cluster = Cluster::start(&orders)?;
+            let report = Report::new(&wanted.logs);
+            scale(&mut cluster, wanted, |line| report.say(line)).map(|()| 0)
+        }
+    }
+}
+
+fn prove(orders: &Orders, options: &Options) -> Outcome<u8> {
     let mut report = Report::new(&options.logs);
     let began = Instant::now();
-    let cluster = Cluster::start(&orders);
+    let cluster = Cluster::start(orders).and_then(|mut cluster| {
+        cluster.add_node(ProxyMode::Nftables)?;
+        cluster.add_node(ProxyMode::Nftables)?;
+        Ok(cluster)
+    });
     let mut cluster = report.step("a control plane and two nodes", began, cluster)?;
     scenarios::run_all(&mut cluster, options, &mut report)?;
     let code = report.end()?;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroups;
 use crate::error::{Outcome, TierError};
-use crate::options::Options;
+use crate::options::Task;
 use crate::process::first_child;
 use crate::wait::{Seen, wait_for};
 
@@ -30,7 +30,7 @@ const INTERRUPTED: u8 = 130;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Orders {
     /// The command line.
-    pub options: Options,
+    pub task: Task,
     /// The tier's control group.
     pub group: String,
     /// The machine's own network namespace, in which nothing may be done.
@@ -38,7 +38,7 @@ pub struct Orders {
 }
 
 /// Runs the tier and gives its exit code.
-pub fn launch(options: &Options) -> Outcome<u8> {
+pub fn launch(task: &Task) -> Outcome<u8> {
     if !rustix::process::geteuid().is_root() {
         return Err(TierError::Environment(
             "kubelets and container runtimes need root: run as root".to_owned(),
@@ -49,10 +49,10 @@ pub fn launch(options: &Options) -> Outcome<u8> {
         find_program(name)?;
     }
     remove_leftovers()?;
-    empty(&options.logs)?;
+    empty(task.logs())?;
     let group = format!("{GROUP}{}", std::process::id());
     let signals = catch_signals()?;
-    let mut first = spawn(options, &group)?;
+    let mut first = spawn(task, &group)?;
     let code = watch(&mut first, &signals);
     // Ends it where it has not ended. Its own first child, process 1 of the namespace, dies with it.
     let _ = first.kill();
@@ -87,7 +87,7 @@ fn empty(folder: &Path) -> Outcome {
     .map_err(TierError::io(format!("empty the folder of logs {}", folder.display())))
 }
 
-fn spawn(options: &Options, group: &str) -> Outcome<Child> {
+fn spawn(task: &Task, group: &str) -> Outcome<Child> {
     let own = std::env::current_exe().map_err(TierError::io("find this program"))?;
     let machine = fs::read_link("/proc/self/ns/net").map_err(TierError::io("read /proc/self/ns/net"))?;
     let mut child = Command::new("unshare")
@@ -99,7 +99,7 @@ fn spawn(options: &Options, group: &str) -> Outcome<Child> {
         .spawn()
         .map_err(TierError::io("start unshare"))?;
     let orders = Orders {
-        options: options.clone(),
+        task: task.clone(),
         group: group.to_owned(),
         machine: machine.to_string_lossy().into_owned(),
     };
@@ -111,7 +111,7 @@ fn spawn(options: &Options, group: &str) -> Outcome<Child> {
     let first = wait_for("the tier's first process", Duration::from_secs(10), || {
         Ok(first_child(parent).map_or_else(|| Seen::NotYet("not there".to_owned()), Seen::Yes))
     })?;
-    fs::write(options.logs.join(FIRST_PROCESS), first.as_raw_nonzero().to_string())
+    fs::write(task.logs().join(FIRST_PROCESS), first.as_raw_nonzero().to_string())
         .map_err(TierError::io("note the tier's first process"))?;
     Ok(child)
 }

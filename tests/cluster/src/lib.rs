@@ -6,6 +6,7 @@
 //!                        │ pki, control_plane, node     who is there
 //!                        │ api, kubectl, helm           how it is spoken to
 //!                        │ scenarios                    what is proven, in which order
+//!                        │ scale                        what is measured before thousands of Nodes
 //!                        └ report                       what is said of it
 //! pod: the program in the test's pods: it answers, asks, and keeps a stream of packets going
 //! ```
@@ -27,6 +28,7 @@ pub mod pki;
 pub mod pod;
 pub mod process;
 pub mod report;
+pub mod scale;
 pub mod scenarios;
 pub mod wait;
 pub mod workload;

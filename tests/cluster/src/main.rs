@@ -9,7 +9,8 @@ use cluster_tier::error::{Outcome, TierError};
 use cluster_tier::inside::{enter, inside};
 use cluster_tier::launch::{FIRST_PROCESS, launch};
 use cluster_tier::node_init::{NodeInit, node_init};
-use cluster_tier::options::Options;
+use cluster_tier::options::{Options, Task};
+use cluster_tier::scale::Scale;
 
 /// hostgw on real Kubernetes: a control plane and nodes in namespaces, and what users rely on, proven with packets.
 ///
@@ -25,6 +26,8 @@ struct Cli {
 enum TierCommand {
     /// Build a cluster, install hostgw, prove, and take it down.
     Run(Options),
+    /// Measure one agent before thousands of Nodes of a real API server, and print a table.
+    Scale(Scale),
     /// Run a command in a cluster that was kept.
     Exec {
         /// The folder of logs of that cluster.
@@ -53,7 +56,8 @@ enum TierCommand {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        TierCommand::Run(options) => launch(&options),
+        TierCommand::Run(options) => launch(&Task::Prove(options)),
+        TierCommand::Scale(scale) => launch(&Task::Measure(scale)),
         TierCommand::Exec { logs, place, words } => exec(&logs, &place, &words).map(|()| 0),
         TierCommand::Inside => inside(),
         TierCommand::NodeInit(node) => node_init(&node).map(|()| 0),

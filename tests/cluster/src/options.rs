@@ -1,9 +1,11 @@
 //! What the command line says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+
+use crate::scale::Scale;
 
 /// Where programs and images are, and what is to be done.
 #[derive(Args, Clone, Debug, Serialize, Deserialize)]
@@ -26,4 +28,33 @@ pub struct Options {
     /// Only these scenarios, by name; all by default.
     #[arg(value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
+}
+
+/// What is to be done with a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Task {
+    /// Scenarios are to be proven on two nodes.
+    Prove(Options),
+    /// One agent is to be measured before many Nodes.
+    Measure(Scale),
+}
+
+impl Task {
+    /// Folder of programs.
+    #[must_use]
+    pub fn programs(&self) -> &Path {
+        match self {
+            Self::Prove(options) => &options.programs,
+            Self::Measure(scale) => &scale.programs,
+        }
+    }
+
+    /// Folder of logs.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        match self {
+            Self::Prove(options) => &options.logs,
+            Self::Measure(scale) => &scale.logs,
+        }
+    }
 }

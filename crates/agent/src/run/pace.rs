@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 /// Events that belong together arrive within this.
 const COALESCE: Duration = Duration::from_millis(3);
-/// A pass may take one part in so many of the time.
+/// After a pass comes so many times its duration in which there is none …
 const SHARE: u32 = 4;
+/// … but never holds up the next by more than this: on a machine that has no time for us, a pass of seconds must not be
+/// followed by a minute in which a changed Node goes unseen.
+const LONGEST_SHARE: Duration = Duration::from_millis(500);
 /// So many passes with changes may follow each other freely …
 const BURST: f64 = 20.0;
 /// … and then so many a second.
@@ -49,10 +52,19 @@ impl Pace {
 
     fn pause_at(&self, now: Instant) -> Duration {
         let since_last = now.saturating_duration_since(self.last_end);
-        let share = (self.last_duration * SHARE).saturating_sub(since_last);
+        let share = (self.last_duration * SHARE).min(LONGEST_SHARE).saturating_sub(since_last);
+        COALESCE.max(share).max(self.owed_at(now))
+    }
+
+    /// How long to wait because so many passes had something to change; nothing while that is not so.
+    pub(super) fn owed(&self) -> Duration {
+        self.owed_at(Instant::now())
+    }
+
+    fn owed_at(&self, now: Instant) -> Duration {
+        let since_last = now.saturating_duration_since(self.last_end);
         let credit = self.credit + since_last.as_secs_f64() * RATE;
-        let owed = if credit < 0.0 { Duration::from_secs_f64(-credit / RATE) } else { Duration::ZERO };
-        COALESCE.max(share).max(owed)
+        if credit < 0.0 { Duration::from_secs_f64(-credit / RATE) } else { Duration::ZERO }
     }
 
     /// When to look although nothing was heard. The time differs from node to node, so that they do not act in step.
@@ -95,6 +107,16 @@ mod tests {
         let ended = began + Duration::from_millis(50);
         pace.passed_at(began, ended, false);
         assert_eq!(pace.pause_at(ended), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_pass_that_took_seconds_holds_up_the_next_for_half_a_second() {
+        let mut pace = Pace::new(Duration::from_secs(30));
+        let began = Instant::now();
+        let ended = began + Duration::from_secs(4);
+        pace.passed_at(began, ended, true);
+        assert_eq!(pace.pause_at(ended), LONGEST_SHARE);
+        assert_eq!(pace.owed_at(ended), Duration::ZERO);
     }
 
     #[test]
