@@ -11,6 +11,7 @@ mod podcidr_command;
 mod schema_command;
 mod status_command;
 mod uninstall_command;
+mod uplink_command;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ enum Command {
     Schema(schema_command::Schema),
     Status(status_command::Status),
     Uninstall(uninstall_command::Uninstall),
+    Uplink(uplink_command::Uplink),
 }
 
 fn main() -> ExitCode {
@@ -46,5 +48,6 @@ fn main() -> ExitCode {
         Command::Schema(schema) => schema_command::run(&schema),
         Command::Status(status) => status_command::run(&status),
         Command::Uninstall(uninstall) => uninstall_command::run(&uninstall),
+        Command::Uplink(uplink) => uplink_command::run(&uplink),
     }
 }

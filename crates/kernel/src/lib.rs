@@ -6,6 +6,7 @@
 //! milliseconds stands on it.
 
 pub mod address;
+pub mod announce;
 pub mod conntrack;
 mod error;
 pub mod events;
