@@ -57,7 +57,7 @@ pub fn create() -> Outcome {
     let create = || {
         let mut socket = Socket::open(Protocol::Route)?;
         let mut batch = Batch::new();
-        link::create_bridge(&mut batch, &name(BRIDGE)?, [0x02, 0, 0, 0, 0, 1], MTU, true);
+        link::create_bridge(&mut batch, &name(BRIDGE)?, [0x02, 0, 0, 0, 0, CONTROL_PLANE], MTU, true);
         let loopback = index_of(&mut socket, "lo")?;
         link::set_up(&mut batch, loopback);
         socket.execute_all(&mut batch)?;
@@ -82,7 +82,8 @@ pub fn plug_in(node: &str, netns: &NetNs, host: u8) -> Outcome {
         let (port, uplink) = (name(node)?, name(UPLINK)?);
         let veth = Veth {
             host: VethEnd { name: &port, mac: None, netns: None },
-            peer: VethEnd { name: &uplink, mac: None, netns: Some(netns.as_fd()) },
+            // A machine that boots again has the address that its neighbours remember.
+            peer: VethEnd { name: &uplink, mac: Some([0x02, 0, 0, 0, 0, host]), netns: Some(netns.as_fd()) },
             mtu: MTU,
             master: Some(bridge),
             up: true,
