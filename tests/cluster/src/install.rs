@@ -45,9 +45,9 @@ impl Chart {
         .map(|_| ())
     }
 
-    /// What `kubectl apply` would be given.
-    pub fn render(&self) -> Outcome<String> {
-        self.helm(&["template", "hostgw", &self.folder.display().to_string()])
+    /// What `kubectl apply` would be given, with these values (`--set`, comma-separated).
+    pub fn render(&self, values: &str) -> Outcome<String> {
+        self.helm(&["template", "hostgw", &self.folder.display().to_string(), "--set", values])
     }
 
     fn helm(&self, arguments: &[&str]) -> Outcome<String> {

@@ -11,6 +11,11 @@ use crate::install::wait_until_rolled_out;
 use crate::wait::{Seen, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Values that bring what the defaults leave out.
+const VALUES: [&str; 2] = [
+    "podCIDR.clusterCIDRs={10.244.0.0/16,fd00:10:244::/48},apiServer.host=api.example,apiServer.port=6443",
+    "distribution=k3s,config.nodeAddress.interfaces={wg0},seLinuxOptions.type=spc_t,image.digest=sha256:00,listen.address=0.0.0.0",
+];
 
 /// The condition `Ready` of a node.
 pub(super) fn ready_condition(node: &Value) -> Value {
@@ -54,7 +59,7 @@ pub(super) fn wait_ready(cluster: &Cluster, node: &str) -> Outcome {
 }
 
 pub(super) fn plain_manifest_is_the_chart(cluster: &mut Cluster) -> Outcome<String> {
-    let rendered = cluster.chart.render()?;
+    let rendered = cluster.chart.render("")?;
     let file = cluster.chart.folder.with_file_name("hostgw.yaml");
     let plain = fs::read_to_string(&file).map_err(TierError::io(format!("read {}", file.display())))?;
     let plain: Vec<&str> = plain.lines().filter(|line| !line.starts_with("# ")).collect();
@@ -64,13 +69,20 @@ pub(super) fn plain_manifest_is_the_chart(cluster: &mut Cluster) -> Outcome<Stri
             "deploy/hostgw.yaml is not what the chart renders: deploy/render > deploy/hostgw.yaml".to_owned(),
         ));
     }
-    // The API server knows every field, and refuses what it does not know.
-    cluster.kubectl.run(&[
-        "apply",
-        "--dry-run=server",
-        "--validate=strict",
-        "-f",
-        &file.display().to_string(),
-    ])?;
-    Ok("deploy/hostgw.yaml is what the chart renders, and the API server takes it strictly".to_owned())
+    let mut taken = vec![file];
+    for (number, values) in VALUES.iter().enumerate() {
+        let file = cluster.site.state.join(format!("rendered-{number}.yaml"));
+        fs::write(&file, cluster.chart.render(values)?)
+            .map_err(TierError::io(format!("write {}", file.display())))?;
+        taken.push(file);
+    }
+    for file in &taken {
+        // The API server knows every field, and refuses what it does not know.
+        let file = file.display().to_string();
+        cluster.kubectl.run(&["apply", "--dry-run=server", "--validate=strict", "-f", &file])?;
+    }
+    Ok(format!(
+        "deploy/hostgw.yaml is what the chart renders; the API server takes it, and what {} other sets of values give, strictly",
+        VALUES.len()
+    ))
 }
