@@ -12,7 +12,7 @@ use cni_spec::{
 
 use crate::answer::Answer;
 use crate::failure::io_failed;
-use crate::{host_local, hostgw, loopback, static_ipam};
+use crate::{bridge, host_local, hostgw, loopback, ptp, static_ipam};
 
 const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
@@ -22,16 +22,20 @@ const FAILURE: u8 = 1;
 enum Plugin {
     Hostgw,
     Loopback,
+    Bridge,
+    Ptp,
     HostLocal,
     Static,
 }
 
 impl Plugin {
     /// The names that the program answers to: its own, and those of the reference plugins that it stands in for.
-    const NAMES: [(&str, Self); 5] = [
+    const NAMES: [(&str, Self); 7] = [
         ("hostgw", Self::Hostgw),
         ("hostgw-cni", Self::Hostgw),
         ("loopback", Self::Loopback),
+        ("bridge", Self::Bridge),
+        ("ptp", Self::Ptp),
         ("host-local", Self::HostLocal),
         ("static", Self::Static),
     ];
@@ -50,6 +54,8 @@ impl Plugin {
         match self {
             Self::Hostgw => serve_hostgw(call.environment, call.stdin, answer),
             Self::Loopback => serve_loopback(call.environment, call.base, answer),
+            Self::Bridge => bridge::serve(call, answer),
+            Self::Ptp => ptp::serve(call, answer),
             Self::HostLocal => host_local::serve(call, answer),
             Self::Static => static_ipam::serve(call, answer),
         }

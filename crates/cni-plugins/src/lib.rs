@@ -5,19 +5,24 @@
 
 mod answer;
 mod bandwidth;
+mod bridge;
 mod call;
 mod failure;
 mod fnv;
 mod host_local;
 pub mod host_ports;
 mod hostgw;
+mod inspection;
+mod interface;
+mod ipam;
 mod living;
 mod loopback;
-#[allow(dead_code, reason = "for the drop-in plugins")]
 mod masquerade;
+mod namespaces;
 #[allow(dead_code, reason = "for the drop-in plugins")]
 mod owned_table;
 mod owner_tag;
+mod ptp;
 mod static_ipam;
 mod teardown;
 pub mod wiring;

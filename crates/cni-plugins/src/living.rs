@@ -53,7 +53,8 @@ pub(crate) fn addresses_behind_links(socket: &mut Socket) -> Result<Vec<IpAddr>,
     Ok(addresses)
 }
 
-fn addresses_of(socket: &mut Socket, link: &Link) -> Result<Vec<IpNet>, KernelError> {
+/// What the other end of a link holds, but for link-local addresses.
+pub(crate) fn addresses_of(socket: &mut Socket, link: &Link) -> Result<Vec<IpNet>, KernelError> {
     let Some(peer) = link.peer else { return Ok(Vec::new()) };
     let held: Vec<Address> = match link.peer_netns {
         Some(netns) => address::dump_in(socket, netns, peer)?,

@@ -4,56 +4,58 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::field::MAX_INPUT_LEN;
 use crate::version::SpecVersion;
 
 /// A code of the specification (0 to 99), or one of ours (100 and above), which a runtime only shows.
 ///
 /// Source: CNI SPEC.md 1.1.0, section 5 "Error", section 2 "STATUS", and the reference library (8 and 999).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u16)]
 pub enum ErrorCode {
     /// The configuration's `cniVersion` is not supported, or does not have the verb that was asked for.
-    IncompatibleVersion = 1,
+    IncompatibleVersion,
     /// A field of the configuration asks for what this plugin does not do; the message names key and value.
-    UnsupportedField = 2,
+    UnsupportedField,
     /// The container is not known. The runtime then need not clean up.
-    UnknownContainer = 3,
+    UnknownContainer,
     /// A `CNI_*` variable is missing or wrong; the message names it.
-    InvalidEnvironment = 4,
+    InvalidEnvironment,
     /// A read or write failed.
-    Io = 5,
+    Io,
     /// The input is not JSON of the expected shape.
-    Decode = 6,
+    Decode,
     /// A field of the network configuration is missing or wrong; the message names it.
-    InvalidNetworkConfig = 7,
+    InvalidNetworkConfig,
     /// The network namespace is gone, or not one that a container can have (the reference library's code).
-    InvalidNetworkNamespace = 8,
+    InvalidNetworkNamespace,
     /// The condition should clear up by itself: the runtime should call again later.
-    TryAgainLater = 11,
+    TryAgainLater,
     /// STATUS: ADD cannot be served.
-    NotAvailable = 50,
+    NotAvailable,
     /// STATUS: ADD cannot be served, and running pods may have limited connectivity.
-    NotAvailableLimitedConnectivity = 51,
+    NotAvailableLimitedConnectivity,
     /// Every address of a range set is taken.
-    RangeExhausted = 100,
+    RangeExhausted,
     /// A link of the wanted name exists already.
-    InterfaceExists = 101,
+    InterfaceExists,
     /// A requested host port belongs to another pod, or a socket of the host listens on it.
-    HostPortTaken = 102,
+    HostPortTaken,
     /// The kernel refused a change.
-    KernelRefused = 104,
+    KernelRefused,
     /// This container and interface name are attached already.
-    AttachmentExists = 105,
+    AttachmentExists,
     /// A requested address belongs to another pod.
-    AddressTaken = 106,
+    AddressTaken,
     /// CHECK: something that ADD made is missing or was changed.
-    CheckFailed = 107,
+    CheckFailed,
     /// A fault of the plugin itself (the reference library's code).
-    Internal = 999,
+    Internal,
+    /// What another plugin answered to which this one had delegated: its number is passed on.
+    Foreign(u16),
 }
 
 impl ErrorCode {
-    /// Every code, in the order of its number.
+    /// Every code of ours, in the order of its number.
     pub const ALL: [Self; 19] = [
         Self::IncompatibleVersion,
         Self::UnsupportedField,
@@ -79,7 +81,28 @@ impl ErrorCode {
     /// The number that the runtime gets.
     #[must_use]
     pub const fn number(self) -> u16 {
-        self as u16
+        match self {
+            Self::IncompatibleVersion => 1,
+            Self::UnsupportedField => 2,
+            Self::UnknownContainer => 3,
+            Self::InvalidEnvironment => 4,
+            Self::Io => 5,
+            Self::Decode => 6,
+            Self::InvalidNetworkConfig => 7,
+            Self::InvalidNetworkNamespace => 8,
+            Self::TryAgainLater => 11,
+            Self::NotAvailable => 50,
+            Self::NotAvailableLimitedConnectivity => 51,
+            Self::RangeExhausted => 100,
+            Self::InterfaceExists => 101,
+            Self::HostPortTaken => 102,
+            Self::KernelRefused => 104,
+            Self::AttachmentExists => 105,
+            Self::AddressTaken => 106,
+            Self::CheckFailed => 107,
+            Self::Internal => 999,
+            Self::Foreign(number) => number,
+        }
     }
 }
 
@@ -106,6 +129,21 @@ impl CniError {
     pub fn with_details(mut self, details: impl Into<String>) -> Self {
         self.details = details.into();
         self
+    }
+
+    /// The error that another plugin printed; none where it is no such object.
+    #[must_use]
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        const MAX_TEXT: usize = 4096;
+        let value: Value = serde_json::from_slice(json.get(..json.len().min(MAX_INPUT_LEN))?).ok()?;
+        let number = value.get("code")?.as_u64()?;
+        let known = ErrorCode::ALL.into_iter().find(|code| u64::from(code.number()) == number);
+        let foreign = u16::try_from(number).map_or(ErrorCode::Internal, ErrorCode::Foreign);
+        let text = |key| {
+            let text = value.get(key).and_then(Value::as_str).unwrap_or_default();
+            text.chars().take(MAX_TEXT).collect::<String>()
+        };
+        Some(Self { code: known.unwrap_or(foreign), msg: text("msg"), details: text("details") })
     }
 
     /// The JSON for stdout. `version` is that of the call, or [`SpecVersion::NEWEST`] while it is not known.
@@ -148,6 +186,21 @@ mod tests {
             error.with_details("more").to_json(SpecVersion::V0_4_0),
             @r#"{"cniVersion":"0.4.0","code":7,"msg":"line\n\"quoted\"","details":"more"}"#
         );
+    }
+
+    #[test]
+    fn another_plugins_error_is_passed_on_with_its_number() {
+        let passed = |json: &str| {
+            let error = CniError::from_json(json.as_bytes())?;
+            Some((error.code.number(), error.to_string()))
+        };
+        assert_eq!(
+            passed(r#"{"cniVersion":"1.0.0","code":11,"msg":"later","details":"soon"}"#),
+            Some((11, "later; soon".to_owned()))
+        );
+        assert_eq!(passed(r#"{"code":4242,"msg":"odd"}"#), Some((4242, "odd".to_owned())));
+        assert_eq!(passed(r#"{"code":70000}"#), Some((999, String::new())));
+        assert_eq!((passed("{}"), passed("no plugin")), (None, None));
     }
 
     #[test]

@@ -46,6 +46,7 @@
 mod address;
 mod bandwidth_conf;
 mod base_conf;
+mod bridge_conf;
 mod capability;
 mod cni_args;
 mod command;
@@ -76,6 +77,7 @@ mod version;
 pub use address::IpFamily;
 pub use bandwidth_conf::BandwidthConf;
 pub use base_conf::BaseConf;
+pub use bridge_conf::{BridgeConf, InterfaceConf, ipam_type};
 pub use capability::{
     Bandwidth, Capabilities, PortMapping, RateLimit, TransportProtocol, TransportProtocolError,
 };

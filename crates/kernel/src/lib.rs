@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod announce;
+pub mod bridge;
 pub mod conntrack;
 mod error;
 pub mod events;

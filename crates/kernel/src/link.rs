@@ -8,29 +8,30 @@ use rustix::io::Errno;
 use crate::KernelError;
 use crate::netlink::{Attributes, Batch, CREATE, EXCL, Failure, Message, Socket};
 
-const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const RTM_SETLINK: u16 = 19;
+pub(crate) const RTM_GETLINK: u16 = 18;
+pub(crate) const RTM_SETLINK: u16 = 19;
 
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_IFNAME: u16 = 3;
+pub(crate) const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_OPERSTATE: u16 = 16;
-const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+pub(crate) const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_AF_SPEC: u16 = 26;
+pub(crate) const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
-const IFLA_EXT_MASK: u16 = 29;
+pub(crate) const IFLA_EXT_MASK: u16 = 29;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_CARRIER: u16 = 33;
 const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(crate) const IFLA_INFO_KIND: u16 = 1;
+pub(crate) const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
@@ -41,8 +42,9 @@ const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const DEVCONF_ACCEPT_RA: usize = 3;
 const DEVCONF_DISABLE_IPV6: usize = 26;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-const AF_BRIDGE: u8 = 7;
+pub(crate) const AF_BRIDGE: u8 = 7;
 const AF_INET: u16 = 2;
 const IFLA_INET_CONF: u16 = 1;
 /// `IPV4_DEVCONF_ROUTE_LOCALNET` (`linux/ip.h`).
@@ -53,6 +55,8 @@ const AF_INET6: u16 = 10;
 pub const UP: u32 = 0x1;
 /// `IFF_LOOPBACK`.
 pub const LOOPBACK: u32 = 0x8;
+/// `IFF_PROMISC`: it takes frames for others, too.
+pub const PROMISCUOUS: u32 = 0x100;
 /// `IFF_POINTOPOINT`.
 pub const POINTOPOINT: u32 = 0x10;
 /// `IFF_NOARP`.
@@ -127,6 +131,10 @@ pub struct Link {
     pub group: u32,
     /// Whether a bridge's port may send a frame back to where it came from; none where it is no bridge's port.
     pub hairpin: Option<bool>,
+    /// Whether a bridge's port is kept from other such ports; none where it is no bridge's port.
+    pub isolated: Option<bool>,
+    /// Words that somebody gave it (`ip link … alias`).
+    pub alias: Option<String>,
     /// What IPv6 does on it; none where the kernel, or the link, has none.
     pub ipv6: Option<Ipv6Settings>,
 }
@@ -156,6 +164,7 @@ impl Link {
                 IFLA_MASTER => link.master = attribute.u32().filter(|index| *index != 0),
                 IFLA_OPERSTATE => link.oper_state = attribute.u8().unwrap_or_default(),
                 IFLA_CARRIER => link.carrier = attribute.u8() == Some(1),
+                IFLA_IFALIAS => link.alias = Some(attribute.text()),
                 IFLA_GROUP => link.group = attribute.u32().unwrap_or_default(),
                 IFLA_LINKINFO => {
                     for info in attribute.nested() {
@@ -175,15 +184,19 @@ impl Link {
             }
         }
         if link.port_kind.as_deref() == Some("bridge") {
-            let mode = port_data.and_then(|data| data.get(IFLA_BRPORT_MODE)).and_then(|mode| mode.u8());
-            link.hairpin = mode.map(|mode| mode != 0);
+            let is_set = |kind| {
+                let value = port_data.as_ref().and_then(|data| data.get(kind)).and_then(|value| value.u8());
+                value.map(|value| value != 0)
+            };
+            link.hairpin = is_set(IFLA_BRPORT_MODE);
+            link.isolated = is_set(IFLA_BRPORT_ISOLATED);
         }
         Some(link)
     }
 }
 
 /// `struct ifinfomsg`: only the flags in `change` are changed.
-fn header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(crate) fn header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[0] = family;
     header[4..8].copy_from_slice(&index.to_ne_bytes());
@@ -451,6 +464,28 @@ pub fn set_hairpin(batch: &mut Batch, index: u32, hairpin: bool) {
             port.u8(IFLA_BRPORT_MODE, u8::from(hairpin));
         },
     );
+}
+
+/// Keeps a bridge port from other ports of which the same is said, or not.
+pub fn set_isolated(batch: &mut Batch, index: u32, isolated: bool) {
+    batch.message("set a bridge port's isolation", RTM_SETLINK, 0, &header(AF_BRIDGE, index, 0, 0)).nest(
+        IFLA_PROTINFO,
+        |port| {
+            port.u8(IFLA_BRPORT_ISOLATED, u8::from(isolated));
+        },
+    );
+}
+
+/// Lets a link take frames that are for others.
+pub fn set_promiscuous(batch: &mut Batch, index: u32) {
+    batch.message("set a link promiscuous", RTM_NEWLINK, 0, &header(0, index, PROMISCUOUS, PROMISCUOUS));
+}
+
+/// Gives a link words by which it is known again, at most 255 bytes (`IFALIASZ`).
+pub fn set_alias(batch: &mut Batch, index: u32, alias: &str) {
+    batch
+        .message("set a link's alias", RTM_SETLINK, 0, &header(0, index, 0, 0))
+        .attribute(IFLA_IFALIAS, alias.as_bytes());
 }
 
 /// Deletes a link, and with it its peer, addresses and routes.

@@ -10,7 +10,7 @@ use kernel::netns::NetNs;
 use kernel::sysctl::Sysctls;
 use std::path::PathBuf;
 
-use super::facts::{Namespaces, NodeFacts};
+use super::facts::NodeFacts;
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
 use super::make_way::{self, link_is_gone};
 use super::survey;
@@ -20,8 +20,9 @@ use crate::failure::{
     host_ports_failed, io_failed, kernel_refused, reserve_failed, store_failed, wiring_failed,
 };
 use crate::host_ports as ports;
+use crate::namespaces::Namespaces;
 use crate::teardown::{Leftover, tear_down};
-use crate::wiring::{Wired, WiringError, attach, delete_link};
+use crate::wiring::attach_anew;
 
 /// How often another address is tried where the kernel says that one is in use.
 const OTHERS_MAX: u32 = 16;
@@ -130,7 +131,8 @@ fn make(
     namespaces: &Namespaces,
     host: &mut Socket,
 ) -> Result<(), CniError> {
-    let wired = wire(intent, bridge, namespaces, host)?;
+    let wired =
+        attach_anew(&intent.link, bridge, &namespaces.node, &namespaces.pod, host).map_err(wiring_failed)?;
     ports::publish(record, &conf.ipam.data_dir, link_is_gone).map_err(host_ports_failed)?;
     // Only now that the table guards what listens on loopback.
     if record.host_ports.iter().any(|port| port.host_ip.is_some_and(|ip| ip.is_loopback())) {
@@ -139,25 +141,6 @@ fn make(
         host.execute_all(&mut batch).map_err(kernel_refused)?;
     }
     bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)
-}
-
-fn wire(
-    intent: &Intent,
-    bridge: Option<&link::Link>,
-    namespaces: &Namespaces,
-    host: &mut Socket,
-) -> Result<Wired, CniError> {
-    let attempt = |host: &mut Socket| attach(&intent.link, bridge, &namespaces.node, &namespaces.pod, host);
-    match attempt(host) {
-        // Named after this attachment, which has no living record: what an earlier life of it left.
-        Err(WiringError::HostLinkExists(name)) => {
-            if let Some(stale) = link::by_name(host, &name).map_err(kernel_refused)? {
-                delete_link(host, stale.index, None).map_err(kernel_refused)?;
-            }
-            attempt(host).map_err(wiring_failed)
-        }
-        other => other.map_err(wiring_failed),
-    }
 }
 
 /// Takes back all that was made; what cannot be taken back keeps its record, so that DEL or the agent finds it.

@@ -1,9 +1,6 @@
 //! CHECK: whether an attachment still is what ADD left: each step of the plan by which ADD wired it is looked for. Every
 //! difference is told, not only the first.
 
-mod observed;
-mod step;
-
 use std::path::PathBuf;
 
 use attachment::{MacAddress, Mode, Record, State, Store};
@@ -12,12 +9,11 @@ use ipnet::IpNet;
 use kernel::link::Link;
 use kernel::netlink::{Protocol, Socket};
 
-use self::observed::Side;
-use self::step::Place;
-use super::facts::Namespaces;
 use crate::bandwidth;
 use crate::failure::{host_ports_failed, kernel_refused};
 use crate::host_ports;
+use crate::inspection::{Place, Side, difference};
+use crate::namespaces::Namespaces;
 use crate::wiring::{LinkPlan, PodAddress, Step, Wiring, plan_link};
 
 /// Verifies the record, both ends of the link and all that hangs on them, the bridge, shaping and host ports.
@@ -124,13 +120,12 @@ fn compare_pod(plan: &LinkPlan, expected: &AttachResult, pod: &Side, differences
     let mac = changed.and_then(|interface| interface.mac.as_ref()?.parse::<MacAddress>().ok());
     let mtu = changed.and_then(|interface| interface.mtu).unwrap_or(plan.mtu);
     compare_link(("interface", link), mac.map_or(plan.pod_mac, MacAddress::octets), mtu, differences);
-    differences
-        .extend(plan.pod_steps.iter().filter_map(|step| step::difference(step, link, pod, Place::Pod)));
+    differences.extend(plan.pod_steps.iter().filter_map(|step| difference(step, link, pod, Place::Pod)));
     for ip in &expected.ips {
         let planned =
             |step: &Step| matches!(step, Step::Address(address) if address.addr() == ip.address.addr());
         if !plan.pod_steps.iter().any(planned) {
-            differences.extend(step::difference(&Step::Address(ip.address), link, pod, Place::Pod));
+            differences.extend(difference(&Step::Address(ip.address), link, pod, Place::Pod));
         }
     }
 }
@@ -149,8 +144,7 @@ fn compare_node<'a>(
     };
     let mac = record.wiring.host_mac.map_or(plan.host_mac, MacAddress::octets);
     compare_link(("link", link), mac, plan.mtu, differences);
-    differences
-        .extend(plan.host_steps.iter().filter_map(|step| step::difference(step, link, node, Place::Node)));
+    differences.extend(plan.host_steps.iter().filter_map(|step| difference(step, link, node, Place::Node)));
     if let Wiring::Bridge { bridge: wanted, .. } = &plan.wiring {
         let bridge = node.link(wanted.as_str()).filter(|bridge| link.master == Some(bridge.index));
         let Some(bridge) = bridge else {
@@ -162,7 +156,7 @@ fn compare_node<'a>(
             .iter()
             .filter_map(|held| IpNet::new(held.gateway?, held.address.prefix_len()).ok().map(Step::Address));
         for step in gateways.chain([Step::Up]) {
-            differences.extend(step::difference(&step, bridge, node, Place::Node));
+            differences.extend(difference(&step, bridge, node, Place::Node));
         }
     }
     Some(link)

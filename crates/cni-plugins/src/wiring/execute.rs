@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::readiness::{Awaited, lister};
 use super::steps::enable_ipv6;
-use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError};
+use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError, delete_link};
 
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,25 @@ pub fn attach(
     pod_awaited.wait(pod_index, lister(&mut inside))?;
     host_awaited.wait(host_index, lister(host))?;
     Ok(Wired { host_index, pod_index })
+}
+
+/// The same where the name of the node's end can only be an earlier life's of this very attachment: that goes first.
+pub(crate) fn attach_anew(
+    plan: &LinkPlan,
+    bridge: Option<&Link>,
+    node: &NetNs,
+    pod: &NetNs,
+    host: &mut Socket,
+) -> Result<Wired, WiringError> {
+    match attach(plan, bridge, node, pod, host) {
+        Err(WiringError::HostLinkExists(name)) => {
+            if let Some(stale) = link::by_name(host, &name)? {
+                delete_link(host, stale.index, None)?;
+            }
+            attach(plan, bridge, node, pod, host)
+        }
+        other => other,
+    }
 }
 
 /// Creates the pair and learns both indexes from one answer: a veth end names its peer's.
@@ -97,10 +116,14 @@ fn prepare_pod(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
     let socket = Socket::open(Protocol::Route)?;
     let awaited = Awaited::listen(&plan.pod_awaits, plan.pod_link.as_str())?;
     let sysctls = Sysctls::default();
-    match sysctls.write(&format!("net/ipv6/conf/{}/accept_ra", plan.pod_link), "0") {
-        Err(error) if error.errno != Errno::NOENT || !plan.pod_awaits.is_empty() => return Err(error.into()),
-        // A kernel without IPv6 hears no advertisements.
-        _ => {}
+    for (key, value) in &plan.pod_settings {
+        match sysctls.write(&key.replace("{link}", plan.pod_link.as_str()), value) {
+            Err(error) if error.errno != Errno::NOENT || !plan.pod_awaits.is_empty() => {
+                return Err(error.into());
+            }
+            // A kernel without IPv6 hears no advertisements.
+            _ => {}
+        }
     }
     if !plan.pod_awaits.is_empty() {
         enable_ipv6(&plan.pod_link)?;

@@ -7,15 +7,18 @@ mod execute;
 mod name;
 mod plan;
 mod readiness;
+mod result_plan;
 mod steps;
 
 pub use bridge::{BridgePlan, is_our_bridge_mac};
 pub(crate) use detach::close_behind;
 pub use detach::delete_link;
+pub(crate) use execute::attach_anew;
 pub use execute::{Wired, attach};
 pub(crate) use name::HOST;
 pub use name::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, host_link_name, shaping_link_name};
 pub use plan::{LinkPlan, POD_ROUTE_PROTOCOL, PodAddress, Wiring, host_route, plan_link};
+pub(crate) use result_plan::{Port, Wanted, plan_port, plan_routed};
 pub use steps::Step;
 
 use std::net::IpAddr;

@@ -13,9 +13,12 @@ use super::{Side, Step, link_local_of, mac_of};
 /// Protocol number of a pod's own route on the node (`/etc/iproute2/rt_protos` has no name for it).
 pub const POD_ROUTE_PROTOCOL: u8 = 105;
 /// `RTPROT_BOOT`: what is set up once and belongs to no daemon.
-const BOOT: u8 = 3;
+pub(super) const BOOT: u8 = 3;
 /// `RT_SCOPE_LINK`.
-const SCOPE_LINK: u8 = 253;
+pub(super) const SCOPE_LINK: u8 = 253;
+
+/// A pod must not learn addresses and routes from another pod.
+pub(super) const DEAF_TO_ROUTERS: (&str, &str) = ("net/ipv6/conf/{link}/accept_ra", "0");
 
 /// How the node's end is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub struct LinkPlan {
     pub mtu: u32,
     /// How the node's end is connected.
     pub wiring: Wiring,
+    /// What to write below `/proc/sys` in the pod before its end comes up, `{link}` standing for its name.
+    pub pod_settings: Vec<(&'static str, &'static str)>,
     /// What to do in the pod, in order, first.
     pub pod_steps: Vec<Step>,
     /// What to do on the node, in order, second.
@@ -111,6 +116,7 @@ pub fn plan_link(
     LinkPlan {
         pod_steps: pod_steps(&wiring, (pod_mac, host_mac), addresses, routes),
         host_steps: host_steps(&wiring, pod_mac, addresses),
+        pod_settings: vec![DEAF_TO_ROUTERS],
         last_pod_steps: vec![Step::Settle],
         pod_awaits: ipv6(addresses.iter().map(|address| address.subnet.addr())),
         host_awaits: match wiring {
@@ -152,7 +158,7 @@ fn pod_steps(
     steps
 }
 
-fn pod_route(route: &cni_spec::Route) -> Step {
+pub(super) fn pod_route(route: &cni_spec::Route) -> Step {
     let on_link = route.gw.is_none() && route.dst.addr().is_ipv4();
     Step::Route(Route {
         protocol: BOOT,
@@ -166,7 +172,7 @@ fn pod_route(route: &cni_spec::Route) -> Step {
     })
 }
 
-fn host_steps(wiring: &Wiring, pod_mac: Mac, addresses: &[PodAddress]) -> Vec<Step> {
+pub(super) fn host_steps(wiring: &Wiring, pod_mac: Mac, addresses: &[PodAddress]) -> Vec<Step> {
     if let Wiring::Bridge { hairpin, .. } = wiring {
         // A port's own link-local address is of no use to anybody, and takes a place in the neighbour table.
         let mut steps = vec![Step::NoAutomaticLinkLocal];
@@ -199,7 +205,7 @@ pub fn host_route(address: &PodAddress) -> Route {
 }
 
 /// Each gateway once, also where several addresses share it.
-fn gateways(addresses: &[PodAddress]) -> Vec<IpAddr> {
+pub(super) fn gateways(addresses: &[PodAddress]) -> Vec<IpAddr> {
     let mut gateways: Vec<IpAddr> = Vec::with_capacity(addresses.len());
     for address in addresses {
         if !gateways.contains(&address.gateway) {
@@ -209,7 +215,7 @@ fn gateways(addresses: &[PodAddress]) -> Vec<IpAddr> {
     gateways
 }
 
-fn ipv6(addresses: impl Iterator<Item = IpAddr>) -> Vec<Ipv6Addr> {
+pub(super) fn ipv6(addresses: impl Iterator<Item = IpAddr>) -> Vec<Ipv6Addr> {
     addresses
         .filter_map(|ip| match ip {
             IpAddr::V6(ip) => Some(ip),

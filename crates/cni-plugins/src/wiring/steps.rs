@@ -21,6 +21,14 @@ pub enum Step {
     NoAutomaticLinkLocal,
     /// An address. IPv6 ones skip duplicate detection: the reservation has made them unique.
     Address(IpNet),
+    /// The same without the kernel's own route to its subnet.
+    AddressWithoutRoute(IpNet),
+    /// An IPv6 address that is used only once nobody else on the link answers to it (RFC 4862).
+    DetectedAddress(IpNet),
+    /// Words by which the link is known again, whoever made it.
+    Alias(String),
+    /// This bridge port reaches no other that is isolated, too.
+    Isolated,
     /// The payload that a frame may have, in bytes.
     Mtu(u32),
     /// Up.
@@ -44,6 +52,13 @@ impl Step {
                 let flags = if ip.addr().is_ipv6() { address::NODAD } else { 0 };
                 address::add(batch, index, *ip, flags);
             }
+            Self::AddressWithoutRoute(ip) => {
+                let flags = if ip.addr().is_ipv6() { address::NODAD } else { 0 };
+                address::add(batch, index, *ip, flags | address::NOPREFIXROUTE);
+            }
+            Self::DetectedAddress(ip) => address::add(batch, index, *ip, 0),
+            Self::Alias(alias) => link::set_alias(batch, index, alias),
+            Self::Isolated => link::set_isolated(batch, index, true),
             Self::Mtu(mtu) => link::set_mtu(batch, index, *mtu),
             Self::Up => link::set_up(batch, index),
             Self::Route(route) => {
@@ -84,6 +99,10 @@ impl fmt::Display for Step {
         match self {
             Self::NoAutomaticLinkLocal => f.write_str("turn off the automatic link-local address"),
             Self::Address(ip) => write!(f, "add address {ip}"),
+            Self::AddressWithoutRoute(ip) => write!(f, "add address {ip} without a route to its subnet"),
+            Self::DetectedAddress(ip) => write!(f, "add address {ip} once it is nobody else's"),
+            Self::Alias(alias) => write!(f, "call the link {alias}"),
+            Self::Isolated => f.write_str("keep the port from other isolated ones"),
             Self::Mtu(mtu) => write!(f, "set the MTU to {mtu}"),
             Self::Up => f.write_str("set the link up"),
             Self::Route(route) => {

@@ -30,6 +30,7 @@ const CT_PROTOCOL: u32 = 10;
 const CT_PROTO_DST: u32 = 12;
 const CT_DST_IP: u32 = 20;
 const CT_DST_IP6: u32 = 22;
+const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const FIB_OIF: u32 = 1;
@@ -330,7 +331,8 @@ impl Encoder<'_, '_> {
             }
             Selector::FibType(fib) => expression::fib_load(self.list, FIB_ADDRTYPE, fib_flags(fib), to),
             Selector::FibOifName(fib) => expression::fib_load(self.list, FIB_OIFNAME, fib_flags(fib), to),
-            Selector::Saddr(_)
+            Selector::EtherSaddr
+            | Selector::Saddr(_)
             | Selector::Daddr(_)
             | Selector::Sport(_)
             | Selector::Dport(_)
@@ -342,6 +344,7 @@ impl Encoder<'_, '_> {
 /// Where a property stands in the packet: base, offset and length in bytes (RFC 791, RFC 8200, RFC 9293).
 fn header_field(selector: Selector) -> Option<(u32, u32, u32)> {
     Some(match selector {
+        Selector::EtherSaddr => (LINK_HEADER, 6, 6),
         Selector::Saddr(route::Family::V4) => (NETWORK_HEADER, 12, 4),
         Selector::Daddr(route::Family::V4) => (NETWORK_HEADER, 16, 4),
         Selector::Saddr(route::Family::V6) => (NETWORK_HEADER, 8, 16),

@@ -153,6 +153,8 @@ pub enum Selector {
     NfProto,
     /// The transport protocol.
     L4Proto,
+    /// Ethernet source address, in a table of bridges: six [`super::Value::Bytes`].
+    EtherSaddr,
     /// Source address.
     Saddr(route::Family),
     /// Destination address.

@@ -46,6 +46,7 @@ impl Display for Selector {
             Self::NfProto => "meta nfproto",
             Self::L4Proto => "meta l4proto",
             Self::Icmpv6Type => "icmpv6 type",
+            Self::EtherSaddr => "ether saddr",
             Self::CtState => "ct state",
             Self::CtStatus => "ct status",
             Self::CtMark => "ct mark",

@@ -9,7 +9,7 @@ use kernel::link::{Link, Mac};
 use kernel::neighbour;
 use kernel::route::{Route, TABLE_MAIN};
 
-use super::observed::Side;
+use super::Side;
 use crate::wiring::{POD_ROUTE_PROTOCOL, Step};
 
 /// Metric that the kernel gives an IPv6 route without one (`IP6_RT_PRIO_USER`).
@@ -17,16 +17,16 @@ const IPV6_METRIC: u32 = 1024;
 
 /// Where a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Pod,
     Node,
 }
 
 /// What differs from `step` on `link`, in words; none where it is in effect, or was only a means to an end.
-pub(super) fn difference(step: &Step, link: &Link, side: &Side, place: Place) -> Option<String> {
+pub(crate) fn difference(step: &Step, link: &Link, side: &Side, place: Place) -> Option<String> {
     let name = &link.name;
     match step {
-        Step::NoAutomaticLinkLocal | Step::Settle | Step::Mtu(_) => None,
+        Step::NoAutomaticLinkLocal | Step::Settle | Step::Alias(_) | Step::Mtu(_) => None,
         Step::Up if link.is_up() => None,
         Step::Up => Some(match place {
             Place::Pod => format!("interface `{name}` is down"),
@@ -34,7 +34,11 @@ pub(super) fn difference(step: &Step, link: &Link, side: &Side, place: Place) ->
         }),
         Step::Hairpin if link.hairpin == Some(true) => None,
         Step::Hairpin => Some(format!("port `{name}` sends no frame back to where it came from")),
-        Step::Address(ip) => address(*ip, link, side),
+        Step::Isolated if link.isolated == Some(true) => None,
+        Step::Isolated => Some(format!("port `{name}` is not isolated")),
+        Step::Address(ip) | Step::AddressWithoutRoute(ip) | Step::DetectedAddress(ip) => {
+            address(*ip, link, side)
+        }
         Step::Neighbour(ip, mac) => permanent_neighbour(*ip, *mac, link, side),
         Step::Route(wanted) => route(wanted, link, side, place),
     }

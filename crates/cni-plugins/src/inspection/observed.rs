@@ -10,16 +10,16 @@ use kernel::route::{self, Family, Filter, Route};
 use crate::failure::kernel_refused;
 
 /// One side of a pod's link: the node, or the pod.
-pub(super) struct Side {
-    pub(super) links: Vec<Link>,
-    pub(super) addresses: Vec<Address>,
-    pub(super) routes: Vec<Route>,
-    pub(super) neighbours: Vec<Neighbour>,
+pub(crate) struct Side {
+    pub(crate) links: Vec<Link>,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) neighbours: Vec<Neighbour>,
 }
 
 impl Side {
     /// Reads the calling thread's namespace.
-    pub(super) fn observe() -> Result<Self, CniError> {
+    pub(crate) fn observe() -> Result<Self, CniError> {
         let mut socket = Socket::open(Protocol::Route).map_err(kernel_refused)?;
         let mut routes = route::dump(&mut socket, Family::V4, Filter::default()).map_err(kernel_refused)?;
         routes.extend(route::dump(&mut socket, Family::V6, Filter::default()).map_err(kernel_refused)?);
@@ -32,7 +32,7 @@ impl Side {
     }
 
     /// The link of this name.
-    pub(super) fn link(&self, name: &str) -> Option<&Link> {
+    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
     }
 }

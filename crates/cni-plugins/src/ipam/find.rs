@@ -1,0 +1,62 @@
+//! Which file on `CNI_PATH` a plugin's name means, and whether that is this program.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use cni_spec::{CniError, ErrorCode};
+
+/// The plugins that this program can run in its own process.
+const OWN: [&str; 2] = ["host-local", "static"];
+
+/// The file to execute; none where it is this very program, and the plugin one of those that it runs itself.
+pub(super) fn find(name: &str) -> Result<Option<PathBuf>, CniError> {
+    let folders = std::env::var_os("CNI_PATH").unwrap_or_default();
+    if folders.is_empty() && OWN.contains(&name) {
+        return Ok(None);
+    }
+    match on_path(&folders, name) {
+        Some(file) if OWN.contains(&name) && is_this_program(&file) => Ok(None),
+        Some(file) => Ok(Some(file)),
+        None => Err(CniError::new(
+            ErrorCode::InvalidNetworkConfig,
+            format!(
+                "`ipam.type` is `{name}`, but no file of that name is in CNI_PATH {}: install the plugin there",
+                folders.display()
+            ),
+        )),
+    }
+}
+
+/// The first of the folders that has such a file.
+fn on_path(folders: &OsStr, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(folders).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A hard link or a symbolic link to the file that runs. A copy is executed, which only takes longer.
+fn is_this_program(file: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    identity(file).is_some_and(|file| Some(file) == identity(Path::new("/proc/self/exe")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_folder_that_has_the_file_counts_and_a_link_to_this_program_is_it() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+        for folder in [&first, &second] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        std::fs::create_dir(first.join("static")).unwrap();
+        std::os::unix::fs::symlink("/proc/self/exe", second.join("static")).unwrap();
+        let folders = std::env::join_paths([&first, &second]).unwrap();
+        let found = on_path(&folders, "static").unwrap();
+        assert_eq!(found, second.join("static"));
+        assert!(is_this_program(&found));
+        assert!(!is_this_program(Path::new("/bin/sh")));
+        assert_eq!(on_path(&folders, "host-local"), None);
+    }
+}

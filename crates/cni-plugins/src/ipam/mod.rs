@@ -1,0 +1,114 @@
+//! The IPAM plugin that a configuration names: ours runs in this process, any other is executed, as the specification says.
+
+mod executed;
+mod find;
+
+use std::net::IpAddr;
+
+use cni_spec::{
+    AttachResult, AttachmentCall, CniError, Command, ErrorCode, GcRequest, HostLocalConf, HostLocalStoreConf,
+    StaticConf,
+};
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::{host_local, static_ipam};
+
+use self::executed::Executed;
+use self::find::find;
+
+/// Who gives addresses to the pods of a network.
+#[derive(Debug)]
+pub(crate) enum Ipam {
+    /// Our `host-local`.
+    HostLocal,
+    /// Our `static`.
+    Static,
+    /// A program.
+    Executed(Executed),
+}
+
+impl Ipam {
+    /// The plugin of this name on `CNI_PATH`.
+    pub(crate) fn named(name: &str) -> Result<Self, CniError> {
+        let path = find(name)?;
+        match (name, path) {
+            ("host-local", None) => Ok(Self::HostLocal),
+            ("static", None) => Ok(Self::Static),
+            (_, Some(path)) => Ok(Self::Executed(Executed::new(path))),
+            (_, None) => Err(CniError::new(
+                ErrorCode::InvalidNetworkConfig,
+                format!(
+                    "`ipam.type` `{name}` is no IPAM plugin of this program: name one of its own, or another's"
+                ),
+            )),
+        }
+    }
+
+    /// Asks for addresses.
+    pub(crate) fn add<N>(&self, call: &Call<'_>, pod: &AttachmentCall<N>) -> Result<AttachResult, CniError> {
+        let result = match self {
+            Self::HostLocal => {
+                host_local::add(&HostLocalConf::parse(call.stdin)?, &pod.attachment, &pod.args)?
+            }
+            Self::Static => static_ipam::add(&StaticConf::parse(call.stdin, &pod.args)?),
+            Self::Executed(program) => program.add(call)?,
+        };
+        if result.ips.is_empty() {
+            return Err(CniError::new(
+                ErrorCode::InvalidNetworkConfig,
+                "the IPAM plugin gave no address: configure one in `ipam`, or remove `ipam.type`",
+            ));
+        }
+        Ok(result)
+    }
+
+    /// Gives back what an attachment has; `known` are the addresses that its link had.
+    pub(crate) fn del<N>(
+        &self,
+        call: &Call<'_>,
+        pod: &AttachmentCall<N>,
+        known: &[IpAddr],
+    ) -> Result<(), CniError> {
+        match self {
+            Self::HostLocal => {
+                host_local::release(&HostLocalStoreConf::parse(call.stdin)?, &pod.attachment, known)
+                    .map(|_| ())
+            }
+            Self::Static => Ok(()),
+            Self::Executed(program) => program.silently(Command::Del, call),
+        }
+    }
+
+    /// Verifies that what `prevResult` says is still the attachment's.
+    pub(crate) fn check<N>(&self, call: &Call<'_>, pod: &AttachmentCall<N>) -> Result<(), CniError> {
+        match self {
+            Self::HostLocal => host_local::check(&HostLocalConf::parse(call.stdin)?, &pod.attachment),
+            Self::Static => static_ipam::check(call.stdin, &pod.args),
+            Self::Executed(program) => program.silently(Command::Check, call),
+        }
+    }
+
+    /// Frees what belongs to no valid attachment.
+    pub(crate) fn gc(
+        &self,
+        call: &Call<'_>,
+        request: &GcRequest,
+        answer: &mut Answer,
+    ) -> Result<(), CniError> {
+        match self {
+            Self::HostLocal => host_local::gc(&HostLocalStoreConf::parse(call.stdin)?, request, answer),
+            Self::Static => Ok(()),
+            Self::Executed(program) => program.silently(Command::Gc, call),
+        }
+    }
+
+    /// Whether it can give addresses.
+    pub(crate) fn status(&self, call: &Call<'_>) -> Result<(), CniError> {
+        match self {
+            Self::HostLocal => host_local::status(call.stdin),
+            Self::Static => Ok(()),
+            Self::Executed(program) => program.silently(Command::Status, call),
+        }
+    }
+}
