@@ -27,6 +27,16 @@ pub enum TierError {
         /// The end of what it said.
         output: String,
     },
+    /// A daemon ended though nobody told it to: nothing that is waited for can come any more.
+    #[error("{name} ended with {status}; its log ends:\n{log}")]
+    Ended {
+        /// The daemon.
+        name: String,
+        /// How it ended.
+        status: String,
+        /// The end of its log.
+        log: String,
+    },
     /// The API server refused.
     #[error("{request} was answered {status}: {body}")]
     Api {

@@ -106,12 +106,12 @@ impl Daemon {
         let ended = self.child.try_wait().map_err(TierError::io(format!("look at {}", self.name)))?;
         match ended {
             None => Ok(()),
-            Some(status) => Err(TierError::Program {
-                command: self.name.clone(),
+            Some(status) => Err(TierError::Ended {
+                name: self.name.clone(),
                 status: status
                     .signal()
                     .map_or_else(|| status.to_string(), |signal| format!("signal {signal}")),
-                output: tail(&fs::read_to_string(&self.log).unwrap_or_default()).to_owned(),
+                log: tail(&fs::read_to_string(&self.log).unwrap_or_default()).to_owned(),
             }),
         }
     }

@@ -17,7 +17,8 @@ pub enum Seen<T> {
     NotYet(String),
 }
 
-/// Looks until the condition holds. A look that fails is one that saw nothing yet: servers are restarted meanwhile.
+/// Looks until the condition holds. A look that fails is one that saw nothing yet: servers are restarted meanwhile. Only a
+/// daemon that has ended by itself ends the wait.
 pub fn wait_for<T>(
     waited_for: &str,
     limit: Duration,
@@ -28,6 +29,7 @@ pub fn wait_for<T>(
         let last_seen = match look() {
             Ok(Seen::Yes(found)) => return Ok(found),
             Ok(Seen::NotYet(instead)) => instead,
+            Err(error @ TierError::Ended { .. }) => return Err(error),
             Err(error) => error.to_string(),
         };
         if began.elapsed() >= limit {
@@ -40,6 +42,14 @@ pub fn wait_for<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_ended_is_told_at_once() {
+        let ended =
+            || TierError::Ended { name: "etcd".to_owned(), status: "1".to_owned(), log: String::new() };
+        let outcome = wait_for("etcd", Duration::from_secs(3600), || Err::<Seen<()>, _>(ended()));
+        assert!(matches!(outcome, Err(TierError::Ended { .. })));
+    }
 
     #[test]
     fn a_condition_that_never_holds_tells_what_was_seen_last() {
