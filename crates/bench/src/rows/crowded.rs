@@ -18,18 +18,17 @@ pub(crate) fn rows(
     many: usize,
     rounds: usize,
 ) -> Result<Vec<Row>, BenchError> {
-    let mut ours = Crowd::new(Side::ours(home, programs, Mode::Ptp)?)?;
-    let (few, full) = ours.growth(many, rounds)?;
+    let mut routed = [Crowd::new(Side::ours(home, programs, Mode::Ptp)?)];
+    let [(few, full)] = growth(&mut routed, many, rounds)?;
     let mut row = Row::limit("add-crowded", Unit::Ms, full, 1.2);
     row.ratio = full.zip(few).map(|(full, few)| full / few);
     row.ok = row.ratio.map(|ratio| ratio <= row.budget);
     row.floor = few;
     let ptp = row.noting(format!("{many} pods on the node; floor: the same with {FEW}"));
 
-    let mut ours = Crowd::new(Side::ours(home, programs, Mode::Bridge)?)?;
-    let mut floor = Crowd::new(Side::floor(home, programs, Mode::Bridge)?)?;
-    let (few, full) = ours.growth(many, rounds)?;
-    let (floor_few, floor_full) = floor.growth(many, rounds)?;
+    let ours = Crowd::new(Side::ours(home, programs, Mode::Bridge)?);
+    let mut bridged = [ours, Crowd::new(Side::floor(home, programs, Mode::Bridge)?)];
+    let [(few, full), (floor_few, floor_full)] = growth(&mut bridged, many, rounds)?;
     let grown = |few: Option<f64>, full: Option<f64>| full.zip(few).map(|(full, few)| full / few);
     let mut row = Row::against_floor("add-crowded-bridge", Unit::Ms, full, floor_full, 1.2);
     row.ratio = grown(few, full).zip(grown(floor_few, floor_full)).map(|(ours, floor)| ours / floor);
@@ -51,19 +50,54 @@ struct Crowd {
     attached: Vec<Pod>,
 }
 
-impl Crowd {
-    fn new(side: Side) -> Result<Self, BenchError> {
-        Ok(Self { side, next: 0, attached: Vec::new() })
-    }
+/// The median of ADD with a few pods, and with many.
+type Growth = (Option<f64>, Option<f64>);
 
-    /// The median of ADD with a few pods, and with `many`.
-    fn growth(&mut self, many: usize, rounds: usize) -> Result<(Option<f64>, Option<f64>), BenchError> {
-        self.side.node.enter()?;
-        self.fill(FEW)?;
-        let few = self.measure(rounds)?;
-        self.fill(many)?;
-        let full = self.measure(rounds)?;
-        Ok((few.median(), full.median()))
+/// How ADD grows on each side. The sides take turns, so that noise hits all alike.
+fn growth<const SIDES: usize>(
+    crowds: &mut [Crowd; SIDES],
+    many: usize,
+    rounds: usize,
+) -> Result<[Growth; SIDES], BenchError> {
+    let mut grown = [(None, None); SIDES];
+    for (median, few) in grown.iter_mut().zip(measure(crowds, FEW, rounds)?) {
+        median.0 = few.median();
+    }
+    for (median, full) in grown.iter_mut().zip(measure(crowds, many, rounds)?) {
+        median.1 = full.median();
+    }
+    Ok(grown)
+}
+
+/// ADDs on each side, which has `pods` already.
+fn measure(crowds: &mut [Crowd], pods: usize, rounds: usize) -> Result<Vec<Samples>, BenchError> {
+    let mut guests = Vec::new();
+    for crowd in &mut *crowds {
+        crowd.side.node.enter()?;
+        crowd.fill(pods)?;
+        guests.push((crowd.fresh_pod()?, Samples::default()));
+    }
+    for _ in 0..rounds {
+        for (crowd, (guest, samples)) in crowds.iter().zip(&mut guests) {
+            crowd.side.node.enter()?;
+            let_it_settle();
+            samples.push(timed(|| crowd.side.add(guest))?);
+            let_it_settle();
+            crowd.side.del(guest)?;
+        }
+    }
+    let mut all = Vec::new();
+    for (crowd, (guest, samples)) in crowds.iter().zip(guests) {
+        crowd.side.node.enter()?;
+        guest.remove()?;
+        all.push(samples);
+    }
+    Ok(all)
+}
+
+impl Crowd {
+    const fn new(side: Side) -> Self {
+        Self { side, next: 0, attached: Vec::new() }
     }
 
     fn fill(&mut self, count: usize) -> Result<(), BenchError> {
@@ -73,19 +107,6 @@ impl Crowd {
             self.attached.push(pod);
         }
         Ok(())
-    }
-
-    fn measure(&mut self, rounds: usize) -> Result<Samples, BenchError> {
-        let mut samples = Samples::default();
-        let mut pod = self.fresh_pod()?;
-        for _ in 0..rounds {
-            let_it_settle();
-            samples.push(timed(|| self.side.add(&mut pod))?);
-            let_it_settle();
-            self.side.del(&pod)?;
-        }
-        pod.remove()?;
-        Ok(samples)
     }
 
     fn fresh_pod(&mut self) -> Result<Pod, BenchError> {
