@@ -1,5 +1,5 @@
-//! When to look again: the kernel's multicast groups, and folders by inotify. What happened is never asked, only that
-//! something did.
+//! When to look again: the kernel's multicast groups, and folders by inotify. What happened is never acted upon, only
+//! that something did, and what of that which was seen it puts in doubt.
 
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
+use crate::observe::{Doubt, Seen};
 use crate::opponent::Deletions;
 use crate::readable::{Owned, readable};
 
@@ -28,6 +29,8 @@ pub(crate) struct KernelEvents {
     netfilter: AsyncFd<Owned<Events>>,
     /// Deletions of our routes that were heard of.
     pub(crate) deletions: Deletions,
+    /// What was heard since this was last taken.
+    doubt: Doubt,
 }
 
 impl KernelEvents {
@@ -46,22 +49,42 @@ impl KernelEvents {
         ];
         let route = Events::subscribe(Protocol::Route, &groups, Some(RECEIVE_BUFFER))?;
         let netfilter = Events::subscribe(Protocol::Netfilter, &[Group::Nftables], Some(RECEIVE_BUFFER))?;
-        Ok(Self { route: pollable(route)?, netfilter: pollable(netfilter)?, deletions: Deletions::default() })
+        let (route, netfilter) = (pollable(route)?, pollable(netfilter)?);
+        Ok(Self { route, netfilter, deletions: Deletions::default(), doubt: Doubt::Everything })
     }
 
-    /// Resolves when something was heard.
-    pub(crate) async fn heard(&mut self) -> Result<(), KernelError> {
-        let mut unheeded = Deletions::default();
-        tokio::select! {
-            heard = wait(&mut self.route, &mut self.deletions) => heard,
-            heard = wait(&mut self.netfilter, &mut unheeded) => heard,
+    /// Resolves when something was heard that matters, by what was `seen`.
+    pub(crate) async fn heard(&mut self, seen: &Seen) -> Result<(), KernelError> {
+        let Self { route, netfilter, deletions, doubt } = self;
+        while *doubt == Doubt::Nothing {
+            tokio::select! {
+                ready = route.readable_mut() => {
+                    let mut ready = ready.map_err(|error| unpollable(&error))?;
+                    if drain_routes(&mut ready.get_inner_mut().0, doubt, deletions, seen)? {
+                        ready.clear_ready();
+                    }
+                }
+                ready = netfilter.readable_mut() => {
+                    let mut ready = ready.map_err(|error| unpollable(&error))?;
+                    if drain_netfilter(&mut ready.get_inner_mut().0, doubt)? {
+                        ready.clear_ready();
+                    }
+                }
+            }
         }
+        Ok(())
     }
 
-    /// Forgets what was heard so far, right before looking: it will be seen.
-    pub(crate) fn drain(&mut self) -> Result<(), KernelError> {
-        drain(&mut self.route.get_mut().0, &mut self.deletions)?;
-        drain(&mut self.netfilter.get_mut().0, &mut Deletions::default())
+    /// Hears what there is to be heard, right before looking: it will be seen.
+    pub(crate) fn drain(&mut self, seen: &Seen) -> Result<(), KernelError> {
+        drain_routes(&mut self.route.get_mut().0, &mut self.doubt, &mut self.deletions, seen)?;
+        drain_netfilter(&mut self.netfilter.get_mut().0, &mut self.doubt)?;
+        Ok(())
+    }
+
+    /// What was heard since this was last called.
+    pub(crate) fn take_doubt(&mut self) -> Doubt {
+        std::mem::take(&mut self.doubt)
     }
 }
 
@@ -69,30 +92,44 @@ fn pollable(events: Events) -> Result<AsyncFd<Owned<Events>>, KernelError> {
     readable(events).map_err(|error| KernelError::new("poll a netlink socket", errno(&error)))
 }
 
-async fn wait(events: &mut AsyncFd<Owned<Events>>, deletions: &mut Deletions) -> Result<(), KernelError> {
-    loop {
-        let mut guard = events
-            .readable_mut()
-            .await
-            .map_err(|error| KernelError::new("wait for netlink events", errno(&error)))?;
-        let note = |port, kind, payload: &[u8]| deletions.note(port, kind, payload);
-        match guard.get_inner_mut().0.read_authored(note)? {
-            Heard::Nothing => guard.clear_ready(),
-            // Messages that were lost (ENOBUFS) are a reason to look like any other: each look is a full one.
-            Heard::Something | Heard::Lost => return Ok(()),
-        }
-    }
+fn unpollable(error: &std::io::Error) -> KernelError {
+    KernelError::new("wait for netlink events", errno(error))
 }
 
-fn drain(events: &mut Events, deletions: &mut Deletions) -> Result<(), KernelError> {
+fn drain_routes(
+    events: &mut Events,
+    doubt: &mut Doubt,
+    deletions: &mut Deletions,
+    seen: &Seen,
+) -> Result<bool, KernelError> {
+    drain(events, doubt, |port, kind, payload| {
+        deletions.note(port, kind, payload);
+        seen.doubt(kind, payload)
+    })
+}
+
+/// Rules say nothing of routes, and are looked at in each pass.
+fn drain_netfilter(events: &mut Events, doubt: &mut Doubt) -> Result<bool, KernelError> {
+    drain(events, doubt, |_, _, _| Doubt::Ours)
+}
+
+/// Adds to `doubt` what is heard; whether that was all.
+fn drain(
+    events: &mut Events,
+    doubt: &mut Doubt,
+    mut judge: impl FnMut(u32, u16, &[u8]) -> Doubt,
+) -> Result<bool, KernelError> {
     // Bounded, so that a flood cannot keep us from looking.
     for _ in 0..10_000 {
-        if events.read_authored(|port, kind, payload| deletions.note(port, kind, payload))? == Heard::Nothing
-        {
-            return Ok(());
+        let mut worst = *doubt;
+        match events.read_authored(|port, kind, payload| worst = judge(port, kind, payload).max(worst))? {
+            Heard::Nothing => return Ok(true),
+            Heard::Something => *doubt = worst,
+            // It may have been anything.
+            Heard::Lost => *doubt = Doubt::Everything,
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 fn errno(error: &std::io::Error) -> Errno {

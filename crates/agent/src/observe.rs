@@ -5,6 +5,7 @@ mod links;
 mod nft;
 mod obstacles;
 mod routes;
+mod seen;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use crate::paths::Paths;
 
 pub(crate) use forward_chains::{COMMENT as FORWARD_RULE_COMMENT, accept_rule, forward_chains};
 pub(crate) use routes::{look_up_all, look_up_for_pod};
+pub(crate) use seen::{Doubt, Seen};
 
 /// A conflist is a few kilobytes; a longer one is not ours.
 const CONFLIST_MAX: u64 = 1 << 20;
@@ -63,17 +65,24 @@ impl ObserveError {
     }
 }
 
-/// What the choice of desired state needs: links, addresses, routes, files.
+/// What the choice of desired state needs: links, addresses, routes, files. Of others' routes those count that were
+/// `seen`, while nothing has put them in doubt.
 pub(crate) fn observe_node(
     kernel: &mut Kernel,
     settings: &Settings,
     paths: &Paths,
+    seen: &mut Seen,
 ) -> Result<ObservedNode, ObserveError> {
-    let routes = routes::routes(&mut kernel.route, settings.routes.table)?;
-    let links = links::links(kernel, &routes)?;
+    let table = settings.routes.table;
+    if seen.foreign.is_none() {
+        seen.hold_foreign(routes::others(&mut kernel.route, table)?);
+    }
+    let foreign = seen.foreign.as_deref().unwrap_or_default();
+    let links = links::links(kernel, foreign)?;
+    let ours = routes::ours(&mut kernel.route, table)?;
     let conflist = paths.on_node(Path::new(&settings.cni.conf_file));
     let mut observed = ObservedNode {
-        routes: routes.iter().filter_map(routes::observed_route).collect(),
+        routes: ours.iter().chain(foreign).map(routes::observed_route).collect(),
         conflist: atomic_file::read(&conflist, CONFLIST_MAX)?,
         ready_file: paths.ready_file().exists(),
         links,
@@ -94,8 +103,16 @@ pub(crate) fn observe_for_plan(
     desired: &DesiredNode,
     observed: &mut ObservedNode,
     settings: &Settings,
+    seen: &mut Seen,
 ) -> Result<(), ObserveError> {
-    observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired);
+    if seen.lacks(desired) {
+        seen.hold_foreign(routes::others(&mut kernel.route, settings.routes.table)?);
+        observed.routes.retain(|route| route.is_ours() || route.is_pods());
+        observed.routes.extend(seen.foreign.iter().flatten().map(routes::observed_route));
+    }
+    seen.sift_foreign(desired);
+    let known = std::mem::take(&mut seen.next_hops);
+    observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired, known);
     let Some(own) = &desired.own else { return Ok(()) };
     observed.nft = nft::observed_table(&mut kernel.netfilter, &own.nft)?;
     observed.forward_chains = forward_chains(&mut kernel.netfilter)?;

@@ -1,5 +1,5 @@
-//! One pass: observe, decide, apply, look whether it took effect, and see to the pods. Nothing is kept from one pass
-//! to the next.
+//! One pass: observe, decide, apply, look whether it took effect, and see to the pods. Nothing that was done is kept from
+//! one pass to the next; of what was seen, what the kernel has not put in doubt since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,14 +13,16 @@ use node_network::address_selection::select;
 use node_network::cluster::{ClusterSnapshot, Freshness};
 use node_network::desired::{DesiredInputs, PluginPaths, desired};
 use node_network::plan::{
-    PeerReport, PeerState, PlanDocument, RouteChange, judge_effective, judge_effective_for_pods, probes,
+    PeerReport, PeerState, PlanDocument, RouteChange, judge_effective, judge_effective_for_pods,
 };
 use node_network::{Change, Condition, NodeName, PerFamily, Plan, Settings, Severity};
 
 use crate::apply::{Applied, apply};
 use crate::atomic_file::{self, FileError};
 use crate::foreign_changes::ForeignChanges;
-use crate::observe::{Kernel, ObserveError, look_up_all, look_up_for_pod, observe_for_plan, observe_node};
+use crate::observe::{
+    Doubt, Kernel, ObserveError, Seen, look_up_all, look_up_for_pod, observe_for_plan, observe_node,
+};
 use crate::paths::Paths;
 use crate::pods::{self, PodsReport, Records};
 use crate::source::Reading;
@@ -119,18 +121,20 @@ pub struct Reconciler {
     this_node: NodeName,
     settings: Settings,
     paths: Paths,
+    seen: Seen,
 }
 
 impl Reconciler {
     /// Opens the sockets that a pass needs.
     pub fn new(this_node: NodeName, settings: Settings, paths: Paths) -> Result<Self, KernelError> {
-        Ok(Self { kernel: Kernel::open(&paths)?, this_node, settings, paths })
+        Ok(Self { kernel: Kernel::open(&paths)?, this_node, settings, paths, seen: Seen::default() })
     }
 
     /// What a pass would change, without changing anything. A snapshot that is not `whole` deletes nothing.
     pub fn plan(&mut self, snapshot: &ClusterSnapshot, whole: bool) -> Result<PlanDocument, PassError> {
+        self.seen.forget();
         let records = Records::read(&self.paths.ipam_dir());
-        let mut observed = observe_node(&mut self.kernel, &self.settings, &self.paths)?;
+        let mut observed = observe_node(&mut self.kernel, &self.settings, &self.paths, &mut self.seen)?;
         let Decided { plan, .. } = self.decide(snapshot, whole, &records, &mut observed)?;
         Ok(PlanDocument::new(self.this_node.as_str(), &plan))
     }
@@ -156,7 +160,7 @@ impl Reconciler {
         });
         // What the beginning of a file does not list may stand in the rest.
         desired.may_delete &= whole;
-        observe_for_plan(&mut self.kernel, &desired, observed, &self.settings)?;
+        observe_for_plan(&mut self.kernel, &desired, observed, &self.settings, &mut self.seen)?;
         Ok(Decided {
             plan: node_network::plan(&desired, observed, &self.settings),
             internal_ips: desired.internal_ips,
@@ -164,11 +168,36 @@ impl Reconciler {
         })
     }
 
-    /// One pass.
+    /// One pass that looks at everything.
     pub fn pass(&mut self, reading: &Reading<'_>) -> Result<ReconcileReport, PassError> {
+        self.pass_after(reading, Doubt::Everything)
+    }
+
+    /// What the kernel may not have changed unheard since the last pass.
+    pub(crate) const fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// One pass that looks anew at what is in doubt, and at everything where the last one did not succeed.
+    pub(crate) fn pass_after(
+        &mut self,
+        reading: &Reading<'_>,
+        doubt: Doubt,
+    ) -> Result<ReconcileReport, PassError> {
+        if doubt == Doubt::Everything {
+            self.seen.forget();
+        }
+        let result = self.look_and_act(reading);
+        if !result.as_ref().is_ok_and(|report| report.applied.failures().next().is_none()) {
+            self.seen.forget();
+        }
+        result
+    }
+
+    fn look_and_act(&mut self, reading: &Reading<'_>) -> Result<ReconcileReport, PassError> {
         let began = Instant::now();
         let records = Records::read(&self.paths.ipam_dir());
-        let mut observed = observe_node(&mut self.kernel, &self.settings, &self.paths)?;
+        let mut observed = observe_node(&mut self.kernel, &self.settings, &self.paths, &mut self.seen)?;
         let mut report = ReconcileReport {
             synced: reading.snapshot.is_some_and(|snapshot| snapshot.freshness == Freshness::Synced),
             source_problem: reading.problem.clone(),
@@ -191,6 +220,7 @@ impl Reconciler {
             report.applied_after = began.elapsed();
             let origins = records.packet_origins(&observed);
             report.conditions = self.judge(&mut plan, &report.applied, &origins);
+            self.seen.next_hops = std::mem::take(&mut observed.next_hops);
             if !self.settings.node_address.is_empty() && report.chosen_ips.is_empty() {
                 report.conditions.push(Condition::NoChosenAddress);
             }
@@ -220,11 +250,14 @@ impl Reconciler {
         }
         let mut conditions = plan.conditions.clone();
         let socket = &mut self.kernel.route;
-        let found = look_up_all(socket, &probes(&plan.peers));
+        let found = look_up_all(socket, &self.seen.unproven(&plan.peers, plan));
+        let seen = &self.seen;
         let answer = |address: IpAddr| {
-            found.get(&address).cloned().unwrap_or_else(|| Err("it was not looked up".to_owned()))
+            let unasked = || seen.proven(address).ok_or_else(|| "it was not looked up".to_owned());
+            found.get(&address).cloned().unwrap_or_else(unasked)
         };
         conditions.extend(judge_effective(&mut plan.peers, answer));
+        self.seen.prove(&plan.peers, &found);
         conditions.extend(judge_effective_for_pods(&mut plan.peers, |address| {
             let origin = pods.get(node_network::Family::of(address))?;
             Some((origin.0, look_up_for_pod(socket, address, *origin)?))

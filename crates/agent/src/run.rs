@@ -23,6 +23,7 @@ use crate::atomic_file::FileError;
 use crate::events::{FolderWatch, KernelEvents};
 use crate::http;
 use crate::metrics::{Health, SharedHealth};
+use crate::observe::Doubt;
 use crate::paths::Paths;
 use crate::reconcile::{PassError, ReconcileReport, Reconciler};
 use crate::source::{AnySource, FileSource, KubernetesSource, Source, SourceAddress};
@@ -254,14 +255,17 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     let mut teller = Teller::default();
     let mut pace = Pace::new(resync);
     let mut reporter = source.reporter(&options.node_name, &options.settings);
+    let mut resync_is_due = true;
     loop {
         conflist_folder.renew();
-        if let Err(error) = events.drain() {
+        if let Err(error) = events.drain(reconciler.seen()) {
             tracing::error!(%error, "netlink events are lost; subscribing anew");
             events = KernelEvents::subscribe()?;
         }
+        let doubt = events.take_doubt();
+        let doubt = if std::mem::take(&mut resync_is_due) { Doubt::Everything } else { doubt };
         let began = Instant::now();
-        let look_again_in = match reconciler.pass(&source.read()) {
+        let look_again_in = match reconciler.pass_after(&source.read(), doubt) {
             Ok(report) => {
                 teller.tell(&report);
                 if let Some(reporter) = &mut reporter {
@@ -286,11 +290,12 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
         }
         let mut deadline = pin!(sleep_until(pace.resync_at(look_again_in).into()));
         tokio::select! {
-            () = &mut deadline => {}
+            () = &mut deadline => resync_is_due = true,
             () = source.changed() => {}
             () = conflist_folder.changed() => {}
-            heard = events.heard() => if let Err(error) = heard {
+            heard = events.heard(reconciler.seen()) => if let Err(error) = heard {
                 tracing::warn!(%error, "netlink events are lost; looking at everything");
+                resync_is_due = true;
             },
         }
         // What comes in bursts is looked at once, and a program that keeps undoing ours is not raced with.
@@ -301,7 +306,9 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
                 "this node's network is being changed again and again; repairs are slowed down"
             );
         }
-        tokio::time::sleep(pause).await;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 

@@ -12,9 +12,7 @@ use node_network::desired::Sysctl;
 use node_network::observed::{LinkKind, ObservedAddress, ObservedLink};
 
 use super::Kernel;
-
-/// `RTPROT_RA`.
-const ROUTER_ADVERTISEMENT: u8 = 9;
+use super::seen::ROUTER_ADVERTISEMENT;
 
 /// Every link by its index.
 pub(super) fn links(

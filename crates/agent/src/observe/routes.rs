@@ -8,33 +8,51 @@ use kernel::netlink::Socket;
 use kernel::route::{self, Filter, Hop, Route, TABLE_MAIN};
 use node_network::desired::DesiredRoute;
 use node_network::observed::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind};
-use node_network::{DesiredNode, NODE_ROUTE_PROTOCOL};
+use node_network::{DesiredNode, NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL};
 
-/// All routes of the main table and of `table`, and ours in every table.
-pub(super) fn routes(socket: &mut Socket, table: u32) -> Result<Vec<Route>, KernelError> {
-    let tables: BTreeSet<u32> = [TABLE_MAIN, table].into();
+use super::seen::is_ours;
+
+/// Ours: routes to peers in every table, and pods' own in those where routes to peers may be.
+pub(super) fn ours(socket: &mut Socket, table: u32) -> Result<Vec<Route>, KernelError> {
+    let tables = tables(table);
     let mut routes = Vec::new();
-    for family in [route::Family::V4, route::Family::V6] {
-        for table in &tables {
-            routes.extend(route::dump(socket, family, Filter { table: Some(*table), ..Filter::default() })?);
-        }
-        let ours = Filter { protocol: Some(NODE_ROUTE_PROTOCOL), ..Filter::default() };
-        let ours = route::dump(socket, family, ours)?;
-        routes.extend(ours.into_iter().filter(|route| !tables.contains(&route.table)));
+    for family in FAMILIES {
+        let of = |protocol| Filter { protocol: Some(protocol), ..Filter::default() };
+        routes.extend(route::dump(socket, family, of(NODE_ROUTE_PROTOCOL))?);
+        let pods = route::dump(socket, family, of(POD_ROUTE_PROTOCOL))?;
+        routes.extend(pods.into_iter().filter(|route| tables.contains(&route.table)));
     }
     Ok(routes)
 }
 
+/// All others' routes of the main table and of `table`. There may be a hundred thousand.
+pub(super) fn others(socket: &mut Socket, table: u32) -> Result<Vec<Route>, KernelError> {
+    let mut routes = Vec::new();
+    for family in FAMILIES {
+        for table in tables(table) {
+            let of_table = Filter { table: Some(table), ..Filter::default() };
+            routes.extend(route::dump(socket, family, of_table)?.into_iter().filter(|route| !is_ours(route)));
+        }
+    }
+    Ok(routes)
+}
+
+const FAMILIES: [route::Family; 2] = [route::Family::V4, route::Family::V6];
+
+fn tables(table: u32) -> BTreeSet<u32> {
+    [TABLE_MAIN, table].into()
+}
+
 /// A route in the words of the plan.
-pub(super) fn observed_route(route: &Route) -> Option<ObservedRoute> {
-    Some(ObservedRoute {
+pub(super) fn observed_route(route: &Route) -> ObservedRoute {
+    ObservedRoute {
         key: RouteKey { dst: route.destination, table: route.table, metric: route.metric, tos: route.tos },
         protocol: route.protocol,
         kind: kind(route.kind),
         legs: route.hops.iter().map(leg).collect(),
         prefsrc: route.source,
         uses_nexthop_object: route.nexthop_id.is_some(),
-    })
+    }
 }
 
 fn kind(kind: route::RouteKind) -> RouteKind {
@@ -52,8 +70,12 @@ fn leg(hop: &Hop) -> Leg {
     Leg { via: hop.gateway, link: hop.index.unwrap_or_default() }
 }
 
-/// The kernel's look-up of every peer's address.
-pub(super) fn look_up_next_hops(socket: &mut Socket, desired: &DesiredNode) -> BTreeMap<IpAddr, FibLookup> {
+/// The kernel's look-up of every peer's address; those that were answered before are not asked again.
+pub(super) fn look_up_next_hops(
+    socket: &mut Socket,
+    desired: &DesiredNode,
+    mut known: BTreeMap<IpAddr, FibLookup>,
+) -> BTreeMap<IpAddr, FibLookup> {
     let hops: BTreeSet<IpAddr> = desired
         .routes
         .values()
@@ -62,7 +84,10 @@ pub(super) fn look_up_next_hops(socket: &mut Socket, desired: &DesiredNode) -> B
             DesiredRoute::Hold { .. } | DesiredRoute::Guard => None,
         })
         .collect();
-    look_up_all(socket, &hops.into_iter().collect::<Vec<_>>())
+    known.retain(|hop, found| found.is_ok() && hops.contains(hop));
+    let unknown: Vec<IpAddr> = hops.into_iter().filter(|hop| !known.contains_key(hop)).collect();
+    known.extend(look_up_all(socket, &unknown));
+    known
 }
 
 /// The route that wins for each address.

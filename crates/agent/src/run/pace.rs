@@ -3,8 +3,6 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// Events that belong together arrive within this.
-const COALESCE: Duration = Duration::from_millis(3);
 /// After a pass comes so many times its duration in which there is none …
 const SHARE: u32 = 4;
 /// … but never holds up the next by more than this: on a machine that has no time for us, a pass of seconds must not be
@@ -45,7 +43,8 @@ impl Pace {
         self.last_duration = ended.saturating_duration_since(began);
     }
 
-    /// How long to wait after an event.
+    /// How long to wait after an event: not at all after quiet. The share that passes may take of the time is what
+    /// makes one pass of a burst's rest.
     pub(super) fn pause(&self) -> Duration {
         self.pause_at(Instant::now())
     }
@@ -53,7 +52,7 @@ impl Pace {
     fn pause_at(&self, now: Instant) -> Duration {
         let since_last = now.saturating_duration_since(self.last_end);
         let share = (self.last_duration * SHARE).min(LONGEST_SHARE).saturating_sub(since_last);
-        COALESCE.max(share).max(self.owed_at(now))
+        share.max(self.owed_at(now))
     }
 
     /// How long to wait because so many passes had something to change; nothing while that is not so.
@@ -83,7 +82,7 @@ mod tests {
     #[test]
     fn after_quiet_a_pass_comes_at_once() {
         let pace = Pace::new(Duration::from_secs(30));
-        assert_eq!(pace.pause_at(pace.last_end + Duration::from_secs(5)), COALESCE);
+        assert_eq!(pace.pause_at(pace.last_end + Duration::from_secs(5)), Duration::ZERO);
     }
 
     #[test]

@@ -110,6 +110,8 @@ pub fn parse_nodes(bytes: &[u8]) -> Result<Vec<NodeObject>, ParseError> {
 /// has closed or renamed it, or, where that cannot be heard, once it has been left alone for this long. Until then
 /// nothing is taken of it but nodes that were not known before and have another behind them.
 const SETTLE: Duration = Duration::from_secs(2);
+/// A file is first made and then written; what belongs together arrives within this.
+const COALESCE: Duration = Duration::from_millis(3);
 
 fn documents_of_json(text: &str) -> Result<Vec<NodeDocument>, serde_json::Error> {
     serde_json::Deserializer::from_str(text).into_iter().collect()
@@ -191,6 +193,33 @@ impl FileSource {
         self.problem = self.parse(&file).and_then(|objects| self.take(objects, rest.is_none())).err();
     }
 
+    /// Looks at the file, and whether it says anything else than before: heartbeats alone do not count.
+    fn has_news(&mut self) -> bool {
+        let told = |source: &Self| (source.whole, source.problem.as_ref().map(ToString::to_string));
+        let (snapshot, before) = (self.last_good.clone(), told(self));
+        self.look();
+        before != told(self) || snapshot != self.last_good
+    }
+
+    fn look(&mut self) {
+        // Before reading, so that a change while reading is heard of.
+        self.watch.renew();
+        self.settled_at = None;
+        let completed = self.watch.take_completed();
+        self.refresh(completed);
+    }
+
+    /// Resolves when the file may have changed.
+    async fn touched(&mut self) {
+        match self.settled_at {
+            Some(instant) => tokio::select! {
+                () = self.watch.changed() => {}
+                () = tokio::time::sleep_until(instant.into()) => {}
+            },
+            None => self.watch.changed().await,
+        }
+    }
+
     fn open(&self) -> io::Result<(File, Metadata)> {
         let file = open_regular(&self.path)?;
         let metadata = file.metadata()?;
@@ -247,22 +276,19 @@ impl FileSource {
 
 impl Source for FileSource {
     fn read(&mut self) -> Reading<'_> {
-        // Before reading, so that a change while reading is heard of.
-        self.watch.renew();
-        self.settled_at = None;
-        let completed = self.watch.take_completed();
-        self.refresh(completed);
+        self.look();
         let problem = self.problem.as_ref().map(ToString::to_string);
         Reading { snapshot: self.last_good.as_ref(), whole: self.whole, problem }
     }
 
     async fn changed(&mut self) {
-        match self.settled_at {
-            Some(instant) => tokio::select! {
-                () = self.watch.changed() => {}
-                () = tokio::time::sleep_until(instant.into()) => {}
-            },
-            None => self.watch.changed().await,
+        loop {
+            self.touched().await;
+            // What belongs to one writing arrives within this; a pass that comes in between reads the file itself.
+            tokio::time::sleep(COALESCE).await;
+            if self.has_news() {
+                return;
+            }
         }
     }
 
@@ -421,6 +447,26 @@ mod tests {
         assert_eq!(source.read().problem, None);
         fs::write(&path, TWO).unwrap();
         assert_eq!(source.read().problem, None);
+    }
+
+    #[test]
+    fn a_heartbeat_is_no_news_and_another_address_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nodes.yaml");
+        let beating = |beat: u32, address: &str| {
+            let node = node("node1", address);
+            write(
+                &path,
+                format!("kind: List\nitems:\n{node}    conditions: [{{lastHeartbeatTime: \"{beat}\"}}]\n"),
+            );
+        };
+        let mut source = source(folder.path());
+        beating(1, "192.0.2.11");
+        assert!(source.has_news());
+        beating(22, "192.0.2.11");
+        assert!(!source.has_news());
+        beating(333, "192.0.2.12");
+        assert!(source.has_news());
     }
 
     #[test]
