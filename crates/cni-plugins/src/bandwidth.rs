@@ -10,6 +10,8 @@ use kernel::traffic_control::{
     Qdisc, TokenBucket, add_ingress, ingress_redirects, qdiscs, redirect_ingress, set_token_bucket,
 };
 
+use link_name::LinkName;
+
 use crate::failure::kernel_refused;
 
 /// For how long a packet may wait for tokens, in milliseconds; as the reference plugin.
@@ -26,14 +28,25 @@ pub(crate) fn limit(
     host_index: u32,
     host: &mut Socket,
 ) -> Result<(), CniError> {
+    let shaping = record.wiring.bandwidth.as_ref().and_then(|bandwidth| bandwidth.ifb.as_ref());
+    shape(limits, host_index, record.wiring.mtu, shaping, host).map(drop)
+}
+
+/// The same for a pair of this MTU. What the pod sends is led through a link that is made with this name, and given.
+pub(crate) fn shape(
+    limits: &Bandwidth,
+    host_index: u32,
+    mtu: u32,
+    shaping: Option<&LinkName>,
+    host: &mut Socket,
+) -> Result<Option<Link>, CniError> {
     if let Some(ingress) = limits.ingress {
         let mut batch = Batch::new();
-        set_token_bucket(&mut batch, host_index, &bucket(ingress, record.wiring.mtu));
+        set_token_bucket(&mut batch, host_index, &bucket(ingress, mtu));
         host.execute_all(&mut batch).map_err(kernel_refused)?;
     }
-    let shaping = record.wiring.bandwidth.as_ref().and_then(|bandwidth| bandwidth.ifb.as_ref());
-    let (Some(egress), Some(name)) = (limits.egress, shaping) else { return Ok(()) };
-    let made = link::make(host, name, |batch| link::create_ifb(batch, name, record.wiring.mtu));
+    let (Some(egress), Some(name)) = (limits.egress, shaping) else { return Ok(None) };
+    let made = link::make(host, name, |batch| link::create_ifb(batch, name, mtu));
     let shaping = match made.map_err(kernel_refused)? {
         Made::New(link) => link,
         Made::Refused(error, _) => {
@@ -42,10 +55,11 @@ pub(crate) fn limit(
     };
     let mut batch = Batch::new();
     link::set_no_automatic_link_local(&mut batch, shaping.index);
-    set_token_bucket(&mut batch, shaping.index, &bucket(egress, record.wiring.mtu));
+    set_token_bucket(&mut batch, shaping.index, &bucket(egress, mtu));
     add_ingress(&mut batch, host_index);
     redirect_ingress(&mut batch, host_index, shaping.index);
-    host.execute_all(&mut batch).map_err(kernel_refused)
+    host.execute_all(&mut batch).map_err(kernel_refused)?;
+    Ok(Some(shaping))
 }
 
 /// What of the pod's shaping is not as ADD left it. The record says whether there is any; how much, `limits` says, which
@@ -58,12 +72,23 @@ pub(crate) fn differences(
     host: &mut Socket,
 ) -> Result<Vec<String>, KernelError> {
     let Some(shaped) = &record.wiring.bandwidth else { return Ok(Vec::new()) };
+    shape_differences(limits, host_index, record.wiring.mtu, shaped.ifb.as_ref(), links, host)
+}
+
+/// The same for a pair of this MTU, and a link of this name.
+pub(crate) fn shape_differences(
+    limits: &Bandwidth,
+    host_index: u32,
+    mtu: u32,
+    shaping: Option<&LinkName>,
+    links: &[Link],
+    host: &mut Socket,
+) -> Result<Vec<String>, KernelError> {
     let mut differences = Vec::new();
-    let mtu = record.wiring.mtu;
     if let Some(ingress) = limits.ingress {
         differences.extend(bucket_difference("receives", host_index, &bucket(ingress, mtu), host)?);
     }
-    let Some(name) = &shaped.ifb else { return Ok(differences) };
+    let Some(name) = shaping else { return Ok(differences) };
     let Some(shaping) = links.iter().find(|link| link.name == name.as_str()) else {
         differences.push(format!("link `{name}`, which shapes what the pod sends, is gone"));
         return Ok(differences);

@@ -12,7 +12,9 @@ use cni_spec::{
 
 use crate::answer::Answer;
 use crate::failure::io_failed;
-use crate::{bridge, host_local, hostgw, loopback, ptp, static_ipam};
+use crate::{
+    bandwidth_plugin, bridge, firewall, host_local, hostgw, loopback, portmap, ptp, static_ipam, tuning,
+};
 
 const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
@@ -26,11 +28,15 @@ enum Plugin {
     Ptp,
     HostLocal,
     Static,
+    Portmap,
+    Firewall,
+    Tuning,
+    Bandwidth,
 }
 
 impl Plugin {
     /// The names that the program answers to: its own, and those of the reference plugins that it stands in for.
-    const NAMES: [(&str, Self); 7] = [
+    const NAMES: [(&str, Self); 11] = [
         ("hostgw", Self::Hostgw),
         ("hostgw-cni", Self::Hostgw),
         ("loopback", Self::Loopback),
@@ -38,6 +44,10 @@ impl Plugin {
         ("ptp", Self::Ptp),
         ("host-local", Self::HostLocal),
         ("static", Self::Static),
+        ("portmap", Self::Portmap),
+        ("firewall", Self::Firewall),
+        ("tuning", Self::Tuning),
+        ("bandwidth", Self::Bandwidth),
     ];
 
     /// The runtime executes a file that is named as the configuration's `type`.
@@ -58,6 +68,10 @@ impl Plugin {
             Self::Ptp => ptp::serve(call, answer),
             Self::HostLocal => host_local::serve(call, answer),
             Self::Static => static_ipam::serve(call, answer),
+            Self::Portmap => portmap::serve(call, answer),
+            Self::Firewall => firewall::serve(call, answer),
+            Self::Tuning => tuning::serve(call, answer),
+            Self::Bandwidth => bandwidth_plugin::serve(call, answer),
         }
     }
 }

@@ -5,9 +5,12 @@
 
 mod answer;
 mod bandwidth;
+mod bandwidth_plugin;
 mod bridge;
 mod call;
+mod chained;
 mod failure;
+mod firewall;
 mod fnv;
 mod host_local;
 pub mod host_ports;
@@ -19,14 +22,14 @@ mod living;
 mod loopback;
 mod masquerade;
 mod namespaces;
-#[allow(dead_code, reason = "for the drop-in plugins")]
 mod owned_table;
 mod owner_tag;
+mod portmap;
 mod ptp;
 mod static_ipam;
 mod teardown;
+mod tuning;
 pub mod wiring;
-#[allow(dead_code, reason = "for the drop-in plugins")]
 mod xtables;
 
 pub use call::run;

@@ -1,5 +1,7 @@
 //! Links: read them, make veth pairs and bridges, change them, delete them (`linux/if_link.h`).
 
+mod settings;
+
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use link_name::LinkName;
@@ -12,6 +14,9 @@ pub(crate) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 pub(crate) const RTM_GETLINK: u16 = 18;
 pub(crate) const RTM_SETLINK: u16 = 19;
+
+pub use settings::{ALL_MULTICAST, set_flags, set_tx_queue_len};
+use settings::{IFLA_PROMISCUITY, IFLA_TXQLEN};
 
 const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
@@ -129,6 +134,10 @@ pub struct Link {
     pub carrier: bool,
     /// The group that it was put in (`ip link … group`).
     pub group: u32,
+    /// How many packets may wait to be sent.
+    pub tx_queue_len: u32,
+    /// How many want it to receive every frame, whoever it is for.
+    pub promiscuity: u32,
     /// Whether a bridge's port may send a frame back to where it came from; none where it is no bridge's port.
     pub hairpin: Option<bool>,
     /// Whether a bridge's port is kept from other such ports; none where it is no bridge's port.
@@ -164,6 +173,8 @@ impl Link {
                 IFLA_MASTER => link.master = attribute.u32().filter(|index| *index != 0),
                 IFLA_OPERSTATE => link.oper_state = attribute.u8().unwrap_or_default(),
                 IFLA_CARRIER => link.carrier = attribute.u8() == Some(1),
+                IFLA_TXQLEN => link.tx_queue_len = attribute.u32().unwrap_or_default(),
+                IFLA_PROMISCUITY => link.promiscuity = attribute.u32().unwrap_or_default(),
                 IFLA_IFALIAS => link.alias = Some(attribute.text()),
                 IFLA_GROUP => link.group = attribute.u32().unwrap_or_default(),
                 IFLA_LINKINFO => {

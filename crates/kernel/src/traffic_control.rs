@@ -7,6 +7,7 @@ use crate::KernelError;
 use crate::netlink::{Attributes, Batch, CREATE, EXCL, REPLACE, Socket};
 
 const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 const RTM_GETQDISC: u16 = 38;
 const RTM_NEWTFILTER: u16 = 44;
 const RTM_GETTFILTER: u16 = 46;
@@ -179,6 +180,11 @@ pub fn add_ingress(batch: &mut Batch, index: u32) {
             &header(index, INGRESS_HANDLE, INGRESS, 0),
         )
         .text(TCA_KIND, "ingress");
+}
+
+/// Takes that place away, and every filter with it.
+pub fn delete_ingress(batch: &mut Batch, index: u32) {
+    batch.message("delete an ingress qdisc", RTM_DELQDISC, 0, &header(index, INGRESS_HANDLE, INGRESS, 0));
 }
 
 /// Leads everything that comes in on a link out of another one (an `ifb`), before any protocol sees it. Needs

@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use attachment::{Protocol, Record};
+use attachment::{HostPort, Protocol, Record};
+use kernel::KernelError;
 use kernel::netlink::{self, Socket};
 use kernel::route::{self, RouteKind};
 use kernel::{conntrack, link};
@@ -14,21 +15,24 @@ use super::table::number;
 
 /// Flows that were there before the port was opened go on past it.
 pub(super) fn forget_old_flows(record: &Record, socket: &mut Socket) -> Result<(), HostPortError> {
-    for port in record.host_ports.iter().filter(|port| port.protocol != Protocol::Tcp) {
+    for port in &record.host_ports {
         for allocation in &record.addresses {
-            let pod = allocation.address.addr();
-            if port.host_ip.is_some_and(|ip| ip.is_ipv4() != pod.is_ipv4()) {
-                continue;
-            }
-            let host_ip = port.host_ip.filter(|ip| !ip.is_unspecified());
-            let meant =
-                |destination| host_ip.map_or_else(|| is_host_port(destination), |ip| ip == destination);
-            let (number, host_port) = (number(port.protocol), port.host_port.get());
-            conntrack::delete_to_port(socket, family(pod), number, host_port, meant)
+            forget_flows_to(port, allocation.address.addr(), socket)
                 .map_err(|cause| failure("forget old flows to", record, cause))?;
         }
     }
     Ok(())
+}
+
+/// The same for one port, and the family of one address.
+pub(crate) fn forget_flows_to(port: &HostPort, pod: IpAddr, socket: &mut Socket) -> Result<(), KernelError> {
+    if port.protocol == Protocol::Tcp || port.host_ip.is_some_and(|ip| ip.is_ipv4() != pod.is_ipv4()) {
+        return Ok(());
+    }
+    let host_ip = port.host_ip.filter(|ip| !ip.is_unspecified());
+    let meant = |destination| host_ip.map_or_else(|| is_host_port(destination), |ip| ip == destination);
+    conntrack::delete_to_port(socket, family(pod), number(port.protocol), port.host_port.get(), meant)
+        .map(drop)
 }
 
 /// Whether a flow to this address is one to the node, as the table's rules judge it: an address of the node, but none
@@ -49,11 +53,21 @@ pub(super) fn forget_own_flows(record: &Record, socket: &mut Socket) -> Result<(
     for port in record.host_ports.iter().filter(|port| port.protocol != Protocol::Tcp) {
         for allocation in &record.addresses {
             let pod = allocation.address.addr();
-            conntrack::delete_replies_from(socket, pod, number(port.protocol), port.container_port.get())
+            forget_flows_from(pod, number(port.protocol), port.container_port.get(), socket)
                 .map_err(|cause| failure("forget flows of", record, cause))?;
         }
     }
     Ok(())
+}
+
+/// The same for one of its ports; `protocol` is `IPPROTO_…`.
+pub(crate) fn forget_flows_from(
+    pod: IpAddr,
+    protocol: u8,
+    port: u16,
+    socket: &mut Socket,
+) -> Result<(), KernelError> {
+    conntrack::delete_replies_from(socket, pod, protocol, port).map(drop)
 }
 
 fn family(ip: IpAddr) -> route::Family {

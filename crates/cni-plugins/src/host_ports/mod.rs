@@ -7,12 +7,15 @@ mod publish;
 mod rebuild;
 mod soundness;
 pub mod table;
+mod wanted;
 
 use kernel::KernelError;
 
+pub(crate) use flows::{forget_flows_from, forget_flows_to};
 pub(crate) use listener::refuse_listened;
 pub(crate) use publish::{differences, leading_to, publish, withdraw};
 pub use rebuild::{RebuildReport, rebuild};
+pub(crate) use wanted::wanted;
 
 /// Why host ports could not be opened or closed.
 #[derive(Debug, thiserror::Error)]

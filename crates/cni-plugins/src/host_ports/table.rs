@@ -12,6 +12,7 @@ use kernel::nftables::{
     NatTarget, Policy, Rule, Selector, Set, Statement, Table, TableName, Transport, Value, Verdict, priority,
 };
 use kernel::route;
+use link_name::LinkName;
 
 use crate::wiring::HOST;
 
@@ -150,6 +151,11 @@ pub(super) fn set_names() -> impl Iterator<Item = &'static str> {
 /// The table without host ports.
 #[must_use]
 pub fn empty_table() -> Table {
+    frame(TABLE, no_loopback_from(Statement::iifname_starts_with(HOST.into())))
+}
+
+/// A table of host ports without any, of this name; `guard` is the rule that keeps pods from the node's loopback.
+pub(crate) fn frame(name: &str, guard_rule: Rule) -> Table {
     let nat = |hook, priority| BaseChain { kind: ChainKind::Nat, hook, priority, policy: Policy::Accept };
     let guard = BaseChain {
         kind: ChainKind::Filter,
@@ -159,7 +165,7 @@ pub fn empty_table() -> Table {
     };
     let local = || Rule::new([Statement::fib_daddr_is_local(), Statement::jump("hostports")]);
     let hostports: Vec<Rule> = V4.destination_rules().into_iter().chain(V6.destination_rules()).collect();
-    let mut table = Table::new(Family::Inet, TABLE);
+    let mut table = Table::new(Family::Inet, name);
     table.sets = empty_sets();
     table.chains = vec![
         Chain::regular("hostports", hostports),
@@ -170,7 +176,7 @@ pub fn empty_table() -> Table {
             nat(Hook::Postrouting, SOURCE_PRIORITY),
             V4.source_rules().into_iter().chain(V6.source_rules()).collect(),
         ),
-        Chain::base("guard", guard, vec![no_loopback_from_pods()]),
+        Chain::base("guard", guard, vec![guard_rule]),
     ];
     table
 }
@@ -195,9 +201,9 @@ fn loopback(version: route::Family) -> Value {
 
 /// A link with `route_localnet`, which host ports on localhost need, and which kube-proxy may turn on for all links, would
 /// let its pod reach what listens on the node's loopback alone (CVE-2020-8558).
-fn no_loopback_from_pods() -> Rule {
+pub(crate) fn no_loopback_from(links: Statement) -> Rule {
     Rule::new([
-        Statement::iifname_starts_with(HOST.into()),
+        links,
         Statement::is(Selector::Daddr(route::Family::V4), loopback(route::Family::V4)),
         Statement::drop(),
     ])
@@ -222,24 +228,41 @@ impl Placed {
 /// Every element of one attachment.
 #[must_use]
 pub fn elements_of(record: &Record) -> Vec<Placed> {
+    let bridge = match &record.wiring.mode {
+        Mode::Bridge(bridge) => Some(bridge),
+        Mode::Ptp => None,
+    };
     let mut placed = Vec::new();
     for port in &record.host_ports {
         for allocation in &record.addresses {
             let pod = allocation.address.addr();
-            let names = Names::of(pod);
-            let Some((set, key)) = key_of(port, pod, names) else { continue };
-            let target = [Value::Ip(pod), Value::Port(port.container_port.get())];
-            placed.push(Placed { set, element: Element::mapping(key, target) });
-            if let Some(node) = own_address(record, pod, allocation.gateway) {
-                for way_back in ways_back(record, port, pod, node) {
-                    // One port on two addresses of the node has one way back.
-                    if !placed.contains(&way_back) {
-                        placed.push(way_back);
-                    }
+            let node = own_address(record, pod, allocation.gateway);
+            for element in elements_at(port, pod, node.map(|node| WayBack { node, bridge })) {
+                // One port on two addresses of the node has one way back.
+                if !placed.contains(&element) {
+                    placed.push(element);
                 }
             }
         }
     }
+    placed
+}
+
+/// How the pod's answers come back to who is near: they are made to come from the node's own address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WayBack<'a> {
+    /// The node's address.
+    pub(crate) node: IpAddr,
+    /// The bridge on which the pod has neighbours.
+    pub(crate) bridge: Option<&'a LinkName>,
+}
+
+/// The elements of one host port that leads to one address of a pod.
+pub(crate) fn elements_at(port: &HostPort, pod: IpAddr, way: Option<WayBack<'_>>) -> Vec<Placed> {
+    let Some((set, key)) = key_of(port, pod, Names::of(pod)) else { return Vec::new() };
+    let target = [Value::Ip(pod), Value::Port(port.container_port.get())];
+    let mut placed = vec![Placed { set, element: Element::mapping(key, target) }];
+    placed.extend(way.into_iter().flat_map(|way| ways_back(port, pod, way)));
     placed
 }
 
@@ -265,7 +288,8 @@ fn own_address(record: &Record, pod: IpAddr, gateway: Option<IpAddr>) -> Option<
 /// the pod. The same for a flow from a neighbour on the bridge: the answer would take the short way and miss the
 /// translation back. (Where br_netfilter makes the bridge track flows, no link is known at that point, the answer does
 /// not miss it, and the neighbour keeps its address.)
-fn ways_back(record: &Record, port: &HostPort, pod: IpAddr, node: IpAddr) -> Vec<Placed> {
+fn ways_back(port: &HostPort, pod: IpAddr, way_back: WayBack<'_>) -> Vec<Placed> {
+    let WayBack { node, bridge } = way_back;
     let names = Names::of(pod);
     let way = |set, from| {
         let key = [
@@ -282,7 +306,7 @@ fn ways_back(record: &Record, port: &HostPort, pod: IpAddr, node: IpAddr) -> Vec
     if let Some(loopback) = port.host_ip.filter(IpAddr::is_loopback) {
         ways.push(way(names.hairpin, Value::Ip(loopback)));
     }
-    if let Mode::Bridge(bridge) = &record.wiring.mode {
+    if let Some(bridge) = bridge {
         ways.push(way(names.bridged, Value::IfName(bridge.clone())));
     }
     ways
@@ -369,7 +393,6 @@ pub fn number(protocol: Protocol) -> u8 {
 mod tests {
     use super::*;
     use attachment::{Allocation, Netns, NetworkName, Wiring};
-    use link_name::LinkName;
 
     fn port(protocol: Protocol, host_ip: Option<&str>, host_port: u16) -> HostPort {
         HostPort {

@@ -1,7 +1,5 @@
 //! From configuration, addresses and facts to what is to be: the link plan, the record's wiring, the result (pure).
 
-use std::net::Ipv4Addr;
-
 use attachment::{
     Allocation, Attachment, Bandwidth, HostPort, MacAddress, Mode, Netns, PodName, PodRoute, RenderedResult,
 };
@@ -201,32 +199,8 @@ pub(super) fn ranges(conf: &NetConf) -> Result<Vec<Vec<attachment::Range>>, CniE
     conf.ipam.range_sets.as_slice().iter().map(|set| set.ranges().iter().map(range).collect()).collect()
 }
 
-/// The host ports as the store wants them. With `localhostPorts`, one on all addresses of IPv4 is one on 127.0.0.1 too,
-/// which the rules for all addresses leave out.
+/// The host ports as the store wants them.
 pub(super) fn host_ports(conf: &NetConf) -> Vec<HostPort> {
-    let port = |mapping: &cni_spec::PortMapping| {
-        Some(HostPort {
-            protocol: mapping.protocol,
-            host_ip: mapping.host_ip,
-            host_port: mapping.host_port.try_into().ok()?,
-            container_port: mapping.container_port.try_into().ok()?,
-        })
-    };
-    let mut ports: Vec<HostPort> = conf.capabilities.port_mappings.iter().filter_map(port).collect();
-    if conf.localhost_ports && conf.ipam.range_sets.has_family(IpFamily::V4) {
-        let on_all = |port: &&HostPort| port.host_ip.is_none_or(|ip| ip == Ipv4Addr::UNSPECIFIED);
-        let local = |port: &HostPort| HostPort { host_ip: Some(Ipv4Addr::LOCALHOST.into()), ..port.clone() };
-        let on_localhost: Vec<HostPort> = ports.iter().filter(on_all).map(local).collect();
-        // Where a mapping is for 127.0.0.1 itself, it goes before one for all.
-        let is_new = |port: &HostPort| {
-            let same = |given: &HostPort| {
-                (given.protocol, given.host_ip, given.host_port)
-                    == (port.protocol, port.host_ip, port.host_port)
-            };
-            !ports.iter().any(same)
-        };
-        let fresh: Vec<HostPort> = on_localhost.into_iter().filter(is_new).collect();
-        ports.extend(fresh);
-    }
-    ports
+    let on_localhost = conf.localhost_ports && conf.ipam.range_sets.has_family(IpFamily::V4);
+    crate::host_ports::wanted(&conf.capabilities.port_mappings, on_localhost)
 }

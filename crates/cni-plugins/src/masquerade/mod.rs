@@ -1,11 +1,12 @@
 //! `ipMasq` of the main plugins: what a pod sends to somewhere outside its own subnet leaves with the node's address.
 
-mod chains;
+pub(crate) mod chains;
 mod table;
 
-use cni_spec::{Attachment, CniError, ErrorCode, NetworkName, RuleBackend};
+use cni_spec::{Attachment, CniError, NetworkName, RuleBackend};
 use ipnet::IpNet;
 
+use crate::chained::all;
 use crate::failure::kernel_refused;
 
 /// The masquerading of one attachment.
@@ -65,15 +66,4 @@ pub(crate) fn status(backend: Option<RuleBackend>) -> Result<(), CniError> {
         Some(RuleBackend::Iptables) => crate::xtables::status(),
         Some(RuleBackend::Nftables) | None => crate::owned_table::status(),
     }
-}
-
-/// Everything was tried; all that failed is told.
-fn all<const N: usize>(tried: [Result<(), CniError>; N]) -> Result<(), CniError> {
-    let mut failed = tried.into_iter().filter_map(Result::err);
-    let Some(first) = failed.next() else { return Ok(()) };
-    let rest: Vec<String> = failed.map(|error| error.to_string()).collect();
-    if rest.is_empty() {
-        return Err(first);
-    }
-    Err(CniError::new(ErrorCode::KernelRefused, format!("{first}; {}", rest.join("; "))))
 }

@@ -4,7 +4,10 @@ use std::process::{Command, Stdio};
 
 use kernel::netlink::{self, Socket};
 use kernel::nftables::xtables::{Words, comment_of, quoted, table};
-use kernel::nftables::{ObservedRule, TableName, Transaction, chain_uses, rules};
+use kernel::nftables::{
+    BaseChain, Chain, ChainKind, Existing, Hook, ObservedRule, Policy, TableName, Transaction, chain_uses,
+    generation, priority, rules,
+};
 
 use super::{Flavour, Script, Xtables, XtablesError, restore};
 use crate::wiring::close_behind;
@@ -12,6 +15,8 @@ use crate::wiring::close_behind;
 /// Some chains of one table at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
+    /// The ruleset's number before it was read, where nftables holds it.
+    generation: Option<u32>,
     chains: Vec<String>,
     rules: Vec<FoundRule>,
 }
@@ -45,8 +50,8 @@ impl Snapshot {
 
     fn of_nft(table: &TableName, chains: &[&str]) -> Result<Self, XtablesError> {
         let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+        let mut snapshot = Self { generation: Some(generation(&mut socket)?), ..Self::default() };
         let uses = chain_uses(&mut socket, table, chains)?;
-        let mut snapshot = Self::default();
         for (chain, uses) in chains.iter().zip(uses) {
             let Some(uses) = uses else { continue };
             snapshot.chains.push((*chain).to_owned());
@@ -110,6 +115,14 @@ impl FoundRule {
         let jumps_to = target.and_then(|(_, to)| to.split(' ').next()).map(str::to_owned);
         let comment = rule.split_once("--comment ").map(|(_, rest)| unquoted(rest));
         Self { chain: chain.to_owned(), jumps_to, comment, form: Form::Legacy(rule.to_owned()) }
+    }
+
+    /// Whether the rule sets or looks for this mark, which is its own mask.
+    pub(crate) fn names_mark(&self, mark: u32) -> bool {
+        match &self.form {
+            Form::Nft(rule) => rule.expressions.windows(4).any(|bytes| bytes == mark.to_ne_bytes()),
+            Form::Legacy(text) => text.contains(&format!("{mark:#x}/{mark:#x}")),
+        }
     }
 
     /// Whether it is this rule, and nothing more or less.
@@ -180,6 +193,32 @@ impl<'x> Change<'x> {
         }
     }
 
+    /// Refused where anybody changes the ruleset after `seen` was taken: what all share must not be made twice.
+    pub(crate) fn only_if_unchanged_since(&mut self, seen: &Snapshot) -> &mut Self {
+        if let Some(generation) = seen.generation {
+            self.transaction = Transaction::at_generation(generation);
+        }
+        self
+    }
+
+    /// The table `filter` with its chain `FORWARD`, as iptables itself makes them where nobody has used it yet.
+    pub(crate) fn filter_forward(&mut self) -> &mut Self {
+        let name = self.name();
+        // The legacy flavour has them from the beginning.
+        if self.xtables.flavour == Flavour::Nft {
+            let base = BaseChain {
+                kind: ChainKind::Filter,
+                hook: Hook::Forward,
+                priority: priority::FILTER,
+                policy: Policy::Accept,
+            };
+            self.transaction
+                .add_table(&name, None, Existing::Keep)
+                .add_chain(&name, &Chain::base("FORWARD", base, Vec::new()));
+        }
+        self
+    }
+
     fn name(&self) -> TableName {
         table(self.xtables.version, self.table)
     }
@@ -209,7 +248,7 @@ impl<'x> Change<'x> {
         let name = self.name();
         match self.xtables.flavour {
             Flavour::Nft => {
-                self.transaction.add_chain(&name, &kernel::nftables::Chain::regular(chain, Vec::new()));
+                self.transaction.add_chain(&name, &Chain::regular(chain, Vec::new()));
             }
             Flavour::Legacy => {
                 self.script.new_chain(chain);
@@ -242,15 +281,6 @@ impl<'x> Change<'x> {
             Flavour::Legacy => {
                 self.script.insert(chain, &words.text());
             }
-        }
-        self
-    }
-
-    /// What belongs to the same transaction where nftables holds the table.
-    pub(crate) fn nft(&mut self, write: impl FnOnce(&mut Transaction, &TableName)) -> &mut Self {
-        if self.xtables.flavour == Flavour::Nft {
-            let name = self.name();
-            write(&mut self.transaction, &name);
         }
         self
     }
