@@ -67,8 +67,8 @@ fn of_bridge(bridge: &LinkName, policy: IngressPolicy) -> Vec<(&'static str, Wor
     rules
 }
 
-pub(super) fn set_up(conf: &FirewallConf, bridge: LinkName, pods: &[IpAddr]) -> Result<(), CniError> {
-    let rules = of_bridge(&bridge, conf.ingress_policy);
+pub(super) fn set_up(conf: &FirewallConf, bridge: &LinkName, pods: &[IpAddr]) -> Result<(), CniError> {
+    let rules = of_bridge(bridge, conf.ingress_policy);
     for version in versions(pods) {
         let place = place(conf, version)?;
         persist(|| set_up_in(&place, &rules))?;
@@ -114,10 +114,10 @@ fn missing(seen: &Snapshot, rules: &[(&'static str, Words)]) -> Vec<(&'static st
 
 pub(super) fn differences(
     conf: &FirewallConf,
-    bridge: LinkName,
+    bridge: &LinkName,
     pods: &[IpAddr],
 ) -> Result<Vec<String>, CniError> {
-    let rules = of_bridge(&bridge, conf.ingress_policy);
+    let rules = of_bridge(bridge, conf.ingress_policy);
     let mut differences = Vec::new();
     for version in versions(pods) {
         let seen = Snapshot::take(&place(conf, version)?, TABLE, &[FORWARD, STAGE_1, STAGE_2])?;

@@ -48,7 +48,7 @@ fn add(attachment: &Attachment, conf: &FirewallConf, answer: &mut Answer) -> Res
         filter::accept(conf, &pods)?;
     }
     if conf.ingress_policy != IngressPolicy::Open {
-        isolation::set_up(conf, isolation::bridge_of(conf, &result)?, &pods)?;
+        isolation::set_up(conf, &isolation::bridge_of(conf, &result)?, &pods)?;
     }
     pass_on(&result, &conf.base, answer)
 }
@@ -62,7 +62,7 @@ fn check(attachment: &Attachment, conf: &FirewallConf) -> Result<(), CniError> {
         filter::differences(conf, &pods)?
     };
     if conf.ingress_policy != IngressPolicy::Open {
-        differences.extend(isolation::differences(conf, isolation::bridge_of(conf, &result)?, &pods)?);
+        differences.extend(isolation::differences(conf, &isolation::bridge_of(conf, &result)?, &pods)?);
     }
     told(&format!("the rules of attachment {attachment} are not as ADD left them"), &differences)
 }

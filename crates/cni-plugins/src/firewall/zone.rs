@@ -76,7 +76,7 @@ pub(super) fn differences(zone: &str, pods: &[IpAddr]) -> Result<Vec<String>, Cn
         match call(&mut bus, "querySource", zone, *pod).map_err(|error| refused(&error))? {
             Reply::Truth(true) => {}
             Reply::Refused(reason) => {
-                differences.push(format!("zone `{zone}` cannot be asked for {pod}: {reason}"))
+                differences.push(format!("zone `{zone}` cannot be asked for {pod}: {reason}"));
             }
             _ => differences.push(format!("{pod} is no source of firewalld's zone `{zone}`")),
         }

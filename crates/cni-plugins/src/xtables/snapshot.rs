@@ -120,7 +120,13 @@ impl FoundRule {
     /// Whether the rule sets or looks for this mark, which is its own mask.
     pub(crate) fn names_mark(&self, mark: u32) -> bool {
         match &self.form {
-            Form::Nft(rule) => rule.expressions.windows(4).any(|bytes| bytes == mark.to_ne_bytes()),
+            Form::Nft(rule) => {
+                // Twice as mark and mask, or once beside the mask that spares all else: words are aligned there.
+                let words = |word: u32| {
+                    rule.expressions.chunks_exact(4).filter(|bytes| **bytes == word.to_ne_bytes()).count()
+                };
+                words(mark) > 1 || words(mark) == 1 && words(!mark) > 0
+            }
             Form::Legacy(text) => text.contains(&format!("{mark:#x}/{mark:#x}")),
         }
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub(crate) mod chain;
 pub(crate) mod cut;
 pub(crate) mod node;
 pub(crate) mod plugin;

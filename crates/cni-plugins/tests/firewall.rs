@@ -1,0 +1,278 @@
+//! The drop-in plugin `firewall`, by each backend: judged by packets, checked, and removed again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use kernel::netns::NetNs;
+use serde_json::{Value, json};
+use support::chain::{call, chained, run, shown};
+use support::node::{NODE_ADDRESSES, Node, Pod, ROUTER_ADDRESSES, add, addresses_of, ip, uplink};
+use support::plugin::Call;
+use support::ports::PATIENCE;
+
+const BACKENDS: [Option<&str>; 3] = [None, Some("nftables"), Some("iptables")];
+
+fn firewall(backend: Option<&str>, so_far: &Value) -> Value {
+    let mut rest = json!({});
+    if let Some(backend) = backend {
+        rest["backend"] = backend.into();
+    }
+    chained("firewall", &rest, so_far)
+}
+
+fn reaches(client: &NetNs, to: SocketAddr, at: &NetNs) -> bool {
+    let server = at.run(|| std::net::TcpListener::bind(to)).unwrap().unwrap();
+    client.run(|| TcpStream::connect_timeout(&server.local_addr().unwrap(), PATIENCE / 4)).unwrap().is_ok()
+}
+
+/// A router that knows the way back, and a node that forwards nothing that nobody asked for.
+fn dropping_node() -> (Node, NetNs) {
+    let node = Node::enter();
+    let router = uplink(1500);
+    router
+        .run(|| {
+            run(&format!("ip route add 10.244.1.0/24 via {}", NODE_ADDRESSES[0]));
+            run(&format!("ip -6 route add fd00:10:244:1::/64 via {}", NODE_ADDRESSES[1]));
+        })
+        .unwrap();
+    run("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
+    (node, router)
+}
+
+fn filter_rules() -> String {
+    shown("iptables-save", &["-t", "filter"]) + &shown("ip6tables-save", &["-t", "filter"])
+}
+
+fn at(address: &IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(*address, port)
+}
+
+#[test]
+fn what_a_pod_begins_passes_a_dropping_forward_and_what_others_begin_does_not() {
+    for backend in BACKENDS {
+        let (node, router) = dropping_node();
+        let pod = Pod::new("web");
+        let so_far = add(&pod, &node.conf("bridge"));
+        let outside: Vec<IpAddr> = ROUTER_ADDRESSES.iter().map(|address| ip(address)).collect();
+        for (family, own) in addresses_of(&so_far).iter().enumerate() {
+            assert!(!reaches(&pod.ns, at(&outside[family], 80), &router), "{backend:?}: nothing is dropped");
+            assert!(!reaches(&router, at(own, 80), &pod.ns));
+        }
+        let conf = firewall(backend, &so_far);
+        assert_eq!(call("ADD", "firewall", &pod, &conf).result(), so_far);
+        call("CHECK", "firewall", &pod, &conf).silent();
+        for (family, own) in addresses_of(&so_far).iter().enumerate() {
+            assert!(reaches(&pod.ns, at(&outside[family], 81), &router), "{backend:?}: {}", filter_rules());
+            assert!(!reaches(&router, at(own, 81), &pod.ns), "{backend:?}");
+        }
+        call("DEL", "firewall", &pod, &conf).silent();
+        for address in &outside {
+            assert!(!reaches(&pod.ns, at(address, 82), &router), "{backend:?}: {}", filter_rules());
+        }
+        call("DEL", "firewall", &pod, &conf).silent();
+    }
+}
+
+#[test]
+fn the_rules_are_the_reference_plugins_word_for_word_and_once() {
+    for backend in BACKENDS {
+        let node = Node::enter();
+        let pod = Pod::new("web");
+        let conf = firewall(backend, &add(&pod, &node.conf("bridge")));
+        call("ADD", "firewall", &pod, &conf).result();
+        let once = filter_rules();
+        let rules: Vec<&str> = once.lines().filter(|line| line.starts_with("-A")).collect();
+        insta::assert_debug_snapshot!("rules_of_one_pod", rules);
+        call("ADD", "firewall", &pod, &conf).result();
+        let again = filter_rules();
+        let again: Vec<&str> = again.lines().filter(|line| line.starts_with("-A")).collect();
+        assert_eq!(again, rules, "{backend:?}");
+        // A save and a restore, as many hosts make at boot, bring back the same.
+        run(
+            "iptables-save > /dev/shm/hostgw-rules-$$ && iptables-restore < /dev/shm/hostgw-rules-$$; rm /dev/shm/hostgw-rules-$$",
+        );
+        call("CHECK", "firewall", &pod, &conf).silent();
+    }
+}
+
+#[test]
+fn rules_that_iptables_wrote_are_known_and_removed() {
+    let node = Node::enter();
+    let pod = Pod::new("web");
+    let so_far = add(&pod, &node.conf("bridge"));
+    let own = addresses_of(&so_far);
+    for (program, address) in [("iptables", own[0]), ("ip6tables", own[1])] {
+        run(&format!(
+            "{program} -N CNI-FORWARD; {program} -N CNI-ADMIN; \
+             {program} -I FORWARD -m comment --comment 'CNI firewall plugin rules' -j CNI-FORWARD; \
+             {program} -I CNI-FORWARD -m comment --comment 'CNI firewall plugin admin overrides' -j CNI-ADMIN; \
+             {program} -A CNI-FORWARD -d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; \
+             {program} -A CNI-FORWARD -s {address} -j ACCEPT"
+        ));
+    }
+    let conf = firewall(None, &so_far);
+    call("CHECK", "firewall", &pod, &conf).silent();
+    let before = filter_rules();
+    call("ADD", "firewall", &pod, &conf).result();
+    assert_eq!(filter_rules().lines().count(), before.lines().count(), "{}", filter_rules());
+    call("DEL", "firewall", &pod, &conf).silent();
+    assert!(
+        !filter_rules().contains("ACCEPT\n-A CNI-FORWARD") && !filter_rules().contains(&own[0].to_string())
+    );
+}
+
+#[test]
+fn del_needs_no_result_and_gc_no_del() {
+    let node = Node::enter();
+    let pods = ["a", "b", "c"].map(Pod::new);
+    let confs: Vec<Value> = pods.iter().map(|pod| firewall(None, &add(pod, &node.conf("bridge")))).collect();
+    for (pod, conf) in pods.iter().zip(&confs) {
+        call("ADD", "firewall", pod, conf).result();
+    }
+    let own = |at: usize| addresses_of(&confs[at]["prevResult"])[0].to_string() + "/32";
+    let bare = json!({"cniVersion": "1.1.0", "name": confs[0]["name"], "type": "firewall"});
+    Call::about("DEL", &pods[0], &bare).by_name("firewall").without("CNI_NETNS").run().silent();
+    assert!(!filter_rules().contains(&own(0)) && filter_rules().contains(&own(1)));
+    Call::gc(&bare, &["c"]).by_name("firewall").run().silent();
+    assert!(!filter_rules().contains(&own(1)) && filter_rules().contains(&own(2)));
+    call("CHECK", "firewall", &pods[2], &confs[2]).silent();
+}
+
+#[test]
+fn a_late_del_does_not_take_the_rules_of_who_has_the_address_now() {
+    let node = Node::enter();
+    let (old, new) = (Pod::new("old"), Pod::new("new"));
+    let so_far = add(&old, &node.conf("bridge"));
+    let conf = firewall(None, &so_far);
+    call("ADD", "firewall", &old, &conf).result();
+    call("ADD", "firewall", &new, &conf).result();
+    call("DEL", "firewall", &old, &conf).silent();
+    call("CHECK", "firewall", &new, &conf).silent();
+}
+
+#[test]
+fn an_administrators_chain_comes_first() {
+    let (node, router) = dropping_node();
+    let pod = Pod::new("web");
+    let mut conf = firewall(None, &add(&pod, &node.conf("bridge")));
+    conf["iptablesAdminChainName"] = "MINE".into();
+    call("ADD", "firewall", &pod, &conf).result();
+    let outside = ip(ROUTER_ADDRESSES[0]);
+    assert!(reaches(&pod.ns, at(&outside, 80), &router));
+    run("iptables -A MINE -p tcp --dport 81 -j DROP");
+    assert!(!reaches(&pod.ns, at(&outside, 81), &router));
+}
+
+#[test]
+fn check_sees_each_planted_fault() {
+    for fault in [
+        "iptables -D FORWARD 1",
+        "ip6tables -D CNI-FORWARD 1",
+        "iptables -D CNI-FORWARD 2",
+        "ip6tables -F CNI-FORWARD",
+        "iptables -F CNI-ISOLATION-STAGE-1",
+        "iptables -D CNI-ISOLATION-STAGE-2 1",
+    ] {
+        let node = Node::enter();
+        let pod = Pod::new("web");
+        let mut conf = firewall(None, &add(&pod, &node.conf("bridge")));
+        conf["ingressPolicy"] = "isolated".into();
+        call("ADD", "firewall", &pod, &conf).result();
+        call("CHECK", "firewall", &pod, &conf).silent();
+        run(fault);
+        let (code, msg) = call("CHECK", "firewall", &pod, &conf).error();
+        assert_eq!(code, 107, "{fault}: {msg}");
+    }
+}
+
+/// Two bridges with two pods each; what the first pod reaches of the others.
+fn reached(policy: &str, backend: Option<&str>) -> [bool; 2] {
+    let node = Node::enter();
+    let bridged = |bridge: &str, subnet: &str| {
+        node.conf_with(json!({"mode": "bridge", "bridge": bridge, "name": bridge, "ipam": {"ranges": [[{"subnet": subnet}]]}}))
+    };
+    let confs =
+        [bridged("one0", "10.1.0.0/24"), bridged("one0", "10.1.0.0/24"), bridged("two0", "10.2.0.0/24")];
+    let pods = ["a", "b", "c"].map(Pod::new);
+    let mut addresses = Vec::new();
+    for (pod, conf) in pods.iter().zip(&confs) {
+        let so_far = add(pod, conf);
+        addresses.push(addresses_of(&so_far)[0]);
+        let mut conf = firewall(backend, &so_far);
+        conf["ingressPolicy"] = policy.into();
+        call("ADD", "firewall", pod, &conf).result();
+        call("ADD", "firewall", pod, &conf).result();
+        call("CHECK", "firewall", pod, &conf).silent();
+    }
+    [1, 2].map(|other| reaches(&pods[0].ns, at(&addresses[other], 80), &pods[other].ns))
+}
+
+#[test]
+fn bridges_with_a_policy_are_kept_apart() {
+    for backend in [None, Some("iptables")] {
+        assert_eq!(reached("open", backend), [true, true]);
+        assert_eq!(reached("same-bridge", backend), [true, false]);
+    }
+}
+
+#[test]
+fn an_isolated_bridge_drops_what_is_forwarded_among_its_own_pods() {
+    let node = Node::enter();
+    let pod = Pod::new("web");
+    let mut conf = firewall(None, &add(&pod, &node.conf("bridge")));
+    conf["ingressPolicy"] = "isolated".into();
+    call("ADD", "firewall", &pod, &conf).result();
+    let rules = filter_rules();
+    let isolated: Vec<&str> = rules.lines().filter(|line| line.contains("ISOLATION")).collect();
+    insta::assert_debug_snapshot!(isolated);
+}
+
+#[test]
+fn the_first_pods_of_a_node_make_the_shared_chains_once() {
+    let node = Node::enter();
+    let pods: Vec<Pod> = (0..8).map(|number| Pod::new(format!("pod{number}"))).collect();
+    let confs: Vec<Value> = pods
+        .iter()
+        .map(|pod| {
+            let mut conf = firewall(None, &add(pod, &node.conf("bridge")));
+            conf["ingressPolicy"] = "same-bridge".into();
+            conf
+        })
+        .collect();
+    let started: Vec<_> = pods
+        .iter()
+        .zip(&confs)
+        .map(|(pod, conf)| Call::about("ADD", pod, conf).by_name("firewall").start())
+        .collect();
+    for running in started {
+        running.finish().result();
+    }
+    let rules = filter_rules();
+    let jumps =
+        |to: &str| rules.lines().filter(|line| line.starts_with("-A FORWARD") && line.ends_with(to)).count();
+    assert_eq!((jumps("-j CNI-FORWARD"), jumps("-j CNI-ISOLATION-STAGE-1")), (2, 2), "{rules}");
+    for (pod, conf) in pods.iter().zip(&confs) {
+        call("CHECK", "firewall", pod, conf).silent();
+    }
+}
+
+#[test]
+fn each_wrong_call_gets_a_clear_error() {
+    let node = Node::enter();
+    let pod = Pod::new("web");
+    let so_far = add(&pod, &node.conf("ptp"));
+    let refused = |rest: Value, so_far: &Value| {
+        let (code, msg) = call("ADD", "firewall", &pod, &chained("firewall", &rest, so_far)).error();
+        format!("{code} {msg}")
+    };
+    let bare = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]});
+    insta::assert_debug_snapshot!([
+        refused(json!({}), &Value::Null),
+        refused(json!({"backend": "pf"}), &so_far),
+        refused(json!({"backend": "firewalld"}), &so_far),
+        refused(json!({"ingressPolicy": "shut"}), &so_far),
+        refused(json!({"ingressPolicy": "isolated"}), &bare),
+    ]);
+}
