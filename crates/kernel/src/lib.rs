@@ -16,6 +16,7 @@ pub mod neighbour;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
+pub mod packet;
 pub mod route;
 pub mod sysctl;
 pub mod traffic_control;

@@ -1,0 +1,140 @@
+//! Frames of one link, past the kernel's IP: for a client that has no address yet, and for one whose address is not on
+//! this machine.
+#![allow(unsafe_code, reason = "packet sockets, their addresses and filters have no safe wrapper")]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::KernelError;
+
+/// `PACKET_ADD_MEMBERSHIP` (`linux/if_packet.h`).
+const ADD_MEMBERSHIP: libc::c_int = 1;
+/// `PACKET_MR_UNICAST`.
+const UNICAST: libc::c_ushort = 3;
+
+/// Which kind of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum EtherType {
+    /// `ETH_P_IP`.
+    Ipv4 = 0x0800,
+    /// `ETH_P_ARP`.
+    Arp = 0x0806,
+}
+
+/// One instruction of a socket filter (classic BPF, `linux/filter.h`): operation, both jumps, operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction(pub u16, pub u8, pub u8, pub u32);
+
+/// A socket on one link, which hears whole frames of one kind.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+    index: u32,
+}
+
+impl PacketSocket {
+    /// Opens a socket on the link of `index` in the thread's namespace, where it stays. It hears only what `filter`
+    /// lets through; an empty one lets all through. It takes `CAP_NET_RAW`.
+    pub fn open(index: u32, kind: EtherType, filter: &[Instruction]) -> Result<Self, KernelError> {
+        let failed = |errno| KernelError::new(format!("open a packet socket on link {index}"), errno);
+        // Without a protocol it hears nothing until it is bound, and so nothing that the filter would not let through.
+        // SAFETY: no memory is passed.
+        let raw = unsafe {
+            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
+        };
+        if raw < 0 {
+            return Err(failed(last_errno()));
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+        let socket = Self { fd: unsafe { OwnedFd::from_raw_fd(raw) }, index };
+        if !filter.is_empty() {
+            socket.attach(filter).map_err(failed)?;
+        }
+        // SAFETY: all zeros is a valid address of this kind.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::c_ushort::try_from(libc::AF_PACKET).unwrap_or_default();
+        address.sll_protocol = (kind as u16).to_be();
+        address.sll_ifindex = index.cast_signed();
+        // SAFETY: `address` lives through the call, and the length is its size.
+        let status = unsafe {
+            libc::bind(socket.fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length_of(&address))
+        };
+        if status < 0 { Err(failed(last_errno())) } else { Ok(socket) }
+    }
+
+    fn attach(&self, filter: &[Instruction]) -> Result<(), Errno> {
+        let mut code: Vec<libc::sock_filter> = filter
+            .iter()
+            .map(|Instruction(code, jt, jf, k)| libc::sock_filter { code: *code, jt: *jt, jf: *jf, k: *k })
+            .collect();
+        let length = libc::c_ushort::try_from(code.len()).map_err(|_| Errno::INVAL)?;
+        let program = libc::sock_fprog { len: length, filter: code.as_mut_ptr() };
+        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    }
+
+    /// Also hears frames for `mac`, which is not the link's own. The socket's end takes it back.
+    pub fn hear(&self, mac: [u8; 6]) -> Result<(), KernelError> {
+        let mut address = [0; 8];
+        address[..6].copy_from_slice(&mac);
+        let request = libc::packet_mreq {
+            mr_ifindex: self.index.cast_signed(),
+            mr_type: UNICAST,
+            mr_alen: 6,
+            mr_address: address,
+        };
+        self.set(libc::SOL_PACKET, ADD_MEMBERSHIP, &request)
+            .map_err(|errno| KernelError::new(format!("hear another address on link {}", self.index), errno))
+    }
+
+    fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> Result<(), Errno> {
+        // SAFETY: `value` lives through the call, and the length is its size; what it points to lives as long.
+        let status = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                level,
+                option,
+                std::ptr::from_ref(value).cast(),
+                length_of(value),
+            )
+        };
+        if status < 0 { Err(last_errno()) } else { Ok(()) }
+    }
+
+    /// Sends a whole frame.
+    pub fn send(&self, frame: &[u8]) -> Result<(), KernelError> {
+        let sent = rustix::io::retry_on_intr(|| {
+            rustix::net::send(&self.fd, frame, rustix::net::SendFlags::NOSIGNAL)
+        });
+        sent.map(|_| ())
+            .map_err(|errno| KernelError::new(format!("send a frame on link {}", self.index), errno))
+    }
+
+    /// Takes a frame that has come, and gives its length; none where none has. What is longer than `buffer` is cut.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<usize>, KernelError> {
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.fd, &mut *buffer, rustix::net::RecvFlags::empty())
+                .map(|(length, _)| length)
+        });
+        match received {
+            Ok(length) => Ok(Some(length)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(errno) => Err(KernelError::new(format!("hear frames on link {}", self.index), errno)),
+        }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn length_of<T>(value: &T) -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of_val(value)).unwrap_or_default()
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
