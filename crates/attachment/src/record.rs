@@ -72,6 +72,9 @@ pub struct Wiring {
     /// Routes inside the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pod_routes: Vec<PodRoute>,
+    /// The addresses are a DHCP server's, and so are their gateways: they are not this node's to hold.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leased: bool,
     /// Present where the pod's traffic is shaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
@@ -218,6 +221,12 @@ impl Record {
         addresses.chain(self.host_ports.iter().flat_map(HostPort::claims))
     }
 
+    /// The gateways that the pod's bridge holds, each with its subnet's prefix.
+    pub fn bridge_gateways(&self) -> impl Iterator<Item = IpNet> + '_ {
+        let own = self.addresses.iter().filter(|_| !self.wiring.leased);
+        own.filter_map(|held| IpNet::new(held.gateway?, held.address.prefix_len()).ok())
+    }
+
     /// The file's bytes, in state [`State::Adding`]. Public for the fuzzer.
     #[doc(hidden)]
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
@@ -283,6 +292,7 @@ mod tests {
                 host_mac: None,
                 mtu: 1500,
                 node_addresses: vec!["192.0.2.1".parse().unwrap()],
+                leased: false,
                 pod_routes: vec![PodRoute { dst: "0.0.0.0/0".parse().unwrap(), gw: None }],
                 bandwidth: Some(Bandwidth { ifb: None }),
                 pod: Some(PodName { namespace: "default".to_owned(), name: "web-0".to_owned() }),

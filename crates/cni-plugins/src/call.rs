@@ -13,7 +13,7 @@ use cni_spec::{
 use crate::answer::Answer;
 use crate::failure::io_failed;
 use crate::{
-    bandwidth_plugin, bridge, firewall, host_local, hostgw, loopback, portmap, ptp, static_ipam, tuning,
+    bandwidth_plugin, bridge, dhcp, firewall, host_local, hostgw, loopback, portmap, ptp, static_ipam, tuning,
 };
 
 const SUCCESS: u8 = 0;
@@ -32,11 +32,12 @@ enum Plugin {
     Firewall,
     Tuning,
     Bandwidth,
+    Dhcp,
 }
 
 impl Plugin {
     /// The names that the program answers to: its own, and those of the reference plugins that it stands in for.
-    const NAMES: [(&str, Self); 11] = [
+    const NAMES: [(&str, Self); 12] = [
         ("hostgw", Self::Hostgw),
         ("hostgw-cni", Self::Hostgw),
         ("loopback", Self::Loopback),
@@ -48,6 +49,7 @@ impl Plugin {
         ("firewall", Self::Firewall),
         ("tuning", Self::Tuning),
         ("bandwidth", Self::Bandwidth),
+        ("dhcp", Self::Dhcp),
     ];
 
     /// The runtime executes a file that is named as the configuration's `type`.
@@ -72,6 +74,7 @@ impl Plugin {
             Self::Firewall => firewall::serve(call, answer),
             Self::Tuning => tuning::serve(call, answer),
             Self::Bandwidth => bandwidth_plugin::serve(call, answer),
+            Self::Dhcp => dhcp::serve(call, answer),
         }
     }
 }

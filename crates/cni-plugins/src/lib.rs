@@ -9,6 +9,7 @@ mod bandwidth_plugin;
 mod bridge;
 mod call;
 mod chained;
+pub mod dhcp;
 mod failure;
 mod firewall;
 mod fnv;

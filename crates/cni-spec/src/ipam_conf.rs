@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::address::IpFamily;
+use crate::dhcp_conf::{self, DhcpConf};
 use crate::error::CniError;
 use crate::field::Field;
 use crate::range::Range;
@@ -26,8 +27,10 @@ const RANGE_KEYS: [&str; 4] = ["subnet", "rangeStart", "rangeEnd", "gateway"];
 /// Where a pod's addresses come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpamConf {
-    /// One address comes from each set.
+    /// One address comes from each set. None before a lease is had, where the addresses are a DHCP server's.
     pub range_sets: RangeSets,
+    /// How a DHCP server is asked, where `type` is `dhcp`.
+    pub dhcp: Option<DhcpConf>,
     /// `ipam.dataDir`: the folder of the attachment records.
     pub data_dir: PathBuf,
 }
@@ -41,11 +44,20 @@ impl IpamConf {
                 r#"give the pods' ranges, as in {"ranges": [[{"subnet": "10.1.0.0/24"}]]}"#,
             ));
         };
-        if let Some(kind) = ipam.get("type")?
+        let kind = ipam.get("type")?;
+        if let Some(kind) = &kind
+            && kind.text()? == "dhcp"
+        {
+            ipam.only(&dhcp_conf::KEYS)?;
+            let dhcp = Some(DhcpConf::read(&ipam)?);
+            let routes = ipam.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?;
+            return Ok((Self { range_sets: RangeSets::none(), dhcp, data_dir: data_dir(&ipam)? }, routes));
+        }
+        if let Some(kind) = kind
             && !matches!(kind.text()?, "" | "host-local" | "hostgw")
         {
             return Err(kind.unsupported(
-                "this plugin allocates addresses itself; remove the key, or use the `bridge` or `ptp` type",
+                "this plugin allocates addresses itself; remove the key, write `dhcp`, or use the `bridge` or `ptp` type",
             ));
         }
         if let Some(resolv_conf) = ipam.get("resolvConf")? {
@@ -55,7 +67,13 @@ impl IpamConf {
         let single = RANGE_KEYS.iter().try_fold(false, |any, key| Ok(any || ipam.get(key)?.is_some()))?;
         let range_sets = read_range_sets(conf, &ipam, version, single)?;
         let routes = ipam.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?;
-        Ok((Self { range_sets, data_dir: data_dir(&ipam)? }, routes))
+        Ok((Self { range_sets, dhcp: None, data_dir: data_dir(&ipam)? }, routes))
+    }
+
+    /// Whether pods get addresses of this family.
+    #[must_use]
+    pub fn has_family(&self, family: IpFamily) -> bool {
+        self.range_sets.has_family(family) || self.dhcp.is_some() && family == IpFamily::V4
     }
 }
 

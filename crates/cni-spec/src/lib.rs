@@ -50,6 +50,7 @@ mod bridge_conf;
 mod capability;
 mod cni_args;
 mod command;
+mod dhcp_conf;
 mod environment;
 mod error;
 mod excerpt;
@@ -83,6 +84,7 @@ pub use capability::{
 };
 pub use cni_args::{CniArgs, MAX_ARGS_LEN};
 pub use command::Command;
+pub use dhcp_conf::{ClientId, DEFAULT_LEASE_DIR, DefaultRoute, DhcpConf, DhcpPluginConf, ProvidedOption};
 pub use environment::{AttachmentCall, CallEnvironment};
 pub use error::{CniError, ErrorCode};
 pub use field::MAX_INPUT_LEN;

@@ -15,6 +15,7 @@ use crate::excerpt::quoted;
 use crate::field::Field;
 use crate::ipam_conf::{IpamConf, MAX_ROUTES};
 use crate::mac_address::MacAddress;
+use crate::range_set::RangeSets;
 use crate::result::Dns;
 use crate::route::Route;
 use crate::store_conf::LogConf;
@@ -152,11 +153,18 @@ impl NetConf {
         if mode == Mode::Bridge {
             check_fits_bridge(&conf, &ipam)?;
         }
+        if ipam.dhcp.is_some() && mode == Mode::Ptp {
+            return Err(conf.refuse_key_because(
+                "ipam",
+                "addresses of type `dhcp` are of the node's LAN, where mode `ptp` connects no pod; use mode `bridge`, with \
+                 a bridge that has the LAN's link as a port",
+            ));
+        }
         routes.extend(conf.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?);
         check_routes(&conf, &routes, &ipam)?;
         check_on_link(&conf, mode, &routes, &ipam)?;
-        if routes.is_empty() {
-            let families = IpFamily::BOTH.into_iter().filter(|family| ipam.range_sets.has_family(*family));
+        if routes.is_empty() && ipam.dhcp.is_none() {
+            let families = IpFamily::BOTH.into_iter().filter(|family| ipam.has_family(*family));
             routes = families.map(|family| Route::new(family.default_route(), None)).collect();
         }
         let capabilities = Capabilities::read(&conf)?;
@@ -184,6 +192,21 @@ impl NetConf {
             capabilities,
             doubts: doubts(&conf)?,
         })
+    }
+
+    /// The configuration with what a DHCP server granted in the place of ranges. Routes that the configuration names
+    /// go before those of the server.
+    #[must_use]
+    pub fn leased(&self, set: RangeSets, routes: Vec<Route>, dns: Dns, mac: MacAddress) -> Self {
+        let mut conf = self.clone();
+        conf.ipam.range_sets = set;
+        let named: Vec<IpNet> = conf.routes.iter().map(|route| route.dst).collect();
+        conf.routes.extend(routes.into_iter().filter(|route| !named.contains(&route.dst)));
+        if conf.dns.is_empty() {
+            conf.dns = dns;
+        }
+        conf.capabilities.mac = Some(mac);
+        conf
     }
 
     /// Every address that was requested, by `CNI_ARGS` first, as `host-local` orders them.
@@ -238,7 +261,7 @@ fn read_mtu(conf: &Field<'_, '_>, ipam: &IpamConf) -> Result<Option<u32>, CniErr
         return Ok(None);
     }
     let mtu = field.number_as(MIN_MTU..=MAX_MTU)?;
-    if mtu < MIN_MTU_V6 && ipam.range_sets.has_family(IpFamily::V6) {
+    if mtu < MIN_MTU_V6 && ipam.has_family(IpFamily::V6) {
         return Err(
             field.refuse(format!("IPv6 needs {MIN_MTU_V6} at least; raise it, or remove the IPv6 ranges"))
         );
@@ -269,7 +292,7 @@ fn read_node_addresses(conf: &Field<'_, '_>) -> Result<NodeAddresses, CniError> 
 fn check_routes(conf: &Field<'_, '_>, routes: &[Route], ipam: &IpamConf) -> Result<(), CniError> {
     let mut keys = Vec::with_capacity(routes.len());
     for route in routes {
-        if !ipam.range_sets.has_family(route.family()) {
+        if !ipam.has_family(route.family()) {
             return Err(conf.refuse_key_because(
                 "routes",
                 format!(
@@ -327,7 +350,7 @@ fn check_host_ips(
 ) -> Result<(), CniError> {
     for mapping in &capabilities.port_mappings {
         if let Some(host_ip) = mapping.host_ip
-            && !ipam.range_sets.has_family(IpFamily::of(host_ip))
+            && !ipam.has_family(IpFamily::of(host_ip))
         {
             return Err(conf.refuse_key_because(
                 "runtimeConfig",

@@ -11,7 +11,7 @@ pub struct RangeSet {
     ranges: Vec<Range>,
 }
 
-/// Every range set of a network, at least one, no two ranges overlapping.
+/// Every range set of a network, no two ranges overlapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeSets {
     sets: Vec<RangeSet>,
@@ -82,6 +82,12 @@ impl RangeSets {
             }
         }
         Ok(Self { sets })
+    }
+
+    /// No set: the addresses are somebody else's.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { sets: Vec::new() }
     }
 
     /// The sets, in the order of a pod's addresses.

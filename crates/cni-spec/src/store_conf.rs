@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base_conf::{BaseConf, parse_conf};
+use crate::dhcp_conf::{self, DEFAULT_LEASE_DIR};
 use crate::error::CniError;
 use crate::field::Field;
 use crate::ipam_conf;
@@ -15,6 +16,8 @@ pub struct StoreConf {
     pub base: BaseConf,
     /// `ipam.dataDir`: the folder of the attachment records.
     pub data_dir: PathBuf,
+    /// `ipam.leaseDir`: the folder of the leases.
+    pub lease_dir: PathBuf,
     /// `logFile` and `logLevel`.
     pub log: LogConf,
 }
@@ -28,12 +31,12 @@ impl StoreConf {
     }
 
     pub(crate) fn read(conf: &Field<'_, '_>, base: BaseConf) -> Result<Self, CniError> {
-        let data_dir = match conf.get("ipam")? {
-            Some(ipam) => ipam_conf::data_dir(&ipam)?,
-            None => PathBuf::from(ipam_conf::DEFAULT_DATA_DIR),
+        let (data_dir, lease_dir) = match conf.get("ipam")? {
+            Some(ipam) => (ipam_conf::data_dir(&ipam)?, dhcp_conf::lease_dir(&ipam)?),
+            None => (PathBuf::from(ipam_conf::DEFAULT_DATA_DIR), PathBuf::from(DEFAULT_LEASE_DIR)),
         };
         // Where to log matters less than that the attachment is released: ADD has refused what is wrong with it.
-        Ok(Self { base, data_dir, log: LogConf::read(conf).unwrap_or_default() })
+        Ok(Self { base, data_dir, lease_dir, log: LogConf::read(conf).unwrap_or_default() })
     }
 }
 

@@ -100,11 +100,8 @@ fn restore_bridge(
 /// Each gateway once, with its subnet's prefix, in the order of the pods.
 fn gateways(ports: &[Port<'_>]) -> Vec<IpNet> {
     let mut gateways = Vec::new();
-    for allocation in ports.iter().flat_map(|(record, _)| &record.addresses) {
-        let gateway = allocation.gateway.map(|gateway| IpNet::new(gateway, allocation.address.prefix_len()));
-        if let Some(Ok(gateway)) = gateway
-            && !gateways.contains(&gateway)
-        {
+    for gateway in ports.iter().flat_map(|(record, _)| record.bridge_gateways()) {
+        if !gateways.contains(&gateway) {
             gateways.push(gateway);
         }
     }

@@ -73,6 +73,7 @@ fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod
         mtu: 1500,
         node_addresses: vec!["192.0.2.11".parse().unwrap(), "2001:db8::11".parse().unwrap()],
         pod_routes: Vec::new(),
+        leased: false,
         bandwidth: Some(Bandwidth { ifb: Some(shaping_link.clone()) }),
         pod: None,
         result: None,

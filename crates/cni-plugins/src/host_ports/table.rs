@@ -428,6 +428,7 @@ mod tests {
                 mtu: 1500,
                 node_addresses: vec!["192.0.2.11".parse().unwrap()],
                 pod_routes: Vec::new(),
+                leased: false,
                 bandwidth: None,
                 pod: None,
                 result: None,

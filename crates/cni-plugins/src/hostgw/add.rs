@@ -2,16 +2,18 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use attachment::{Netns, Record, Request, Reservation, ReserveError, Store};
+use attachment::{HostPort, Netns, Record, Request, Reservation, ReserveError, Store};
 use cni_spec::{AttachmentCall, CniError, ErrorCode, NetConf};
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::sysctl::Sysctls;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::facts::NodeFacts;
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
+use super::leased::{self, Leased};
 use super::make_way::{self, link_is_gone};
 use super::survey;
 use crate::answer::Answer;
@@ -39,7 +41,8 @@ pub(crate) fn add(
     for doubt in &conf.doubts {
         answer.warn(doubt);
     }
-    let facts = NodeFacts::gather(conf, &mut host, answer)?;
+    leased::refuse_missing_bridge(conf, &mut host)?;
+    let mut facts = NodeFacts::gather(conf, &mut host, answer)?;
     answer.explain(|| format!("node: {facts}"));
     let store = Store::open(&conf.ipam.data_dir, network).map_err(store_failed)?;
     make_way::for_attachment(&store, attachment, &mut host)?;
@@ -50,34 +53,64 @@ pub(crate) fn add(
         Some(plan) => Some(plan.ensure(&mut host).map_err(wiring_failed)?),
         None => None,
     };
+    let netns = leased::netns_of(call, namespaces.pod_id);
+    let leased = match (&conf.ipam.dhcp, &bridge) {
+        (Some(dhcp), Some(bridge)) => {
+            Some(Leased::acquire(conf, dhcp, call, (bridge, &netns), &mut host, answer)?)
+        }
+        _ => None,
+    };
+    if let Some(leased) = &leased {
+        leased.fit(&mut facts);
+    }
+    let ground = Ground { facts, store, bridge, netns, namespaces, wanted_ports };
+    match leased {
+        None => attach_pod(&ground, call, conf, &conf.requested_ips(&call.args), &mut host, answer),
+        Some(leased) => attach_pod(&ground, call, &leased.conf, &leased.requested, &mut host, answer)
+            .map_err(|error| leased.give_back(error)),
+    }
+}
+
+/// What an attachment stands on.
+struct Ground {
+    facts: NodeFacts,
+    store: Store,
+    bridge: Option<link::Link>,
+    netns: Netns,
+    namespaces: Namespaces,
+    wanted_ports: Vec<HostPort>,
+}
+
+/// Reserves, wires and answers.
+fn attach_pod(
+    ground: &Ground,
+    call: &AttachmentCall<PathBuf>,
+    conf: &NetConf,
+    requested: &[IpAddr],
+    host: &mut Socket,
+    answer: &mut Answer,
+) -> Result<(), CniError> {
+    let (network, attachment) = (&conf.base.name, &call.attachment);
+    let Ground { facts, store, bridge, namespaces, wanted_ports, .. } = ground;
     let surroundings = Surroundings {
         conf,
         args: &call.args,
         network,
         attachment,
-        facts,
-        netns: Netns {
-            path: call.netns.to_string_lossy().into_owned(),
-            dev: namespaces.pod_id.device,
-            inode: namespaces.pod_id.inode,
-        },
+        facts: *facts,
+        netns: ground.netns.clone(),
         boot_id: Sysctls::default().boot_id().map_err(kernel_refused)?,
         bridge_mac: bridge.as_ref().and_then(|bridge| bridge.mac),
     };
-    let request = Request {
-        attachment,
-        range_sets: &ranges(conf)?,
-        requested: &conf.requested_ips(&call.args),
-        host_ports: &wanted_ports,
-    };
+    let request = Request { attachment, range_sets: &ranges(conf)?, requested, host_ports: wanted_ports };
     let node = survey::Node {
         range_sets: request.range_sets,
         addresses: surroundings.node_addresses(),
         boot_id: &surroundings.boot_id,
         now: now(),
     };
-    survey::survey(&store, &node, &mut host, answer);
-    make_way::for_names(&store, &request, &mut host);
+    survey::survey(store, &node, host, answer);
+    make_way::for_names(store, &request, host);
     let mut others = OTHERS_MAX;
     loop {
         let mut intent = None;
@@ -87,7 +120,7 @@ pub(crate) fn add(
             })
         };
         let reservation = match reserve() {
-            Err(ReserveError::Exhausted { .. }) if make_way::for_anybody(&store, &mut host) => reserve(),
+            Err(ReserveError::Exhausted { .. }) if make_way::for_anybody(store, host) => reserve(),
             other => other,
         }
         .map_err(|error| reserve_failed(&error))?;
@@ -96,8 +129,8 @@ pub(crate) fn add(
         };
         answer.explain(|| format!("reserved, and planned: {}", intent.link));
 
-        let made = make(conf, &intent, reservation.record(), bridge.as_ref(), &namespaces, &mut host)
-            .and_then(|()| {
+        let made =
+            make(conf, &intent, reservation.record(), bridge.as_ref(), namespaces, host).and_then(|()| {
                 let json = intent.result.to_json(conf.base.cni_version)?;
                 answer.give(&json).map_err(|error| io_failed("write the result to standard output", &error))
             });
@@ -111,7 +144,7 @@ pub(crate) fn add(
             }
             Err(error) => {
                 let is_in_use = error.code == ErrorCode::AddressTaken && request.requested.is_empty();
-                let undone = undo(error, reservation, &namespaces.node, &mut host);
+                let undone = undo(error, reservation, &namespaces.node, host);
                 if !is_in_use || others == 0 {
                     return Err(undone);
                 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use attachment::{MacAddress, Mode, Record, State, Store};
 use cni_spec::{AttachResult, AttachmentCall, CniError, ErrorCode, IpFamily, NetConf, SpecVersion};
-use ipnet::IpNet;
 use kernel::link::Link;
 use kernel::netlink::{Protocol, Socket};
 
@@ -151,11 +150,7 @@ fn compare_node<'a>(
             differences.push(format!("link `{name}` is no port of bridge `{wanted}`"));
             return Some(link);
         };
-        let gateways = record
-            .addresses
-            .iter()
-            .filter_map(|held| IpNet::new(held.gateway?, held.address.prefix_len()).ok().map(Step::Address));
-        for step in gateways.chain([Step::Up]) {
+        for step in record.bridge_gateways().map(Step::Address).chain([Step::Up]) {
             differences.extend(difference(&step, bridge, node, Place::Node));
         }
     }

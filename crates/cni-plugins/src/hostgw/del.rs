@@ -7,6 +7,7 @@ use cni_spec::{AttachmentCall, CniError, StoreConf};
 use kernel::netlink::{Protocol, Socket};
 
 use super::survey::stand_in;
+use crate::dhcp::release_of;
 use crate::failure::{kernel_refused, release_failed, store_failed};
 use crate::teardown::{Leftover, take_in_hand, tear_down};
 
@@ -28,5 +29,6 @@ pub(crate) fn del(call: &AttachmentCall<Option<PathBuf>>, conf: &StoreConf) -> R
     let entry = detachment.as_ref().and_then(|detachment| detachment.entry());
     tear_down(Leftover::of(network, attachment, entry), &mut host)?;
     // Last, so that nobody gets the addresses while something still carries them.
+    release_of(&conf.lease_dir, network, attachment)?;
     detachment.map_or(Ok(()), |detachment| detachment.release().map_err(store_failed))
 }

@@ -41,7 +41,7 @@ impl NodeFacts {
     /// make the kernel refuse every pod's route: it is ignored, and `answer` is told.
     pub(super) fn gather(conf: &NetConf, socket: &mut Socket, answer: &mut Answer) -> Result<Self, CniError> {
         let mut facts = Self { addresses: NodeAddresses::default(), mtu: conf.mtu.unwrap_or(0) };
-        for family in IpFamily::BOTH.into_iter().filter(|family| conf.ipam.range_sets.has_family(*family)) {
+        for family in IpFamily::BOTH.into_iter().filter(|family| conf.ipam.has_family(*family)) {
             let configured = conf.node_addresses.of(family);
             let uplink = match holder(socket, configured)? {
                 Some(link) => Some(Uplink { source: configured, link }),
@@ -71,7 +71,7 @@ impl NodeFacts {
 
     /// The node's address in each of the pods' families, or all addresses where it is not known.
     pub(super) fn listened_at(&self, conf: &NetConf) -> Vec<IpAddr> {
-        let families = IpFamily::BOTH.into_iter().filter(|family| conf.ipam.range_sets.has_family(*family));
+        let families = IpFamily::BOTH.into_iter().filter(|family| conf.ipam.has_family(*family));
         let all = |family| match family {
             IpFamily::V4 => IpAddr::from([0; 4]),
             IpFamily::V6 => IpAddr::from([0_u16; 8]),

@@ -144,6 +144,7 @@ impl Surroundings<'_> {
             host_mac: mac(link.host_mac),
             mtu: link.mtu,
             node_addresses: self.node_addresses(),
+            leased: self.conf.ipam.dhcp.is_some(),
             pod_routes: intent
                 .result
                 .routes
@@ -201,6 +202,6 @@ pub(super) fn ranges(conf: &NetConf) -> Result<Vec<Vec<attachment::Range>>, CniE
 
 /// The host ports as the store wants them.
 pub(super) fn host_ports(conf: &NetConf) -> Vec<HostPort> {
-    let on_localhost = conf.localhost_ports && conf.ipam.range_sets.has_family(IpFamily::V4);
+    let on_localhost = conf.localhost_ports && conf.ipam.has_family(IpFamily::V4);
     crate::host_ports::wanted(&conf.capabilities.port_mappings, on_localhost)
 }

@@ -6,6 +6,7 @@ mod del;
 mod facts;
 mod gc;
 mod intent;
+mod leased;
 mod make_way;
 mod status;
 mod survey;

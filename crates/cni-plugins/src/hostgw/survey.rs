@@ -113,6 +113,7 @@ fn claim_for(
         mtu: pod.link.mtu,
         node_addresses: node.addresses.clone(),
         pod_routes: Vec::new(),
+        leased: false,
         bandwidth: None,
         pod: None,
         result: None,

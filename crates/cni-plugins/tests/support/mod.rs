@@ -4,6 +4,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod cut;
+pub(crate) mod dhcp_server;
 pub(crate) mod node;
 pub(crate) mod plugin;
 pub(crate) mod ports;
