@@ -97,6 +97,30 @@ fn a_link_that_flaps_and_an_address_that_comes_back_bring_the_routes_back() {
 }
 
 #[test]
+fn what_somebody_puts_in_the_way_is_told_at_once_and_forgotten_when_it_goes() {
+    let mut node = Node::new();
+    node.settings.resync_interval = "1h".to_owned().try_into().unwrap();
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _agent = node.start();
+    node.wait_until_converged();
+    let tells = |code: &str| {
+        node.state().is_some_and(|state| state.conditions.iter().any(|condition| condition.code == code))
+    };
+    let in_the_way = [
+        (foreign_route("10.244.2.0/25", "192.0.2.77", 0, 4), "route-shadowed"),
+        (foreign_route("10.244.2.0/24", "192.0.2.77", 50, 4), "route-not-effective"),
+        (foreign_route("192.0.2.12/32", "192.0.2.77", 0, 4), "no-next-hop"),
+    ];
+    for (foreign, code) in &in_the_way {
+        change(|batch, _| route::add(batch, foreign));
+        wait_until(code, || tells(code));
+        change(|batch, _| route::delete(batch, foreign));
+        wait_until("nothing is in the way", || !tells(code));
+    }
+    assert!(routed("10.244.2.0/24", "192.0.2.12"));
+}
+
+#[test]
 fn a_broken_file_changes_nothing_and_is_told() {
     let node = Node::new();
     node.write_nodes(&[dual(1), dual(2)]);
