@@ -1,8 +1,11 @@
 //! Carrying out a plan: prepared as bytes before the first one is sent, and sent in as few system calls as netlink takes.
 
+use std::time::{Duration, Instant};
+
 use kernel::KernelError;
 use kernel::link;
 use kernel::netlink::{APPEND, Batch, CREATE, REPLACE, Socket};
+use kernel::route::{self, Family, Filter, TABLE_LOCAL};
 use kernel::sysctl::Sysctls;
 use link_name::LinkName;
 
@@ -80,15 +83,50 @@ fn is_well(change: &Change, error: &KernelError) -> bool {
     }
 }
 
-/// Sends the whole plan: `first`, and when the kernel took all of it, `then`. Of `then`, one refusal does not stop the
-/// rest: half a move is what nobody wants. Gives the refusals.
+/// For how long the kernel is given to take over an IPv6 address.
+const TAKING_OVER: Duration = Duration::from_secs(1);
+/// How often it is looked whether it did.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+
+/// Sends the whole plan: `first`, and when the kernel took all of it, the rest, of which one refusal does not stop what is
+/// behind it: half a move is what nobody wants. Gives the refusals.
 pub(crate) fn carry_out(socket: &mut Socket, plan: &Plan) -> Result<Vec<KernelError>, KernelError> {
-    let (mut first, mut then) = (write(&plan.first), write(&plan.then));
+    let (mut first, mut then, mut last) = (write(&plan.first), write(&plan.then), write(&plan.last));
     let refused = refusals(socket, &plan.first, &mut first)?;
     if !refused.is_empty() {
         return Ok(refused);
     }
-    refusals(socket, &plan.then, &mut then)
+    let mut refused = refusals(socket, &plan.then, &mut then)?;
+    wait_for_local_routes(socket, &plan.then)?;
+    refused.extend(refusals(socket, &plan.last, &mut last)?);
+    Ok(refused)
+}
+
+/// The kernel makes the route by which it receives for an IPv6 address a little later than the address: without it on the
+/// new holder, packets that come in between would find nobody. One that never comes is found by the verification.
+fn wait_for_local_routes(socket: &mut Socket, changes: &[Change]) -> Result<(), KernelError> {
+    let mut waiting: Vec<_> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Add(object) if object.is_ipv6() => object.address(),
+            _ => None,
+        })
+        .collect();
+    let deadline = Instant::now() + TAKING_OVER;
+    while !waiting.is_empty() && Instant::now() < deadline {
+        let filter = Filter { table: Some(TABLE_LOCAL), ..Filter::default() };
+        let local = route::dump(socket, Family::V6, filter)?;
+        waiting.retain(|address| {
+            !local.iter().any(|route| {
+                route.destination.addr() == address.ip.addr()
+                    && route.hops.iter().any(|hop| hop.index == Some(address.index))
+            })
+        });
+        if !waiting.is_empty() {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    Ok(())
 }
 
 fn refusals(

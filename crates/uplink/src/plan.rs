@@ -129,19 +129,21 @@ pub struct Wanted {
 }
 
 /// Changes in order. Those of `first` may be refused by the kernel for reasons that cannot be looked up beforehand: only
-/// when all of them were taken, `then` follows.
+/// when all of them were taken, the others follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// To be taken all, before anything else.
     pub first: Vec<Change>,
-    /// What moves the addresses.
+    /// What gives the new holder everything.
     pub then: Vec<Change>,
+    /// What takes it from the old one, once the kernel answers for the addresses on the new one.
+    pub last: Vec<Change>,
 }
 
 impl Plan {
     /// All changes, in order.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
-        self.first.iter().chain(&self.then)
+        self.first.iter().chain(&self.then).chain(&self.last)
     }
 }
 
@@ -157,9 +159,8 @@ pub fn into_bridge(observed: &Observed, bridge: &LinkRef, wanted: &Wanted) -> Pl
         first.push(Change::Enslave { link: link.clone(), bridge: bridge.clone() });
     }
     first.push(Change::Settle { link: bridge.clone() });
-    let mut then = additions(&wanted.holdings, &observed.on_bridge);
-    then.extend(deletions(&observed.on_link));
-    Plan { first, then }
+    let then = additions(&wanted.holdings, &observed.on_bridge);
+    Plan { first, then, last: deletions(&observed.on_link) }
 }
 
 /// The changes after which the link holds what is wanted, and the bridge is no more. The link gets all while it is a port
@@ -167,18 +168,19 @@ pub fn into_bridge(observed: &Observed, bridge: &LinkRef, wanted: &Wanted) -> Pl
 #[must_use]
 pub fn onto_link(observed: &Observed, wanted: &Wanted) -> Plan {
     let link = &observed.port.link;
-    let mut then = additions(&wanted.holdings, &observed.on_link);
+    let then = additions(&wanted.holdings, &observed.on_link);
+    let mut last = Vec::new();
     if let Some(bridge) = &observed.bridge {
         if observed.port.master == Some(bridge.index) {
-            then.push(Change::Free { link: link.clone() });
+            last.push(Change::Free { link: link.clone() });
         }
-        then.extend(deletions(&observed.on_bridge));
-        then.push(Change::DeleteBridge { bridge: bridge.clone() });
+        last.extend(deletions(&observed.on_bridge));
+        last.push(Change::DeleteBridge { bridge: bridge.clone() });
     }
     if observed.port.link_local != wanted.link_local {
-        then.push(Change::LinkLocal { link: link.clone(), mode: wanted.link_local });
+        last.push(Change::LinkLocal { link: link.clone(), mode: wanted.link_local });
     }
-    Plan { first: Vec::new(), then }
+    Plan { first: Vec::new(), then, last }
 }
 
 /// Addresses first, for routes need their source; what is connected before what it leads to; the most specific first, so
