@@ -26,6 +26,7 @@ mod run;
 pub mod source;
 mod status;
 mod uninstall;
+mod uplink;
 
 pub use apply::{Applied, Outcome};
 pub use config::{ConfigError, parse_settings, read_settings};

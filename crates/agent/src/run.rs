@@ -66,6 +66,9 @@ pub enum AgentError {
     /// A file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The uplink is not where the settings want it.
+    #[error("uplink: {0}")]
+    Uplink(#[from] uplink::UplinkError),
     /// The runtime could not be started.
     #[error("failed to start the event loop: {0}")]
     Runtime(std::io::Error),
@@ -77,6 +80,7 @@ impl AgentError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotSynced(_) => 3,
+            Self::Uplink(error) => error.exit_code(),
             Self::Kernel(error) if error.is_permission() => 4,
             Self::Pass(error) if error.is_permission() => 4,
             Self::File(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => 4,
@@ -174,6 +178,7 @@ fn reconciler(options: &Options) -> Result<Reconciler, AgentError> {
 /// One pass, and what came of it.
 pub fn run_once(options: &Options) -> Result<StateDocument, AgentError> {
     let _lock = AgentLock::take(&options.paths)?;
+    crate::uplink::settle(options.settings.uplink.as_ref(), &options.paths)?;
     block_on(async {
         let mut source = open_source(options);
         let mut reconciler = reconciler(options)?;
@@ -221,6 +226,7 @@ pub fn run_until(
     stop: impl Future<Output = Result<Ended, std::io::Error>>,
 ) -> Result<Ended, AgentError> {
     let _lock = AgentLock::take(&options.paths)?;
+    crate::uplink::settle(options.settings.uplink.as_ref(), &options.paths)?;
     block_on(async {
         tokio::select! {
             // Looked at first, so that signals are heard from before the first pass on.

@@ -145,6 +145,7 @@ fn join(
         bridge: bridge.clone(),
         confirm_within: guard.confirm_within,
         probes: guard.probes.clone(),
+        also: Vec::new(),
         persist: false,
     };
     make(uplink::prepare_join(&request, folders)?, guard)

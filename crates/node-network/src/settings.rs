@@ -19,6 +19,8 @@ pub struct Settings {
     pub mode: Mode,
     /// The pods' bridge in bridge mode; [`DEFAULT_BRIDGE`] when absent.
     pub bridge: Option<LinkName>,
+    /// The link that is moved into a bridge before anything else; none stays where it is.
+    pub uplink: Option<UplinkSettings>,
     /// MTU of pods' links in bytes; 0 means that of the uplink.
     pub mtu: u32,
     /// Routes to other nodes' pods.
@@ -37,6 +39,19 @@ pub struct Settings {
     pub node_address: NodeAddressSettings,
     /// How often everything is looked at again although nothing was reported.
     pub resync_interval: Interval,
+}
+
+/// A move of the node's uplink into a bridge, as `hostgw uplink join` makes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UplinkSettings {
+    /// The NIC, bond or VLAN link.
+    pub link: LinkName,
+    /// The bridge that takes over what it holds.
+    pub bridge: LinkName,
+    /// Who must answer before and after, besides the API server; the default gateways where nobody is named.
+    #[serde(default)]
+    pub probes: Vec<std::net::IpAddr>,
 }
 
 /// The pods' bridge when none is named; the plugin's default too.
@@ -157,6 +172,7 @@ impl Default for Settings {
         Self {
             mode: Mode::default(),
             bridge: None,
+            uplink: None,
             mtu: 0,
             routes: RouteSettings::default(),
             masquerade: MasqueradeSettings::default(),
@@ -239,6 +255,10 @@ impl Settings {
             let remedy =
                 format!("use 0 for the uplink's, or {MIN_MTU} to {MAX_MTU} (1280 at least with IPv6)");
             fault("mtu", self.mtu.to_string(), remedy);
+        }
+        if let Some(uplink) = self.uplink.as_ref().filter(|uplink| uplink.link == uplink.bridge) {
+            let remedy = "is the link's own name: give the bridge another".to_owned();
+            fault("uplink.bridge", uplink.bridge.to_string(), remedy);
         }
         if self.routes.metric == 0 || self.routes.metric >= crate::desired::GUARD_METRIC {
             let remedy = format!("use 1 to {}", crate::desired::GUARD_METRIC - 1);

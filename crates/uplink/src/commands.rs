@@ -45,6 +45,8 @@ pub struct Request {
     pub confirm_within: Duration,
     /// Who must answer; the gateways where nobody is named.
     pub probes: Vec<Target>,
+    /// Who must answer besides.
+    pub also: Vec<Target>,
     /// The program that configures the link is changed as well.
     pub persist: bool,
 }
@@ -123,7 +125,8 @@ pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, Up
     let observed = observe::observe(&mut mover.socket, name, &bridge.name)?
         .ok_or_else(|| Refusal::NoLink { link: name.to_owned() })?;
     let before = mover.before(Place::Link, &observed)?;
-    let targets = targets(&request.probes, &before.holdings, &before.holder);
+    let mut targets = targets(&request.probes, &before.holdings, &before.holder);
+    targets.extend(&request.also);
     // The bridge's index is not known yet; 0 stands for it.
     let made = LinkRef { index: 0, name: bridge.name.clone() };
     let wanted =
