@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lab::options::{Chaos, Families, LabName, MAX_NODES, MAX_PODS, Mode, Sabotage};
+use lab::options::{Chaos, Families, LabName, MAX_NODES, MAX_PODS, Mode, Sabotage, UplinkRuns};
 use lab::registry::Registry;
 use lab::report::{ProbeKind, Report};
 use lab::{LabError, Options};
@@ -65,6 +65,15 @@ struct Build {
     /// Decides the order of the probes, and of faults and the nodes they meet; default: one that is made up, and told.
     #[arg(long)]
     seed: Option<u64>,
+    /// Prove something else than the cluster.
+    #[arg(long, value_enum, conflicts_with_all = ["chaos", "fault", "keep"])]
+    scenario: Option<ScenarioArg>,
+    /// How often the scenario does its work.
+    #[arg(long, default_value_t = 20, requires = "scenario", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+    /// Fail if a session is silent for so many milliseconds.
+    #[arg(long, value_name = "MS", requires = "scenario")]
+    budget: Option<u64>,
     /// Let faults come, one after the other, while pods come and go: each must be noticed, and healed.
     #[arg(long)]
     chaos: bool,
@@ -118,6 +127,12 @@ enum ModeArg {
     Ptp,
     /// Pods are ports of a bridge.
     Bridge,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ScenarioArg {
+    /// A node's uplink joins a bridge and leaves it while sessions and pings go over it.
+    Uplink,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -182,6 +197,9 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         timeout_s: wanted.timeout,
         seed: wanted.seed.unwrap_or(made_up),
         fault: wanted.fault,
+        uplink: wanted
+            .scenario
+            .map(|ScenarioArg::Uplink| UplinkRuns { runs: wanted.runs, budget_ms: wanted.budget }),
         chaos: wanted.chaos.then_some(Chaos { duration_s: wanted.duration, sabotage: wanted.sabotage }),
     };
     let report = lab::launch(&options)?;

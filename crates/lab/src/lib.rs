@@ -43,6 +43,7 @@ mod runtime;
 mod scenario;
 mod seeded;
 mod topology;
+mod uplink;
 
 pub use error::LabError;
 pub use exec::exec;

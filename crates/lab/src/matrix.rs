@@ -13,6 +13,9 @@ const LISTED: usize = 4;
 /// Renders results, failures and timings.
 #[must_use]
 pub fn matrix(report: &Report) -> String {
+    if let Some(uplink) = &report.uplink {
+        return uplink.text();
+    }
     let mut text = table(report).to_string();
     text.push('\n');
     // Writing to a String cannot fail.

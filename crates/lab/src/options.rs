@@ -157,6 +157,17 @@ pub struct Options {
     pub fault: Option<ProbeKind>,
     /// Faults that the cluster must heal.
     pub chaos: Option<Chaos>,
+    /// Moves of a node's uplink, in the place of agents and pods.
+    pub uplink: Option<UplinkRuns>,
+}
+
+/// Joins of the first node's uplink to a bridge, each left again, while sessions go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkRuns {
+    /// So many.
+    pub runs: u32,
+    /// What the longest silence must stay under, in milliseconds; none: it is only told.
+    pub budget_ms: Option<u64>,
 }
 
 /// Faults, one after the other, in an order that the seed decides.
@@ -253,6 +264,9 @@ impl Options {
                         .to_owned(),
                 });
             }
+        }
+        if let Some(uplink) = self.uplink {
+            within("--runs", uplink.runs.into(), 10_000)?;
         }
         within("--timeout", self.timeout_s, 3600)
     }

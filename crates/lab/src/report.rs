@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::chaos::report::{ChaosFailure, ChaosReport, Churned, Flows, Outage, Repair};
 use crate::options::{Families, Family, Mode};
+pub use crate::uplink::{FlowReport, UplinkReport};
 
 /// The JSON Schema of [`Report`].
 pub const SCHEMA: &str = include_str!("../schema/lab.json");
@@ -126,6 +127,9 @@ pub struct Report {
     pub repairs: Vec<Repair>,
     /// What else chaos brought about; absent without it.
     pub chaos: Option<ChaosReport>,
+    /// What moving an uplink did to sessions over it; absent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkReport>,
     /// What followed the removal of the last node; absent where no other node could tell, or the lab was kept.
     pub removed_node: Option<RemovedNode>,
     /// Whether what others had configured on the nodes is as before; absent where a fault was planted.
@@ -266,7 +270,8 @@ impl Report {
     /// Whether all that was checked held. A lab that proved nothing is no success.
     #[must_use]
     pub fn verdict(&self) -> bool {
-        !self.probes.is_empty()
+        (!self.probes.is_empty() || self.uplink.is_some())
+            && self.uplink.as_ref().is_none_or(UplinkReport::ok)
             && self.probes.iter().all(|probe| probe.ok)
             && self.chaos.as_ref().is_none_or(|chaos| chaos.failures.is_empty() && !self.repairs.is_empty())
             && self.removed_node.as_ref().is_none_or(|removed| removed.ok)
@@ -358,6 +363,7 @@ pub(crate) mod tests {
                 restored_ms: 7,
                 notes: Vec::new(),
             }],
+            uplink: None,
             chaos: Some(ChaosReport {
                 duration_s: 60,
                 order: vec!["routes-deleted on node1".to_owned(), "uplink-down on node2".to_owned()],

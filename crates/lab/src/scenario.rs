@@ -14,7 +14,7 @@ use crate::report::{
     Teardown,
 };
 use crate::topology::{HOST_PORT, NodePlan, Topology};
-use crate::{LabError, Options, aftermath, binaries, chaos, fault, foreign, probe};
+use crate::{LabError, Options, aftermath, binaries, chaos, fault, foreign, probe, uplink};
 
 /// More logs than this would bury the report.
 const LOGS: usize = 3;
@@ -36,6 +36,18 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
             (true, format!("{} listed, some planted", count(objects, "object")))
         },
     )?;
+    if let Some(wanted) = options.uplink {
+        let moved = progress.step(
+            "uplink",
+            || uplink::run(&cluster, wanted, options.seed, deadline),
+            |moved| (moved.ok(), format!("joined and left {}", count(moved.runs as usize, "time"))),
+        )?;
+        let mut report = report(options, &cluster, binaries, &[], Vec::new());
+        report.uplink = Some(moved);
+        report.steps = progress.steps();
+        report.ok = report.verdict();
+        return Ok((report, cluster));
+    }
     let ready = progress.step(
         "agents",
         || cluster.start_agents(options.fault, deadline),
@@ -255,6 +267,7 @@ fn report(
         probes,
         repairs: Vec::new(),
         chaos: None,
+        uplink: None,
         removed_node: None,
         foreign_objects: Vec::new(),
         teardown: Vec::new(),

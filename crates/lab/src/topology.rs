@@ -176,6 +176,7 @@ pub(crate) mod tests {
             seed: 7,
             fault: None,
             chaos: None,
+            uplink: None,
         }
     }
 
