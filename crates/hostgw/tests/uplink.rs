@@ -278,7 +278,7 @@ fn vlan_and_bond_links_join_where_the_kernel_has_them() {
                 node.on_router(|| ip_batch("addr add 198.18.0.254/24 dev r0"));
             } else {
                 node.on_router(move || {
-                    ip_batch(&format!("{on_router}\naddr add 198.18.0.254/24 dev r5\nlink set r5 up"))
+                    ip_batch(&format!("{on_router}\naddr add 198.18.0.254/24 dev r5\nlink set r5 up"));
                 });
             }
             ip_batch("link set up0 up\naddr add 198.18.0.1/24 dev up0\nroute add default via 198.18.0.254");

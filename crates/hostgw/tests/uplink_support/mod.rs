@@ -185,7 +185,7 @@ impl Node {
     /// Waits for the watchdog to have brought back `before`, and to have ended.
     pub fn wait_for_same(&self, before: &[String], when: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !(self.dump() == before && !self.journal().exists()) {
+        while self.dump() != before || self.journal().exists() {
             if Instant::now() > deadline {
                 self.assert_same(before, when);
                 panic!("{when}: the journal is still there");
