@@ -2,6 +2,7 @@
 //! when lost, freed when a pod is gone.
 
 mod bridge;
+mod proxies;
 mod reclaim;
 mod restore;
 
@@ -17,6 +18,7 @@ use node_network::observed::{LinkKind, ObservedLink, ObservedNode};
 use node_network::{Family, PerFamily};
 
 pub(crate) use bridge::restore_bridges;
+pub(crate) use proxies::restore_proxies;
 pub(crate) use reclaim::{GRACE_SECONDS, reclaim};
 pub(crate) use restore::restore;
 

@@ -311,6 +311,7 @@ impl Reconciler {
         let mut pods = PodsReport::default();
         pods.problems.extend(records.problems.iter().cloned());
         pods::restore(&mut self.kernel.route, records, observed, &report.internal_ips, &mut pods);
+        pods::restore_proxies(&mut self.kernel.route, records, observed, &mut pods);
         pods::restore_bridges(&mut self.kernel.route, records, observed, &self.settings, &mut pods);
         if data_dir.exists() {
             let orphans = records.without_link(observed).count();

@@ -105,6 +105,31 @@ pub enum Mode {
     Ptp,
     /// By a port of this bridge.
     Bridge(LinkName),
+    /// By a port of a bridge that leads to the node's LAN.
+    L2 {
+        /// The bridge, somebody else's.
+        bridge: LinkName,
+        /// The gateways that it holds for the pods, each with its subnet's prefix.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gateways: Vec<IpNet>,
+    },
+    /// By routes of the node to each pod's address, for which it answers on its LAN.
+    #[serde(rename = "l2-routed")]
+    L2Routed {
+        /// The node's link to the LAN.
+        uplink: LinkName,
+    },
+}
+
+impl Mode {
+    /// The bridge of which the pod's link is a port, in the modes that have one.
+    #[must_use]
+    pub const fn bridge(&self) -> Option<&LinkName> {
+        match self {
+            Self::Bridge(bridge) | Self::L2 { bridge, .. } => Some(bridge),
+            Self::Ptp | Self::L2Routed { .. } => None,
+        }
+    }
 }
 
 /// A route inside the pod.
@@ -223,8 +248,14 @@ impl Record {
 
     /// The gateways that the pod's bridge holds, each with its subnet's prefix.
     pub fn bridge_gateways(&self) -> impl Iterator<Item = IpNet> + '_ {
-        let own = self.addresses.iter().filter(|_| !self.wiring.leased);
+        // On the LAN, others are its router's, or the node's anyway.
+        let of_lan = match &self.wiring.mode {
+            Mode::L2 { gateways, .. } => Some(gateways.as_slice()),
+            _ => None,
+        };
+        let own = self.addresses.iter().filter(move |_| !self.wiring.leased && of_lan.is_none());
         own.filter_map(|held| IpNet::new(held.gateway?, held.address.prefix_len()).ok())
+            .chain(of_lan.unwrap_or_default().iter().copied())
     }
 
     /// The file's bytes, in state [`State::Adding`]. Public for the fuzzer.

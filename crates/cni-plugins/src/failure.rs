@@ -30,8 +30,8 @@ pub(crate) fn kernel_refused(error: KernelError) -> CniError {
 pub(crate) fn wiring_failed(error: WiringError) -> CniError {
     let code = match &error {
         WiringError::InterfaceExists(_) | WiringError::HostLinkExists(_) => ErrorCode::InterfaceExists,
-        WiringError::AddressInUse(_) => ErrorCode::AddressTaken,
-        WiringError::NotABridge { .. } => ErrorCode::InvalidNetworkConfig,
+        WiringError::AddressInUse(_) | WiringError::AddressHeld { .. } => ErrorCode::AddressTaken,
+        WiringError::NotABridge { .. } | WiringError::NoLanLink { .. } => ErrorCode::InvalidNetworkConfig,
         WiringError::NotReady { .. } => ErrorCode::TryAgainLater,
         WiringError::Kernel(_) => ErrorCode::KernelRefused,
     };

@@ -12,7 +12,7 @@ use link_name::LinkName;
 use rustix::fd::AsFd;
 
 use crate::host_ports;
-use crate::wiring::{delete_link, host_link_name, shaping_link_name};
+use crate::wiring::{delete_link, host_link_name, lan, shaping_link_name};
 
 /// An attachment that is to go.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,9 @@ pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(),
         if let Err(error) = delete_by_name(host, &name, netfilter.as_ref()) {
             failed.push(error.to_string());
         }
+    }
+    if let Some(Err(error)) = leftover.record.map(|record| lan::stop_answering(record, host)) {
+        failed.push(error.to_string());
     }
     if failed.is_empty() {
         return Ok(());

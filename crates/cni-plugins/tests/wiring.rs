@@ -47,6 +47,7 @@ fn bridge_plan() -> BridgePlan {
         name: LinkName::new("cni0").unwrap(),
         gateways: vec!["10.244.1.1/24".parse().unwrap(), "fd00:10:244:1::1/64".parse().unwrap()],
         mtu: 1500,
+        leads_to_lan: false,
     }
 }
 

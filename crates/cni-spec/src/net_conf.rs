@@ -14,6 +14,7 @@ use crate::error::CniError;
 use crate::excerpt::quoted;
 use crate::field::Field;
 use crate::ipam_conf::{IpamConf, MAX_ROUTES};
+use crate::lan_conf::LanConf;
 use crate::mac_address::MacAddress;
 use crate::range_set::RangeSets;
 use crate::result::Dns;
@@ -29,7 +30,7 @@ const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u64 = 65_535;
 
 /// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 33] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -59,6 +60,10 @@ const KEYS: [&str; 29] = [
     "hostPortListenerCheck",
     "localhostPorts",
     "strictStatus",
+    "uplink",
+    "isGateway",
+    "promiscMode",
+    "conflictProbeMs",
 ];
 /// The keys of `runtimeConfig` for the capabilities that this plugin has.
 const RUNTIME_KEYS: [&str; 5] = ["portMappings", "bandwidth", "ips", "mac", "ipRanges"];
@@ -71,8 +76,10 @@ pub struct NetConf {
     pub base: BaseConf,
     /// `mode`.
     pub mode: Mode,
-    /// `bridge`: the bridge that pods join in [`Mode::Bridge`].
+    /// `bridge`: the bridge that pods join in [`Mode::Bridge`] and [`Mode::L2`].
     pub bridge: LinkName,
+    /// What concerns the node's LAN.
+    pub lan: LanConf,
     /// `mtu`, in bytes; `None` takes the uplink's.
     pub mtu: Option<u32>,
     /// `ipam`.
@@ -107,6 +114,35 @@ pub enum Mode {
     Ptp,
     /// All pods on one bridge.
     Bridge,
+    /// All pods on a bridge that has the node's link to its LAN as a port, with addresses of that LAN.
+    L2,
+    /// Each pod on a link of its own, with an address of the node's LAN, where the node answers for it.
+    L2Routed,
+}
+
+impl Mode {
+    /// As `mode` spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ptp => "ptp",
+            Self::Bridge => "bridge",
+            Self::L2 => "l2",
+            Self::L2Routed => "l2-routed",
+        }
+    }
+
+    /// Whether pods are hosts of the node's own LAN.
+    #[must_use]
+    pub const fn is_of_lan(self) -> bool {
+        matches!(self, Self::L2 | Self::L2Routed)
+    }
+
+    /// Whether each pod has a link of its own, behind which the node routes.
+    #[must_use]
+    pub const fn is_routed(self) -> bool {
+        matches!(self, Self::Ptp | Self::L2Routed)
+    }
 }
 
 /// What becomes of a host port on which a socket of the host listens already.
@@ -147,17 +183,17 @@ impl NetConf {
         let (conf, prev_result) = parse_conf(stdin)?;
         let conf = Field::conf(&conf);
         let base = BaseConf::read(&conf, prev_result)?;
-        let modes = [("ptp", Mode::Ptp), ("bridge", Mode::Bridge)];
+        let modes = [Mode::Ptp, Mode::Bridge, Mode::L2, Mode::L2Routed].map(|mode| (mode.as_str(), mode));
         let mode = conf.optional("mode", |mode| mode.choice(&modes))?.unwrap_or_default();
         let (ipam, mut routes) = IpamConf::read(&conf, base.cni_version)?;
-        if mode == Mode::Bridge {
-            check_fits_bridge(&conf, &ipam)?;
+        if mode != Mode::Ptp {
+            check_fits_segment(&conf, mode, &ipam)?;
         }
-        if ipam.dhcp.is_some() && mode == Mode::Ptp {
+        if ipam.dhcp.is_some() && mode.is_routed() {
             return Err(conf.refuse_key_because(
                 "ipam",
-                "addresses of type `dhcp` are of the node's LAN, where mode `ptp` connects no pod; use mode `bridge`, with \
-                 a bridge that has the LAN's link as a port",
+                "addresses of type `dhcp` are asked for on a bridge that has the LAN's link as a port, which mode `ptp` and \
+                 `l2-routed` have none of; use mode `l2` or `bridge`",
             ));
         }
         routes.extend(conf.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?);
@@ -177,6 +213,7 @@ impl NetConf {
             base,
             mode,
             bridge: read_bridge(&conf)?,
+            lan: LanConf::read(&conf, mode, &ipam)?,
             mtu: read_mtu(&conf, &ipam)?,
             ipam,
             routes,
@@ -323,17 +360,16 @@ fn check_on_link(
 ) -> Result<(), CniError> {
     let on_link = |dst: IpNet| {
         ipam.range_sets.ranges().any(|range| match mode {
-            Mode::Bridge => range.subnet() == dst,
+            Mode::Bridge | Mode::L2 => range.subnet() == dst,
             Mode::Ptp => IpNet::from(range.gateway()) == dst,
+            Mode::L2Routed => range.given_gateway().is_some_and(|gateway| IpNet::from(gateway) == dst),
         })
     };
     let contradicts =
         |route: &&Route| route.gw.is_some() && route.is_as_near_as_the_link() && on_link(route.dst);
     let Some(route) = routes.iter().find(contradicts) else { return Ok(()) };
-    let (mode, what) = match mode {
-        Mode::Bridge => ("bridge", "the pods' own subnet"),
-        Mode::Ptp => ("ptp", "the pods' gateway"),
-    };
+    let what = if mode.is_routed() { "the pods' gateway" } else { "the pods' own subnet" };
+    let mode = mode.as_str();
     Err(conf.refuse_key_because(
         "routes",
         format!(
@@ -369,7 +405,7 @@ fn check_host_ips(
 /// The bridge may be somebody else's, and all on it would be let in by what one pod's own link can be told.
 fn read_localhost_ports(conf: &Field<'_, '_>, mode: Mode) -> Result<bool, CniError> {
     conf.optional("localhostPorts", |field| match (field.boolean()?, mode) {
-        (true, Mode::Bridge) => {
+        (true, Mode::Bridge | Mode::L2) => {
             Err(field.refuse("host ports on localhost need mode ptp; remove the key, or change `mode`"))
         }
         (wanted, _) => Ok(wanted),
@@ -399,26 +435,30 @@ fn check_loopback(
     Ok(())
 }
 
-/// On a bridge the gateway is a neighbour, and the ends of an IPv4 subnet mean everybody.
-fn check_fits_bridge(conf: &Field<'_, '_>, ipam: &IpamConf) -> Result<(), CniError> {
+/// On a bridge and on a LAN the ends of an IPv4 subnet mean everybody; where pods are neighbours of each other, the
+/// gateway is one, too.
+fn check_fits_segment(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<(), CniError> {
     for range in ipam.range_sets.ranges() {
         let subnet = range.subnet();
-        let reserved = |address: IpAddr| {
-            address == subnet.network() || subnet.addr().is_ipv4() && address == subnet.broadcast()
+        let reserved = |address: &IpAddr| {
+            *address == subnet.network() || subnet.addr().is_ipv4() && *address == subnet.broadcast()
         };
-        let fault = if !subnet.contains(&range.gateway()) {
-            format!("gateway {} is not in {subnet}; put it there", range.gateway())
-        } else if reserved(range.gateway()) {
-            format!(
-                "gateway {} is the network or broadcast address of {subnet}; give another",
-                range.gateway()
-            )
-        } else if let Some(end) = [range.start(), range.end()].into_iter().find(|end| reserved(*end)) {
+        let gateway = match mode {
+            Mode::Bridge => Some(range.gateway()),
+            Mode::L2 => range.given_gateway(),
+            Mode::Ptp | Mode::L2Routed => None,
+        };
+        let fault = if let Some(gateway) = gateway.filter(|gateway| !subnet.contains(gateway)) {
+            format!("gateway {gateway} is not in {subnet}; put it there")
+        } else if let Some(gateway) = gateway.filter(reserved) {
+            format!("gateway {gateway} is the network or broadcast address of {subnet}; give another")
+        } else if let Some(end) = [range.start(), range.end()].into_iter().find(reserved) {
             format!("{end} is the network or broadcast address of {subnet}; narrow the range")
         } else {
             continue;
         };
-        return Err(conf.refuse_key_because("ipam", format!("mode `bridge`: {fault}, or use mode `ptp`")));
+        let mode = mode.as_str();
+        return Err(conf.refuse_key_because("ipam", format!("mode `{mode}`: {fault}, or use mode `ptp`")));
     }
     Ok(())
 }

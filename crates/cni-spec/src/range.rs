@@ -16,6 +16,7 @@ pub struct Range {
     start: IpAddr,
     end: IpAddr,
     gateway: IpAddr,
+    is_gateway_given: bool,
 }
 
 /// Why a range is refused: what it is, and the remedy.
@@ -121,6 +122,7 @@ impl Range {
         if number(end) < number(start) {
             return Err(RangeError::Reversed { start, end });
         }
+        let is_gateway_given = gateway.is_some();
         let gateway = gateway.unwrap_or(first);
         // Outside the subnet is allowed, as by `host-local`: a routed pod's gateway need not be in it, and is often
         // link-local.
@@ -130,7 +132,7 @@ impl Range {
         if start == end && start == gateway {
             return Err(RangeError::OnlyGateway(gateway));
         }
-        Ok(Self { subnet, start, end, gateway })
+        Ok(Self { subnet, start, end, gateway, is_gateway_given })
     }
 
     /// The subnet, whose prefix the addresses carry.
@@ -155,6 +157,12 @@ impl Range {
     #[must_use]
     pub const fn gateway(&self) -> IpAddr {
         self.gateway
+    }
+
+    /// The gateway, where it was given and is not the default.
+    #[must_use]
+    pub const fn given_gateway(&self) -> Option<IpAddr> {
+        if self.is_gateway_given { Some(self.gateway) } else { None }
     }
 
     /// The family of every address here.

@@ -13,11 +13,11 @@ use crate::link::Mac;
 const BROADCAST: Mac = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
-const ICMPV6: u8 = 58;
+pub(crate) const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+pub(crate) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+pub(crate) const ICMPV6: u8 = 58;
 const ROUTER_SOLICITATION: u8 = 133;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub(crate) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const OPTION_SOURCE: u8 = 1;
 const OPTION_TARGET: u8 = 2;
 /// The flags Router and Override of a neighbour advertisement.
@@ -29,7 +29,7 @@ const OVERRIDE: u8 = 0x20;
 #[must_use]
 pub fn announcement(ip: IpAddr, mac: Mac, router: bool) -> Vec<u8> {
     match ip {
-        IpAddr::V4(ip) => arp_announcement(ip, mac),
+        IpAddr::V4(ip) => arp_request(mac, ip, ip),
         IpAddr::V6(ip) => {
             let flags = OVERRIDE | if router { ROUTER } else { 0 };
             let mut message = vec![NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0];
@@ -50,19 +50,19 @@ pub fn router_solicitation(source: Ipv6Addr, mac: Mac) -> Vec<u8> {
     icmpv6_frame(source, ALL_ROUTERS, mac, &message)
 }
 
-/// RFC 826 with sender and target both `ip`.
-fn arp_announcement(ip: Ipv4Addr, mac: Mac) -> Vec<u8> {
+/// RFC 826, to everybody. Where sender and target are one, it is an announcement.
+pub(crate) fn arp_request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = [&BROADCAST[..], &mac, &ETHERTYPE_ARP].concat();
     // Ethernet, IPv4, lengths of their addresses, a request.
     frame.extend([0, 1, 0x08, 0, 6, 4, 0, 1]);
     frame.extend(mac);
-    frame.extend(ip.octets());
+    frame.extend(sender.octets());
     frame.extend([0; 6]);
-    frame.extend(ip.octets());
+    frame.extend(target.octets());
     frame
 }
 
-fn icmpv6_frame(source: Ipv6Addr, group: Ipv6Addr, mac: Mac, message: &[u8]) -> Vec<u8> {
+pub(crate) fn icmpv6_frame(source: Ipv6Addr, group: Ipv6Addr, mac: Mac, message: &[u8]) -> Vec<u8> {
     let [.., a, b, c, d] = group.octets();
     let mut frame = [&[0x33, 0x33, a, b, c, d], &mac[..], &ETHERTYPE_IPV6].concat();
     let length = u16::try_from(message.len()).unwrap_or_default();

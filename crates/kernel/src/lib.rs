@@ -6,6 +6,7 @@
 //! milliseconds stands on it.
 
 pub mod address;
+pub mod address_claim;
 pub mod announce;
 pub mod bridge;
 pub mod conntrack;

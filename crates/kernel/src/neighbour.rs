@@ -12,6 +12,7 @@ const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NDA_PROTOCOL: u16 = 12;
 const NTF_PROXY: u8 = 0x08;
 
 /// `NUD_PERMANENT`: set by an administrator, never probed.
@@ -29,6 +30,8 @@ pub struct Neighbour {
     pub state: u16,
     /// Whether we answer for the address (`NTF_PROXY`), rather than talk to it.
     pub proxy: bool,
+    /// Who made the entry (`RTPROT_…`); 0 where nobody said.
+    pub protocol: u8,
 }
 
 impl Neighbour {
@@ -43,6 +46,7 @@ impl Neighbour {
             mac: attributes.get(NDA_LLADDR).and_then(|attribute| attribute.mac()),
             state: u16::from_ne_bytes([header[8], header[9]]),
             proxy: header[10] & NTF_PROXY != 0,
+            protocol: attributes.get(NDA_PROTOCOL).and_then(|attribute| attribute.u8()).unwrap_or(0),
         })
     }
 }
@@ -94,10 +98,12 @@ pub fn delete(batch: &mut Batch, index: u32, ip: IpAddr) {
     );
 }
 
-/// Answers ARP or neighbour solicitations for `ip` on a link.
-pub fn add_proxy(batch: &mut Batch, index: u32, ip: IpAddr) {
+/// Answers ARP or neighbour solicitations for `ip` on a link, marked with who asked for it (`RTPROT_…`).
+pub fn add_proxy(batch: &mut Batch, index: u32, ip: IpAddr, protocol: u8) {
     let header = header(Some(ip), index, PERMANENT, NTF_PROXY);
-    destination(&mut batch.message("add a proxy neighbour", RTM_NEWNEIGH, CREATE | REPLACE, &header), ip);
+    let mut message = batch.message("add a proxy neighbour", RTM_NEWNEIGH, CREATE | REPLACE, &header);
+    destination(&mut message, ip);
+    message.u8(NDA_PROTOCOL, protocol);
 }
 
 /// Stops answering for `ip`.

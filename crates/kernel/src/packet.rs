@@ -21,6 +21,8 @@ pub enum EtherType {
     Ipv4 = 0x0800,
     /// `ETH_P_ARP`.
     Arp = 0x0806,
+    /// `ETH_P_IPV6`.
+    Ipv6 = 0x86dd,
 }
 
 /// One instruction of a socket filter (classic BPF, `linux/filter.h`): operation, both jumps, operand.

@@ -45,7 +45,7 @@ fn an_address_that_is_answered_for_is_listed_apart() {
                 .iter()
                 .any(|found| found.ip == ip && found.index == one && found.proxy)
         };
-        apply(&mut socket, |batch| neighbour::add_proxy(batch, one, ip));
+        apply(&mut socket, |batch| neighbour::add_proxy(batch, one, ip, 105));
         assert!(listed(true) && !listed(false));
         apply(&mut socket, |batch| neighbour::delete_proxy(batch, one, ip));
         assert!(!listed(true));

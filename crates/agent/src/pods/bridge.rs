@@ -47,7 +47,7 @@ fn living_ports<'a>(
     let mut bridges: BTreeMap<&LinkName, Vec<Port<'_>>> = BTreeMap::new();
     for (_, entry) in records.entries.iter().filter(|(_, entry)| entry.state == State::Attached) {
         let wiring = &entry.record.wiring;
-        if let (Mode::Bridge(name), Some(link)) = (&wiring.mode, links.get(wiring.host_link.as_str())) {
+        if let (Some(name), Some(link)) = (wiring.mode.bridge(), links.get(wiring.host_link.as_str())) {
             bridges.entry(name).or_default().push((&entry.record, link));
         }
     }
@@ -68,6 +68,7 @@ fn restore_bridge(
         name: name.clone(),
         gateways: gateways(ports),
         mtu: ports.iter().map(|(record, _)| record.wiring.mtu).min().unwrap_or_default(),
+        leads_to_lan: ports.iter().any(|(record, _)| matches!(record.wiring.mode, Mode::L2 { .. })),
     };
     let (bridge, repairs) = plan.restore(socket)?;
     done.extend(repairs.into_iter().map(|repair| format!("bridge {name}: {repair}")));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use attachment::{Mode, Record, State};
+use attachment::{Record, State};
 use cni_plugins::wiring::{PodAddress, Step, host_route};
 use ipnet::IpNet;
 use kernel::KernelError;
@@ -37,7 +37,7 @@ pub(crate) fn restore(
         .entries
         .iter()
         .map(|(_, entry)| entry)
-        .filter(|entry| entry.state == State::Attached && entry.record.wiring.mode == Mode::Ptp);
+        .filter(|entry| entry.state == State::Attached && entry.record.wiring.mode.bridge().is_none());
     for entry in routed {
         let Some(link) = links.get(entry.record.wiring.host_link.as_str()) else { continue };
         for address in pod_addresses(&entry.record, observed, internal_ips) {
@@ -88,7 +88,9 @@ fn restore_address(
         }
         None => {
             let mut batch = Batch::new();
-            let holds_gateway = link.addresses.iter().any(|held| held.address.addr() == address.gateway);
+            // A gateway that was the node's own address at ADD never stood on the pod's link.
+            let holds_gateway = record.wiring.node_addresses.contains(&address.gateway)
+                || link.addresses.iter().any(|held| held.address.addr() == address.gateway);
             let mut steps = Vec::new();
             if !link.up {
                 steps.push(Step::Up);

@@ -50,6 +50,11 @@ pub(crate) fn attach_bridged_with_ports(node: &Node, id: &str, host_ports: &[Hos
     attach_as(node, id, host_ports, &Mode::Bridge(LinkName::new("cni0").unwrap()))
 }
 
+/// Attaches pod `id` to `node`, which answers for it on this link.
+pub(crate) fn attach_answered(node: &Node, id: &str, uplink: &str) -> Pod {
+    attach_as(node, id, &[], &Mode::L2Routed { uplink: LinkName::new(uplink).unwrap() })
+}
+
 fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod {
     let network = NetworkName::new("hostgw").unwrap();
     let attachment = format!("{id}:eth0").parse::<Attachment>().unwrap();
@@ -101,10 +106,11 @@ fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod
     let mut host = Socket::open(netlink::Protocol::Route).unwrap();
     let (wiring, bridge) = match mode {
         Mode::Ptp => (cni_plugins::wiring::Wiring::Ptp, None),
-        Mode::Bridge(name) => {
+        Mode::L2Routed { uplink } => (cni_plugins::wiring::Wiring::L2Routed { uplink: uplink.clone() }, None),
+        Mode::Bridge(name) | Mode::L2 { bridge: name, .. } => {
             let of = |address: &PodAddress| IpNet::new(address.gateway, address.subnet.prefix_len()).unwrap();
             let gateways = addresses.iter().map(of).collect();
-            let plan = BridgePlan { name: name.clone(), gateways, mtu: 1500 };
+            let plan = BridgePlan { name: name.clone(), gateways, mtu: 1500, leads_to_lan: false };
             let wiring = cni_plugins::wiring::Wiring::Bridge { bridge: name.clone(), hairpin: true };
             (wiring, Some(plan.ensure(&mut host).unwrap()))
         }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use attachment::{HostPort, Mode, Protocol, Record};
+use attachment::{HostPort, Protocol, Record};
 use ipnet::IpNet;
 use kernel::nftables::{
     BaseChain, Chain, ChainKind, Data, DataType, Element, Family, Hook, MapData, NatFlags, NatKind,
@@ -228,10 +228,7 @@ impl Placed {
 /// Every element of one attachment.
 #[must_use]
 pub fn elements_of(record: &Record) -> Vec<Placed> {
-    let bridge = match &record.wiring.mode {
-        Mode::Bridge(bridge) => Some(bridge),
-        Mode::Ptp => None,
-    };
+    let bridge = record.wiring.mode.bridge();
     let mut placed = Vec::new();
     for port in &record.host_ports {
         for allocation in &record.addresses {
@@ -392,7 +389,7 @@ pub fn number(protocol: Protocol) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use attachment::{Allocation, Netns, NetworkName, Wiring};
+    use attachment::{Allocation, Mode, Netns, NetworkName, Wiring};
 
     fn port(protocol: Protocol, host_ip: Option<&str>, host_port: u16) -> HostPort {
         HostPort {

@@ -1,9 +1,9 @@
 //! ADD: reserve, wire, answer; and undo all of it where any of it fails.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attachment::{HostPort, Netns, Record, Request, Reservation, ReserveError, Store};
-use cni_spec::{AttachmentCall, CniError, ErrorCode, NetConf};
+use cni_spec::{AttachmentCall, CniError, ErrorCode, Mode, NetConf};
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
@@ -11,7 +11,8 @@ use kernel::sysctl::Sysctls;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::facts::NodeFacts;
+use super::facts::{NodeFacts, routers};
+use super::gateway;
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
 use super::leased::{self, Leased};
 use super::make_way::{self, link_is_gone};
@@ -24,7 +25,7 @@ use crate::failure::{
 use crate::host_ports as ports;
 use crate::namespaces::Namespaces;
 use crate::teardown::{Leftover, tear_down};
-use crate::wiring::attach_anew;
+use crate::wiring::{Wiring, attach_anew, lan};
 
 /// How often another address is tried where the kernel says that one is in use.
 const OTHERS_MAX: u32 = 16;
@@ -49,7 +50,10 @@ pub(crate) fn add(
 
     let wanted_ports = host_ports(conf);
     ports::refuse_listened(&wanted_ports, &facts.listened_at(conf), conf.host_port_listener_check, answer)?;
-    let bridge = match bridge_plan(conf, facts.mtu) {
+    if conf.mode.is_of_lan() {
+        gateway::refuse_routers(conf, &routers(conf, &mut host)?)?;
+    }
+    let bridge = match bridge_plan(conf, &facts) {
         Some(plan) => Some(plan.ensure(&mut host).map_err(wiring_failed)?),
         None => None,
     };
@@ -92,6 +96,7 @@ fn attach_pod(
 ) -> Result<(), CniError> {
     let (network, attachment) = (&conf.base.name, &call.attachment);
     let Ground { facts, store, bridge, namespaces, wanted_ports, .. } = ground;
+    let range_sets = ranges(conf, &facts.addresses)?;
     let surroundings = Surroundings {
         conf,
         args: &call.args,
@@ -100,12 +105,14 @@ fn attach_pod(
         facts: *facts,
         netns: ground.netns.clone(),
         boot_id: Sysctls::default().boot_id().map_err(kernel_refused)?,
+        wiring: wiring(conf, facts, host)?,
         bridge_mac: bridge.as_ref().and_then(|bridge| bridge.mac),
     };
-    let request = Request { attachment, range_sets: &ranges(conf)?, requested, host_ports: wanted_ports };
+    let request = Request { attachment, range_sets: &range_sets, requested, host_ports: wanted_ports };
     let node = survey::Node {
         range_sets: request.range_sets,
         addresses: surroundings.node_addresses(),
+        mode: surroundings.mode(),
         boot_id: &surroundings.boot_id,
         now: now(),
     };
@@ -129,8 +136,8 @@ fn attach_pod(
         };
         answer.explain(|| format!("reserved, and planned: {}", intent.link));
 
-        let made =
-            make(conf, &intent, reservation.record(), bridge.as_ref(), namespaces, host).and_then(|()| {
+        let made = make(conf, &intent, reservation.record(), bridge.as_ref(), namespaces, host, answer)
+            .and_then(|()| {
                 let json = intent.result.to_json(conf.base.cni_version)?;
                 answer.give(&json).map_err(|error| io_failed("write the result to standard output", &error))
             });
@@ -155,6 +162,15 @@ fn attach_pod(
     }
 }
 
+/// How the pod's link is connected to the node.
+fn wiring(conf: &NetConf, facts: &NodeFacts, host: &mut Socket) -> Result<Wiring, CniError> {
+    Ok(match conf.mode {
+        Mode::Ptp => Wiring::Ptp,
+        Mode::Bridge | Mode::L2 => Wiring::Bridge { bridge: conf.bridge.clone(), hairpin: conf.hairpin },
+        Mode::L2Routed => Wiring::L2Routed { uplink: facts.lan_link(conf, host)? },
+    })
+}
+
 /// Makes what the record says.
 fn make(
     conf: &NetConf,
@@ -163,9 +179,17 @@ fn make(
     bridge: Option<&link::Link>,
     namespaces: &Namespaces,
     host: &mut Socket,
+    answer: &mut Answer,
 ) -> Result<(), CniError> {
+    prepare_lan(conf, intent, bridge, host)?;
     let wired =
         attach_anew(&intent.link, bridge, &namespaces.node, &namespaces.pod, host).map_err(wiring_failed)?;
+    // Who never heard of the addresses finds the pod all the same.
+    if conf.mode.is_of_lan()
+        && let Err(error) = lan::announce(&intent.link, wired, &namespaces.pod)
+    {
+        answer.warn(&format!("the LAN was not told where the pod's addresses are: {error}"));
+    }
     ports::publish(record, &conf.ipam.data_dir, link_is_gone).map_err(host_ports_failed)?;
     // Only now that the table guards what listens on loopback.
     if record.host_ports.iter().any(|port| port.host_ip.is_some_and(|ip| ip.is_loopback())) {
@@ -174,6 +198,31 @@ fn make(
         host.execute_all(&mut batch).map_err(kernel_refused)?;
     }
     bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)
+}
+
+/// Asks the LAN, where that is wanted, whether somebody has the pod's addresses.
+fn prepare_lan(
+    conf: &NetConf,
+    intent: &Intent,
+    bridge: Option<&link::Link>,
+    host: &mut Socket,
+) -> Result<(), CniError> {
+    if let Some(bridge) = bridge.filter(|_| conf.lan.promiscuous) {
+        let mut batch = Batch::new();
+        link::set_promiscuous(&mut batch, bridge.index);
+        host.execute_all(&mut batch).map_err(kernel_refused)?;
+    }
+    if conf.lan.conflict_probe_ms == 0 {
+        return Ok(());
+    }
+    let (index, mac) = match (&intent.link.wiring, bridge) {
+        (Wiring::L2Routed { uplink }, _) => lan::uplink_of(uplink, host).map_err(wiring_failed)?,
+        (_, Some(link::Link { index, mac: Some(mac), .. })) => (*index, *mac),
+        _ => return Ok(()),
+    };
+    let addresses: Vec<_> = intent.link.addresses().collect();
+    let patience = Duration::from_millis(conf.lan.conflict_probe_ms.into());
+    lan::refuse_held(index, mac, &addresses, patience).map_err(wiring_failed)
 }
 
 /// Takes back all that was made; what cannot be taken back keeps its record, so that DEL or the agent finds it.

@@ -92,7 +92,8 @@ fn planned(record: &Record, expected: &AttachResult, hairpin: bool) -> LinkPlan 
     }
     let connected = match &wiring.mode {
         Mode::Ptp => Wiring::Ptp,
-        Mode::Bridge(bridge) => Wiring::Bridge { bridge: bridge.clone(), hairpin },
+        Mode::Bridge(bridge) | Mode::L2 { bridge, .. } => Wiring::Bridge { bridge: bridge.clone(), hairpin },
+        Mode::L2Routed { uplink } => Wiring::L2Routed { uplink: uplink.clone() },
     };
     let names = (wiring.host_link.clone(), record.attachment.ifname().clone());
     let mac = wiring.pod_mac.map(MacAddress::octets);
@@ -152,6 +153,14 @@ fn compare_node<'a>(
         };
         for step in record.bridge_gateways().map(Step::Address).chain([Step::Up]) {
             differences.extend(difference(&step, bridge, node, Place::Node));
+        }
+    }
+    if let Wiring::L2Routed { uplink } = &plan.wiring {
+        let index = node.link(uplink.as_str()).map(|link| link.index);
+        for ip in &plan.proxied {
+            if !node.proxied.iter().any(|known| Some(known.index) == index && known.ip == *ip) {
+                differences.push(format!("the node does not answer for {ip} on `{uplink}`"));
+            }
         }
     }
     Some(link)

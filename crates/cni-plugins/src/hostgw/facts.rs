@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use cni_spec::{CniError, IpFamily, NetConf, NodeAddresses};
+use cni_spec::{CniError, ErrorCode, IpFamily, NetConf, NodeAddresses};
 use kernel::link::{LOOPBACK, Link};
 use kernel::netlink::Socket;
 use kernel::route::{Route, RouteKind};
 use kernel::{link, route};
+use link_name::LinkName;
 use rustix::io::Errno;
 
 use crate::answer::Answer;
@@ -25,6 +26,8 @@ pub(super) struct NodeFacts {
     pub(super) addresses: NodeAddresses,
     /// Payload of a frame.
     pub(super) mtu: u32,
+    /// The link that holds the first of those addresses, or by which the node's default route leads.
+    pub(super) uplink: Option<u32>,
 }
 
 impl fmt::Display for NodeFacts {
@@ -40,11 +43,12 @@ impl NodeFacts {
     /// Asks the kernel for what `conf` does not say. A configured address that the node does not hold (any more) would
     /// make the kernel refuse every pod's route: it is ignored, and `answer` is told.
     pub(super) fn gather(conf: &NetConf, socket: &mut Socket, answer: &mut Answer) -> Result<Self, CniError> {
-        let mut facts = Self { addresses: NodeAddresses::default(), mtu: conf.mtu.unwrap_or(0) };
+        let mut facts =
+            Self { addresses: NodeAddresses::default(), mtu: conf.mtu.unwrap_or(0), uplink: None };
         for family in IpFamily::BOTH.into_iter().filter(|family| conf.ipam.has_family(*family)) {
             let configured = conf.node_addresses.of(family);
             let uplink = match holder(socket, configured)? {
-                Some(link) => Some(Uplink { source: configured, link }),
+                Some(link) => Some(Uplink { source: configured, link, router: None }),
                 None => {
                     if let Some(address) = configured {
                         answer.warn(&format!(
@@ -54,8 +58,9 @@ impl NodeFacts {
                     default_uplink(socket, family)?
                 }
             };
-            let Some(Uplink { source, link }) = uplink else { continue };
+            let Some(Uplink { source, link, .. }) = uplink else { continue };
             facts.set_address(source);
+            facts.uplink = facts.uplink.or(link);
             if conf.mtu.is_none()
                 && let Some(mtu) = uplink_mtu(socket, family, link)?
             {
@@ -77,6 +82,24 @@ impl NodeFacts {
             IpFamily::V6 => IpAddr::from([0_u16; 8]),
         };
         families.map(|family| self.addresses.of(family).unwrap_or_else(|| all(family))).collect()
+    }
+
+    /// The node's link to its LAN: what the configuration names, or else where the node's own address is.
+    pub(super) fn lan_link(&self, conf: &NetConf, socket: &mut Socket) -> Result<LinkName, CniError> {
+        if let Some(uplink) = &conf.lan.uplink {
+            return Ok(uplink.clone());
+        }
+        let found = match self.uplink {
+            Some(index) => link::by_index(socket, index).map_err(kernel_refused)?,
+            None => None,
+        };
+        found.and_then(|link| LinkName::new(link.name).ok()).ok_or_else(|| {
+            CniError::new(
+                ErrorCode::InvalidNetworkConfig,
+                "mode `l2-routed`: which link leads to the LAN is not known, for this node has neither one of the \
+                 `nodeAddresses` nor a default route; name the link in `uplink`",
+            )
+        })
     }
 
     fn set_address(&mut self, address: Option<IpAddr>) {
@@ -105,12 +128,23 @@ fn uplink_mtu(socket: &mut Socket, family: IpFamily, holder: Option<u32>) -> Res
     Ok(link.map(|link| link.mtu.min(MAX_MTU)))
 }
 
+/// The routers by which the node's default routes lead, in the families of the pods.
+pub(super) fn routers(conf: &NetConf, socket: &mut Socket) -> Result<Vec<IpAddr>, CniError> {
+    let mut routers = Vec::new();
+    for family in IpFamily::BOTH.into_iter().filter(|family| conf.ipam.range_sets.has_family(*family)) {
+        routers.extend(default_uplink(socket, family)?.and_then(|uplink| uplink.router));
+    }
+    Ok(routers)
+}
+
 /// How the node speaks to the world.
 struct Uplink {
     /// With which address.
     source: Option<IpAddr>,
     /// Over which link.
     link: Option<u32>,
+    /// By which router.
+    router: Option<IpAddr>,
 }
 
 /// The link that holds `address`, if the node does; the inner value is missing where the kernel does not say which.
@@ -146,7 +180,8 @@ fn default_uplink(socket: &mut Socket, family: IpFamily) -> Result<Option<Uplink
             Ok(found) if found.destination.prefix_len() == 0 && found.kind == RouteKind::Unicast => {
                 // The second look-up gives the source address, which the route itself does not name.
                 let resolved = route::resolve(socket, address).map_err(kernel_refused)?;
-                return Ok(Some(Uplink { source: resolved.source, link: link_of(&resolved) }));
+                let router = resolved.hops.first().and_then(|hop| hop.gateway);
+                return Ok(Some(Uplink { source: resolved.source, link: link_of(&resolved), router }));
             }
             Ok(_) => {}
             Err(error) if no_route(error.errno) => {}

@@ -1,15 +1,18 @@
 //! From configuration, addresses and facts to what is to be: the link plan, the record's wiring, the result (pure).
 
+use std::net::IpAddr;
+
 use attachment::{
     Allocation, Attachment, Bandwidth, HostPort, MacAddress, Mode, Netns, PodName, PodRoute, RenderedResult,
 };
 use cni_spec::{AttachResult, CniArgs, CniError, ErrorCode, IpFamily, NetConf, SpecVersion};
-use cni_spec::{Interface, IpConfig};
+use cni_spec::{Interface, IpConfig, NodeAddresses};
 use ipnet::IpNet;
 use kernel::link::Mac;
 use link_name::LinkName;
 
 use super::facts::NodeFacts;
+use super::gateway;
 use crate::wiring::{BridgePlan, LinkPlan, PodAddress, Wiring, host_link_name, plan_link, shaping_link_name};
 
 /// `RT_SCOPE_LINK`: what is at least as near has no gateway.
@@ -24,7 +27,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) facts: NodeFacts,
     pub(super) netns: Netns,
     pub(super) boot_id: String,
-    /// The bridge as it is, in bridge mode.
+    /// How the node's end is connected.
+    pub(super) wiring: Wiring,
+    /// The bridge as it is, in modes that have one.
     pub(super) bridge_mac: Option<Mac>,
 }
 
@@ -35,16 +40,6 @@ pub(super) struct Intent {
 }
 
 impl Surroundings<'_> {
-    /// How the node's end is connected.
-    fn wiring(&self) -> Wiring {
-        match self.conf.mode {
-            cni_spec::Mode::Ptp => Wiring::Ptp,
-            cni_spec::Mode::Bridge => {
-                Wiring::Bridge { bridge: self.conf.bridge.clone(), hairpin: self.conf.hairpin }
-            }
-        }
-    }
-
     /// What follows from the addresses that were reserved.
     pub(super) fn intend(&self, allocations: &[Allocation]) -> Intent {
         let addresses: Vec<PodAddress> =
@@ -52,7 +47,7 @@ impl Surroundings<'_> {
         let routes = self.routes(&addresses);
         let names = (host_link_name(self.network, self.attachment), self.attachment.ifname().clone());
         let mac = self.conf.requested_mac(self.args).map(MacAddress::octets);
-        let link = plan_link(names, mac, self.facts.mtu, self.wiring(), &addresses, &routes);
+        let link = plan_link(names, mac, self.facts.mtu, self.wiring.clone(), &addresses, &routes);
         let result = self.result(&link, &addresses, routes);
         Intent { link, result }
     }
@@ -81,9 +76,9 @@ impl Surroundings<'_> {
 
     /// A wish for what is on the pod's link is granted by the link itself; the kernel would refuse it a second time.
     fn is_there_already(&self, route: &cni_spec::Route, addresses: &[PodAddress]) -> bool {
-        let on_link = |address: &PodAddress| match self.conf.mode {
-            cni_spec::Mode::Bridge => address.subnet.trunc(),
-            cni_spec::Mode::Ptp => IpNet::from(address.gateway),
+        let on_link = |address: &PodAddress| match self.wiring.is_routed() {
+            true => IpNet::from(address.gateway),
+            false => address.subnet.trunc(),
         };
         route.gw.is_none()
             && route.is_as_near_as_the_link()
@@ -120,7 +115,7 @@ impl Surroundings<'_> {
     }
 
     /// With which addresses the node speaks to its pods.
-    pub(super) fn node_addresses(&self) -> Vec<std::net::IpAddr> {
+    pub(super) fn node_addresses(&self) -> Vec<IpAddr> {
         IpFamily::BOTH.into_iter().filter_map(|family| self.facts.addresses.of(family)).collect()
     }
 
@@ -136,10 +131,7 @@ impl Surroundings<'_> {
             netns: self.netns.clone(),
             boot_id: self.boot_id.clone(),
             host_link: link.host_link.clone(),
-            mode: match &link.wiring {
-                Wiring::Ptp => Mode::Ptp,
-                Wiring::Bridge { bridge, .. } => Mode::Bridge(bridge.clone()),
-            },
+            mode: self.mode(),
             pod_mac: mac(link.pod_mac),
             host_mac: mac(link.host_mac),
             mtu: link.mtu,
@@ -161,40 +153,73 @@ impl Surroundings<'_> {
         }
     }
 
+    /// How records of this network say it.
+    pub(super) fn mode(&self) -> Mode {
+        match &self.wiring {
+            Wiring::Ptp => Mode::Ptp,
+            Wiring::Bridge { bridge, .. } if self.conf.mode == cni_spec::Mode::L2 => {
+                Mode::L2 { bridge: bridge.clone(), gateways: lan_gateways(self.conf, &self.facts.addresses) }
+            }
+            Wiring::Bridge { bridge, .. } => Mode::Bridge(bridge.clone()),
+            Wiring::L2Routed { uplink } => Mode::L2Routed { uplink: uplink.clone() },
+        }
+    }
+
     fn pod_name(&self) -> Option<PodName> {
         Some(PodName { namespace: self.args.pod_namespace.clone()?, name: self.args.pod_name.clone()? })
     }
 }
 
-/// The bridge that `conf` wants, with the gateway of every range.
-pub(super) fn bridge_plan(conf: &NetConf, mtu: u32) -> Option<BridgePlan> {
-    if conf.mode != cni_spec::Mode::Bridge {
-        return None;
-    }
-    let mut gateways: Vec<IpNet> = Vec::new();
-    for range in conf.ipam.range_sets.ranges() {
-        let gateway = IpNet::new(range.gateway(), range.subnet().prefix_len())
-            .unwrap_or_else(|_| range.gateway().into());
-        if !gateways.contains(&gateway) {
-            gateways.push(gateway);
+/// The bridge that `conf` wants, with the gateway of every range that is this node's to hold.
+pub(super) fn bridge_plan(conf: &NetConf, facts: &NodeFacts) -> Option<BridgePlan> {
+    let (gateways, leads_to_lan) = match conf.mode {
+        cni_spec::Mode::Ptp | cni_spec::Mode::L2Routed => return None,
+        cni_spec::Mode::Bridge => {
+            (distinct(conf.ipam.range_sets.ranges().map(|range| (range, range.gateway()))), false)
+        }
+        cni_spec::Mode::L2 => (lan_gateways(conf, &facts.addresses), true),
+    };
+    Some(BridgePlan { name: conf.bridge.clone(), gateways, mtu: facts.mtu, leads_to_lan })
+}
+
+/// The gateways that the bridge to the LAN must be given: not the LAN's router, as a DHCP server's is, nor what the node
+/// holds anyway.
+fn lan_gateways(conf: &NetConf, node: &NodeAddresses) -> Vec<IpNet> {
+    let ranges = conf.ipam.range_sets.ranges().filter(|_| conf.lan.is_gateway && conf.ipam.dhcp.is_none());
+    let given = ranges.filter_map(|range| Some((range, range.given_gateway()?)));
+    distinct(given.filter(|(range, gateway)| node.of(range.family()) != Some(*gateway)))
+}
+
+/// Each gateway once, with its subnet's prefix.
+fn distinct<'a>(gateways: impl Iterator<Item = (&'a cni_spec::Range, IpAddr)>) -> Vec<IpNet> {
+    let mut distinct: Vec<IpNet> = Vec::new();
+    for (range, gateway) in gateways {
+        let gateway = IpNet::new(gateway, range.subnet().prefix_len()).unwrap_or_else(|_| gateway.into());
+        if !distinct.contains(&gateway) {
+            distinct.push(gateway);
         }
     }
-    Some(BridgePlan { name: conf.bridge.clone(), gateways, mtu })
+    distinct
 }
 
 /// The ranges as the store wants them.
-pub(super) fn ranges(conf: &NetConf) -> Result<Vec<Vec<attachment::Range>>, CniError> {
+pub(super) fn ranges(conf: &NetConf, node: &NodeAddresses) -> Result<Vec<Vec<attachment::Range>>, CniError> {
     // The gateway of one range may lie in another.
-    let gateways: Vec<std::net::IpAddr> =
-        conf.ipam.range_sets.ranges().map(cni_spec::Range::gateway).collect();
+    let all = conf.ipam.range_sets.ranges();
+    let gateways = all.map(|range| gateway::of(conf, range, node)).collect::<Result<Vec<IpAddr>, _>>()?;
     let range = |range: &cni_spec::Range| {
+        let mut excluded = gateways.clone();
+        if conf.mode.is_of_lan() {
+            // The node is a host of the subnet, too.
+            excluded.extend(node.of(range.family()));
+        }
         Ok(attachment::Range {
             addresses: attachment::AddressRange::new(range.start(), range.end()).map_err(|error| {
                 CniError::new(ErrorCode::InvalidNetworkConfig, format!("`ipam.ranges`: {error}"))
             })?,
             subnet: range.subnet(),
-            gateway: Some(range.gateway()),
-            excluded: gateways.clone(),
+            gateway: Some(gateway::of(conf, range, node)?),
+            excluded,
         })
     };
     conf.ipam.range_sets.as_slice().iter().map(|set| set.ranges().iter().map(range).collect()).collect()

@@ -67,7 +67,7 @@ fn refuse_exhausted(conf: &NetConf, socket: &mut Socket) -> Result<(), CniError>
         let held = |range: &Range| living.iter().filter(|ip| range.addresses.contains(**ip)).count() as u64;
         usable <= set.iter().map(held).sum()
     };
-    let Some(full) = ranges(conf)?.into_iter().find(is_full) else { return Ok(()) };
+    let Some(full) = ranges(conf, &conf.node_addresses)?.into_iter().find(is_full) else { return Ok(()) };
     let shown: Vec<String> = full.iter().map(|range| range.addresses.to_string()).collect();
     Err(CniError::new(
         ErrorCode::NotAvailable,

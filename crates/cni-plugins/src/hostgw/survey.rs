@@ -25,6 +25,8 @@ const STAND_IN: &str = "lost-";
 pub(super) struct Node<'a> {
     pub(super) range_sets: &'a [Vec<Range>],
     pub(super) addresses: Vec<IpAddr>,
+    /// How this network's pods are wired.
+    pub(super) mode: Mode,
     pub(super) boot_id: &'a str,
     pub(super) now: u64,
 }
@@ -98,9 +100,13 @@ fn claim_for(
     let ports = host_ports::leading_to(&requested)?;
     let mode = match pod.link.master {
         Some(bridge) => match link::by_index(host, bridge)? {
+            Some(bridge) if node.mode.bridge().is_some_and(|own| own.as_str() == bridge.name) => {
+                node.mode.clone()
+            }
             Some(bridge) => Mode::Bridge(LinkName::new(bridge.name)?),
             None => return Ok(None),
         },
+        None if node.mode.bridge().is_none() => node.mode.clone(),
         None => Mode::Ptp,
     };
     let wiring = Wiring {

@@ -15,6 +15,8 @@ pub(crate) struct Side {
     pub(crate) addresses: Vec<Address>,
     pub(crate) routes: Vec<Route>,
     pub(crate) neighbours: Vec<Neighbour>,
+    /// What it answers for.
+    pub(crate) proxied: Vec<Neighbour>,
 }
 
 impl Side {
@@ -28,6 +30,7 @@ impl Side {
             addresses: address::dump(&mut socket).map_err(kernel_refused)?,
             routes,
             neighbours: neighbour::dump(&mut socket, false).map_err(kernel_refused)?,
+            proxied: neighbour::dump(&mut socket, true).map_err(kernel_refused)?,
         })
     }
 

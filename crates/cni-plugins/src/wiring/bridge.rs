@@ -24,6 +24,8 @@ pub struct BridgePlan {
     pub gateways: Vec<IpNet>,
     /// Payload of a frame.
     pub mtu: u32,
+    /// It leads to the node's LAN: somebody else's, which is never made here.
+    pub leads_to_lan: bool,
 }
 
 /// What a bridge lacks.
@@ -71,6 +73,7 @@ impl BridgePlan {
     pub fn ensure(&self, socket: &mut Socket) -> Result<Link, WiringError> {
         let bridge = match link::by_name(socket, self.name.as_str())? {
             Some(found) => self.checked(found)?,
+            None if self.leads_to_lan => return Err(self.no_lan()),
             None => self.create(socket)?,
         };
         self.complete(socket, &bridge, &self.lacking(&bridge))?;
@@ -81,6 +84,9 @@ impl BridgePlan {
     /// loses its IPv6 addresses, and one of ours gets no link-local address from the kernel when it comes back.
     pub fn restore(&self, socket: &mut Socket) -> Result<(Link, Vec<String>), WiringError> {
         let Some(found) = link::by_name(socket, self.name.as_str())? else {
+            if self.leads_to_lan {
+                return Err(self.no_lan());
+            }
             return Ok((self.ensure(socket)?, vec!["made anew".to_owned()]));
         };
         let mut lacking = self.lacking(&found);
@@ -101,7 +107,7 @@ impl BridgePlan {
     /// What `found` lacks of this plan. The addresses are all named: to add one that is there costs less than to look.
     fn lacking(&self, found: &Link) -> Lacking {
         let mut lacking = Lacking::default();
-        let our_mac = found.mac.filter(|mac| is_our_bridge_mac(*mac));
+        let our_mac = found.mac.filter(|mac| !self.leads_to_lan && is_our_bridge_mac(*mac));
         if our_mac.is_some() {
             // What fits no pod's link would be dropped there without a word; a larger one waits until the old pods went.
             if found.mtu > self.mtu {
@@ -129,6 +135,15 @@ impl BridgePlan {
 
     fn speaks_ipv6(&self) -> bool {
         self.gateways.iter().any(|gateway| gateway.addr().is_ipv6())
+    }
+
+    fn no_lan(&self) -> WiringError {
+        WiringError::NoLanLink {
+            what: "bridge",
+            name: self.name.to_string(),
+            remedy: "mode `l2` needs a bridge that has the link to the LAN as a port; make it, name it in `bridge`, or \
+                     use mode `l2-routed`",
+        }
     }
 
     fn checked(&self, found: Link) -> Result<Link, WiringError> {

@@ -2,7 +2,7 @@
 //! packet would get through. What was made stays on failure: undoing is the caller's, who knows the whole.
 
 use kernel::KernelError;
-use kernel::link::{self, Link, Made, Veth, VethEnd};
+use kernel::link::{self, Link, Mac, Made, Veth, VethEnd};
 use kernel::netlink::{Batch, Failure, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::sysctl::Sysctls;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::readiness::{Awaited, lister};
 use super::steps::enable_ipv6;
-use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError, delete_link};
+use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError, delete_link, lan};
 
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Wired {
     pub host_index: u32,
     /// Index of the pod's end, in the pod's namespace.
     pub pod_index: u32,
+    /// The link to the LAN on which the node answers for the pod now, if it does: index and Ethernet address.
+    pub uplink: Option<(u32, Mac)>,
 }
 
 /// Makes the link. `host` is a socket of the node's namespace, in which the calling thread is, and is again when this
@@ -39,11 +41,12 @@ pub fn attach(
     let (mut inside, pod_awaited) = prepared?;
     carry_out(&mut inside, &plan.pod_steps, pod_index, plan.pod_link.as_str())?;
 
-    if !plan.host_awaits.is_empty() {
+    if plan.wiring.is_routed() && !plan.pod_awaits.is_empty() {
         enable_ipv6(&plan.host_link)?;
     }
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
     carry_out(host, &plan.host_steps, host_index, plan.host_link.as_str())?;
+    let uplink = lan::answer_for(plan, host)?;
     if let Some(bridge) = bridge {
         // Its first port gives the bridge a carrier, too.
         carry_out(host, &[Step::Settle], bridge.index, &bridge.name)?;
@@ -52,7 +55,7 @@ pub fn attach(
 
     pod_awaited.wait(pod_index, lister(&mut inside))?;
     host_awaited.wait(host_index, lister(host))?;
-    Ok(Wired { host_index, pod_index })
+    Ok(Wired { host_index, pod_index, uplink })
 }
 
 /// The same where the name of the node's end can only be an earlier life's of this very attachment: that goes first.

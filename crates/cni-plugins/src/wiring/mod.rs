@@ -4,6 +4,7 @@
 mod bridge;
 mod detach;
 mod execute;
+pub mod lan;
 mod name;
 mod plan;
 mod readiness;
@@ -44,6 +45,27 @@ pub enum WiringError {
          that route, or ask for another address"
     )]
     AddressInUse(IpAddr),
+    /// Another host of the LAN has the address.
+    #[error(
+        "address {ip} is in use on the LAN: {} says that it is its own; free it there, or leave it out of the range",
+        shown(.holder)
+    )]
+    AddressHeld {
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        holder: Mac,
+    },
+    /// The node lacks the link to its LAN.
+    #[error("{what} `{name}` does not exist on this node: {remedy}")]
+    NoLanLink {
+        /// What it was to be.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The link named as bridge is something else.
     #[error("link `{name}` is a {kind}, not a bridge: name another in `bridge`, or remove it")]
     NotABridge {
@@ -67,6 +89,10 @@ pub enum WiringError {
         /// What to look at.
         remedy: &'static str,
     },
+}
+
+fn shown(mac: &Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// An Ethernet address that follows from an IP address, so that whoever gets the address next is found by the

@@ -32,6 +32,19 @@ pub enum Wiring {
         /// Whether a frame may go back to where it came from.
         hairpin: bool,
     },
+    /// A routed link of its own, and an address of the node's LAN, where the node answers for it.
+    L2Routed {
+        /// The node's link to the LAN.
+        uplink: LinkName,
+    },
+}
+
+impl Wiring {
+    /// Whether the node routes to the pod; else they are neighbours on a bridge.
+    #[must_use]
+    pub const fn is_routed(&self) -> bool {
+        !matches!(self, Self::Bridge { .. })
+    }
 }
 
 /// An address for a pod.
@@ -50,9 +63,15 @@ impl PodAddress {
     #[must_use]
     pub fn held(&self, wiring: &Wiring) -> IpNet {
         match wiring {
-            Wiring::Ptp => IpNet::from(self.subnet.addr()),
+            Wiring::Ptp | Wiring::L2Routed { .. } => IpNet::from(self.subnet.addr()),
             Wiring::Bridge { .. } => self.subnet,
         }
+    }
+
+    /// Whether the node holds the gateway as an address of its own, which needs no second place on the pod's link.
+    #[must_use]
+    pub fn gateway_is_the_nodes(&self) -> bool {
+        self.node_address == Some(self.gateway)
     }
 }
 
@@ -84,6 +103,19 @@ pub struct LinkPlan {
     pub pod_awaits: Vec<Ipv6Addr>,
     /// IPv6 addresses on the node's end for which to wait.
     pub host_awaits: Vec<Ipv6Addr>,
+    /// Addresses for which the node answers on its link to the LAN.
+    pub proxied: Vec<IpAddr>,
+}
+
+impl LinkPlan {
+    /// What the pod is reached by: its addresses without its link-local one.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.pod_steps.iter().filter_map(|step| match step {
+            Step::Address(IpNet::V6(ip)) if ip.addr().is_unicast_link_local() => None,
+            Step::Address(ip) => Some(ip.addr()),
+            _ => None,
+        })
+    }
 }
 
 impl fmt::Display for LinkPlan {
@@ -94,6 +126,11 @@ impl fmt::Display for LinkPlan {
         for (side, steps) in sides {
             for step in steps {
                 write!(f, "; {side}: {step}")?;
+            }
+        }
+        if let Wiring::L2Routed { uplink } = &self.wiring {
+            for ip in &self.proxied {
+                write!(f, "; node: answer for {ip} on {uplink}")?;
             }
         }
         Ok(())
@@ -120,8 +157,12 @@ pub fn plan_link(
         last_pod_steps: vec![Step::Settle],
         pod_awaits: ipv6(addresses.iter().map(|address| address.subnet.addr())),
         host_awaits: match wiring {
-            Wiring::Ptp => ipv6(gateways(addresses).into_iter()),
             Wiring::Bridge { .. } => Vec::new(),
+            Wiring::Ptp | Wiring::L2Routed { .. } => ipv6(held_gateways(addresses).into_iter()),
+        },
+        proxied: match wiring {
+            Wiring::L2Routed { .. } => addresses.iter().map(|address| address.subnet.addr()).collect(),
+            Wiring::Ptp | Wiring::Bridge { .. } => Vec::new(),
         },
         host_link,
         pod_link,
@@ -144,7 +185,7 @@ fn pod_steps(
         steps.push(Step::Address(link_local(pod_mac)));
     }
     steps.push(Step::Up);
-    if *wiring == Wiring::Ptp {
+    if wiring.is_routed() {
         // The gateway is in no subnet of the pod's, so it is told that it is on the link.
         steps.extend(gateways(addresses).into_iter().map(|gateway| {
             let scope = if gateway.is_ipv4() { SCOPE_LINK } else { 0 };
@@ -181,7 +222,7 @@ pub(super) fn host_steps(wiring: &Wiring, pod_mac: Mac, addresses: &[PodAddress]
         return steps;
     }
     let mut steps = vec![Step::NoAutomaticLinkLocal];
-    steps.extend(gateways(addresses).into_iter().map(|gateway| Step::Address(IpNet::from(gateway))));
+    steps.extend(held_gateways(addresses).into_iter().map(|gateway| Step::Address(IpNet::from(gateway))));
     steps.push(Step::Up);
     steps.extend(addresses.iter().map(|address| Step::Route(host_route(address))));
     // A permanent neighbour spares the node the question; asking would take an IPv6 link-local address on this end,
@@ -202,6 +243,14 @@ pub fn host_route(address: &PodAddress) -> Route {
         source: address.node_address.filter(|source| source.is_ipv4() == ip.is_ipv4()),
         ..Route::to(IpNet::from(ip))
     }
+}
+
+/// The gateways that the node holds on the pod's link. An address that it has elsewhere is local anyway.
+fn held_gateways(addresses: &[PodAddress]) -> Vec<IpAddr> {
+    let elsewhere = |gateway: &IpAddr| {
+        addresses.iter().any(|address| address.gateway == *gateway && address.gateway_is_the_nodes())
+    };
+    gateways(addresses).into_iter().filter(|gateway| !elsewhere(gateway)).collect()
 }
 
 /// Each gateway once, also where several addresses share it.
@@ -305,6 +354,30 @@ mod tests {
         node: look the link up again
         pod: look the link up again
         ");
+    }
+
+    #[test]
+    fn a_routed_pod_of_the_lan_is_answered_for_and_leaves_by_the_nodes_own_address() {
+        let mut addresses = [
+            address("10.10.1.5/16", "192.0.2.11", "192.0.2.11"),
+            address("fd00:10::5/64", "2001:db8::11", "2001:db8::11"),
+        ];
+        let plan_for = |addresses: &[PodAddress]| {
+            let names = (LinkName::new("hgw0").unwrap(), LinkName::new("eth0").unwrap());
+            let wiring = Wiring::L2Routed { uplink: LinkName::new("up0").unwrap() };
+            plan_link(names, None, 1500, wiring, addresses, &[])
+        };
+        let plan = plan_for(&addresses);
+        assert!(plan.pod_steps.contains(&Step::Address("10.10.1.5/32".parse().unwrap())));
+        assert_eq!(plan.proxied, addresses.clone().map(|address| address.subnet.addr()));
+        let held =
+            |plan: &LinkPlan| plan.host_steps.iter().filter(|step| matches!(step, Step::Address(_))).count();
+        assert_eq!((held(&plan), plan.host_awaits.len()), (0, 0));
+        // The first address of a node's slice is the node's, given to it by the configuration alone.
+        addresses[0].gateway = "10.10.1.0".parse().unwrap();
+        let plan = plan_for(&addresses);
+        assert!(plan.host_steps.contains(&Step::Address("10.10.1.0/32".parse().unwrap())));
+        assert_eq!(held(&plan), 1);
     }
 
     #[test]

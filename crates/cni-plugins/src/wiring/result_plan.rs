@@ -159,6 +159,7 @@ fn bare(wanted: &Wanted<'_>, wiring: Wiring) -> LinkPlan {
         last_pod_steps: vec![Step::Settle],
         pod_awaits: ipv6(wanted.ips.iter().map(|ip| ip.address.addr())),
         host_awaits: Vec::new(),
+        proxied: Vec::new(),
     }
 }
 
