@@ -13,7 +13,8 @@ use cni_spec::{
 use crate::answer::Answer;
 use crate::failure::io_failed;
 use crate::{
-    bandwidth_plugin, bridge, dhcp, firewall, host_local, hostgw, loopback, portmap, ptp, static_ipam, tuning,
+    bandwidth_plugin, bridge, dhcp, firewall, host_local, hostgw, loopback, netfilter, portmap, ptp,
+    static_ipam, tuning,
 };
 
 const SUCCESS: u8 = 0;
@@ -105,13 +106,15 @@ pub fn run() -> u8 {
     }
     let mut answer = Answer::new(String::new());
     let mut version = SpecVersion::NEWEST;
-    match serve(plugin, &mut answer, &mut version) {
+    let code = match serve(plugin, &mut answer, &mut version) {
         Ok(()) => SUCCESS,
         Err(error) => {
             answer.error(&error.to_string());
             fail(&error, version)
         }
-    }
+    };
+    netfilter::leave();
+    code
 }
 
 /// A person called, not a runtime.

@@ -23,6 +23,7 @@ mod living;
 mod loopback;
 mod masquerade;
 mod namespaces;
+mod netfilter;
 mod owned_table;
 mod owner_tag;
 mod portmap;

@@ -3,14 +3,14 @@
 
 use cni_spec::{CniError, ErrorCode};
 use kernel::KernelError;
-use kernel::netlink::{self, Socket};
+use kernel::netlink::Socket;
 use kernel::nftables::{
     Data, Difference, Element, Existing, Family, ObservedTable, Set, Table, TableName, Transaction,
     chain_uses, elements, observe, rules, tables,
 };
 use rustix::io::Errno;
 
-use crate::wiring::close_behind;
+use crate::netfilter;
 
 /// How often a transaction is tried again that met somebody else's.
 const ATTEMPTS: usize = 8;
@@ -218,22 +218,22 @@ impl OwnedTable {
 
     /// Removes the elements whose comments begin with `tag`; whoever closes the socket last does not keep the caller.
     pub(crate) fn remove_tagged(&self, tag: &str) -> Result<Vec<Owned>, KernelError> {
-        let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+        let mut socket = netfilter::socket()?;
         let removed = self.remove(&mut socket, |element| element.is_of(tag))?;
         if !removed.is_empty() {
-            close_behind(&socket);
+            netfilter::removed();
         }
         Ok(removed)
     }
 
     /// Removes the elements of a network that belong to none of the valid attachments, given by their tags.
     pub(crate) fn remove_invalid(&self, network: &str, valid: &[String]) -> Result<Vec<Owned>, KernelError> {
-        let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+        let mut socket = netfilter::socket()?;
         let doomed =
             |element: &Owned| element.is_of(network) && !valid.iter().any(|valid| element.is_of(valid));
         let removed = self.remove(&mut socket, doomed)?;
         if !removed.is_empty() {
-            close_behind(&socket);
+            netfilter::removed();
         }
         Ok(removed)
     }
@@ -269,7 +269,7 @@ pub(crate) fn remove_rules(
     chains: &[&str],
     doomed: impl Fn(&str) -> bool,
 ) -> Result<(), KernelError> {
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     let present = chain_uses(&mut socket, table, chains)?;
     if present.iter().all(Option::is_none) {
         return Ok(());
@@ -288,7 +288,7 @@ pub(crate) fn remove_rules(
         }
         match transaction.commit(&mut socket) {
             Ok(()) => {
-                close_behind(&socket);
+                netfilter::removed();
                 return Ok(());
             }
             Err(error) if error.is_absent() => refused = error,
@@ -300,8 +300,7 @@ pub(crate) fn remove_rules(
 
 /// Whether this kernel takes our tables: it lists those that there are.
 pub(crate) fn status() -> Result<(), CniError> {
-    let listed = Socket::open(netlink::Protocol::Netfilter)
-        .and_then(|mut socket| tables(&mut socket, Some(Family::Inet)));
+    let listed = netfilter::socket().and_then(|mut socket| tables(&mut socket, Some(Family::Inet)));
     listed.map(drop).map_err(|error| {
         CniError::new(ErrorCode::NotAvailable, format!("nftables cannot be used: {error}"))
             .with_details("the kernel needs nf_tables, and the plugin CAP_NET_ADMIN on the node")

@@ -5,6 +5,8 @@ use attachment::Attachment;
 use kernel::KernelError;
 use kernel::link::{self, Mac};
 use kernel::netlink::{Protocol, Socket};
+
+use crate::netfilter;
 use kernel::nftables::{
     BaseChain, Chain, ChainKind, Existing, Family, Hook, ObservedRule, Policy, Rule, Selector, Statement,
     TableName, Transaction, Value, Verdict, chains, rules,
@@ -63,17 +65,17 @@ pub(super) fn install(attachment: &Attachment, link: &LinkName, mac: Mac) -> Res
         ]),
     );
     transaction.append_rule(&table, &mac_chain, &rule(vec![Statement::Verdict(Verdict::Drop)]));
-    transaction.commit(&mut Socket::open(Protocol::Netfilter)?)
+    transaction.commit(&mut *netfilter::socket()?)
 }
 
 /// Removes the check of one attachment, whoever installed it; one that is gone is well.
 pub(crate) fn remove(attachment: &Attachment) -> Result<(), KernelError> {
-    remove_id(&mut Socket::open(Protocol::Netfilter)?, &id(attachment))
+    remove_id(&mut *netfilter::socket()?, &id(attachment))
 }
 
 /// Whether what the pod sends over this link is checked.
 pub(super) fn is_installed(attachment: &Attachment, link: &str) -> Result<bool, KernelError> {
-    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     let id = id(attachment);
     let own = chains_of(&mut socket, &id)?;
     let jumps = jumps(&mut socket)?;
@@ -83,7 +85,7 @@ pub(super) fn is_installed(attachment: &Attachment, link: &str) -> Result<bool, 
 /// Removes the checks of attachments that are not valid and whose link is gone: the names in the table do not tell the
 /// network, and another's attachments are none of this one's.
 pub(crate) fn collect(valid: &[Attachment]) -> Result<(), KernelError> {
-    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     let jumps = jumps(&mut socket)?;
     if jumps.is_empty() {
         return Ok(());

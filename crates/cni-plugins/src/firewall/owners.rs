@@ -5,15 +5,14 @@ use std::net::IpAddr;
 
 use cni_spec::{Attachment, NetworkName};
 use kernel::KernelError;
-use kernel::netlink::{self, Socket};
 use kernel::nftables::{DataType, Element, Family, Set, Table, Value};
 use kernel::route;
 use rustix::io::Errno;
 
 use crate::chained::Valid;
+use crate::netfilter;
 use crate::owned_table::{Owned, OwnedTable, PutError};
 use crate::owner_tag;
-use crate::wiring::close_behind;
 
 const TABLE: OwnedTable = OwnedTable { name: "hostgw_firewall", sets: &["pods4", "pods6"], uses: &[], frame };
 
@@ -46,7 +45,7 @@ pub(super) fn note(
         element: Element::of([Value::Ip(*pod)]).comment(comment.as_str()),
     };
     let owned: Vec<Owned> = pods.iter().map(owned).collect();
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     match TABLE.put(&mut socket, &owned, |_| {}, |_| true) {
         Ok(()) => Ok(()),
         Err(PutError::Kernel(error)) => Err(error.attempting("note the owner of the pod's addresses")),
@@ -64,7 +63,7 @@ pub(super) fn forget(
     told: &[IpAddr],
 ) -> Result<Vec<IpAddr>, KernelError> {
     let tag = owner_tag::of_attachment(network, attachment);
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     let removed = TABLE.remove(&mut socket, |owned| owned.is_of(&tag))?;
     let mut pods: Vec<IpAddr> = removed.iter().filter_map(address).collect();
     let unknown: Vec<IpAddr> = told.iter().filter(|told| !pods.contains(told)).copied().collect();
@@ -73,7 +72,7 @@ pub(super) fn forget(
         pods.extend(unknown.into_iter().filter(|pod| !others.contains(pod)));
     }
     if !removed.is_empty() {
-        close_behind(&socket);
+        netfilter::removed();
     }
     Ok(pods)
 }

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cni_spec::{Attachment, NetworkName};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kernel::KernelError;
-use kernel::netlink::{self, Socket};
 use kernel::nftables::{
     BaseChain, Chain, ChainKind, DataType, Element, Family, Hook, MapData, NatFlags, Policy, Rule, Selector,
     Set, Statement, Table, TableName, Transaction, Value, Verdict, chain_uses, priority,
@@ -15,6 +14,7 @@ use kernel::route;
 use rustix::io::Errno;
 
 use super::Masquerade;
+use crate::netfilter;
 use crate::owned_table::{Owned, OwnedTable, PutError};
 use crate::owner_tag;
 
@@ -85,7 +85,7 @@ fn owned(masquerade: &Masquerade<'_>, pods: &[IpNet]) -> Vec<Owned> {
 }
 
 pub(super) fn install(masquerade: &Masquerade<'_>, pods: &[IpNet]) -> Result<(), KernelError> {
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     let name = TABLE.full_name();
     let chains = chains_of(pods);
     let names: Vec<&str> = chains.iter().map(|chain| chain.name.as_str()).collect();
@@ -111,7 +111,7 @@ pub(super) fn install(masquerade: &Masquerade<'_>, pods: &[IpNet]) -> Result<(),
 }
 
 pub(super) fn differences(masquerade: &Masquerade<'_>, pods: &[IpNet]) -> Result<Vec<String>, KernelError> {
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     let (mut differences, found) = TABLE.differences(&mut socket, &owned(masquerade, pods))?;
     let Some(found) = found else { return Ok(differences) };
     for wanted in chains_of(pods) {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni_spec::{Attachment, CniError, NetworkName, PortMapping, PortmapConf, TransportProtocol};
-use kernel::netlink::{self, Socket};
 use kernel::nftables::xtables::quoted;
 use kernel::route::Family;
 
@@ -14,6 +13,7 @@ use super::near::Near;
 use crate::failure::kernel_refused;
 use crate::host_ports::{forget_flows_to, wanted};
 use crate::masquerade::chains::remove_chains;
+use crate::netfilter;
 use crate::owner_tag::chain_name;
 use crate::xtables::{BOTH, Change, Script, Snapshot, Xtables, comment_words, everywhere, restore};
 
@@ -60,7 +60,7 @@ pub(super) fn open(ports: &Ports<'_>) -> Result<(), CniError> {
             (Err(error), None) => return Err(error.into()),
         }
     }
-    let mut conntrack = Socket::open(netlink::Protocol::Netfilter).map_err(kernel_refused)?;
+    let mut conntrack = netfilter::socket().map_err(kernel_refused)?;
     for pod in &ports.pods {
         for port in wanted(&ports.conf.port_mappings, false) {
             forget_flows_to(&port, pod.pod.addr(), &mut conntrack).map_err(kernel_refused)?;

@@ -20,9 +20,9 @@ use crate::chained::Valid;
 use crate::failure::kernel_refused;
 use crate::host_ports::table::{WayBack, elements_at, frame as host_port_frame, no_loopback_from, number};
 use crate::host_ports::{forget_flows_from, forget_flows_to, wanted};
+use crate::netfilter;
 use crate::owned_table::{Owned, OwnedTable, PutError, values_of};
 use crate::owner_tag;
-use crate::wiring::close_behind;
 
 const TABLE: OwnedTable = OwnedTable {
     name: "hostgw_portmap",
@@ -142,7 +142,7 @@ pub(super) fn open(ports: &Ports<'_>) -> Result<(), CniError> {
     if ports.conf.backend == Some(RuleBackend::Nftables) || ports.conf.backend.is_none() {
         refuse_conditions(ports)?;
     }
-    let mut socket = Socket::open(netlink::Protocol::Netfilter).map_err(kernel_refused)?;
+    let mut socket = netfilter::socket().map_err(kernel_refused)?;
     let excluded = addresses_of_dummies().map_err(kernel_refused)?;
     let bridges: BTreeSet<&LinkName> = ports
         .pods
@@ -228,7 +228,7 @@ fn taken(held: &Owned) -> CniError {
 }
 
 pub(super) fn differences(ports: &Ports<'_>) -> Result<Vec<String>, CniError> {
-    let mut socket = Socket::open(netlink::Protocol::Netfilter).map_err(kernel_refused)?;
+    let mut socket = netfilter::socket().map_err(kernel_refused)?;
     let (differences, _) = TABLE.differences(&mut socket, &owned(ports)).map_err(kernel_refused)?;
     Ok(differences)
 }
@@ -244,7 +244,7 @@ pub(super) fn collect(valid: &Valid) -> Result<(), KernelError> {
 
 /// Removes elements, and then flows that would lead to whoever gets the pod's address next.
 fn forget(doomed: impl Fn(&Owned) -> bool) -> Result<(), KernelError> {
-    let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+    let mut socket = netfilter::socket()?;
     let removed = TABLE.remove(&mut socket, doomed)?;
     for element in
         removed.iter().filter(|removed| removed.set.starts_with("any") || removed.set.starts_with("exact"))
@@ -259,7 +259,7 @@ fn forget(doomed: impl Fn(&Owned) -> bool) -> Result<(), KernelError> {
         }
     }
     if !removed.is_empty() {
-        close_behind(&socket);
+        netfilter::removed();
     }
     Ok(())
 }

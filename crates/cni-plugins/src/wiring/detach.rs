@@ -15,6 +15,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 const RTM_DELLINK: u16 = 17;
 /// For how long a deletion may stay unheard of before it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// When the kernel has freed what was removed from nftables: some grace periods.
+const FREED_AFTER: Duration = Duration::from_millis(300);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Deletes the link of this index, and with it its peer, addresses and routes; one that is gone is well.
@@ -58,19 +60,22 @@ pub fn delete_link(
     }
 }
 
-/// Closes a netfilter socket after this process has ended: whoever is the last to close one waits for an RCU grace period
-/// (about 10 ms) where elements were removed lately. A child does, and nobody waits for that.
-pub(crate) fn close_behind(socket: &Socket) {
+/// Closes netfilter sockets after this process has ended: whoever is the last to close one waits for an RCU grace period
+/// (about 10 ms) where elements were removed lately, and keeps all other changes of nftables waiting. A child is the last,
+/// and closes when the kernel's own worker has freed what was removed, so that nobody waits.
+pub(crate) fn close_behind(sockets: &[&Socket]) {
     // Without a pipe or a child the wait is ours.
     let Ok((ended, end)) = pipe_with(PipeFlags::CLOEXEC) else { return };
     // SAFETY: as in `delete_link`.
     match unsafe { libc::fork() } {
         0 => {
-            let mut kept = [socket.as_fd().as_raw_fd(), ended.as_raw_fd()];
+            let mut kept: Vec<RawFd> = sockets.iter().map(|socket| socket.as_fd().as_raw_fd()).collect();
+            kept.push(ended.as_raw_fd());
             kept.sort_unstable();
             close_all_but(&kept);
             // The parent keeps its end open for as long as it lives.
             rustix::io::read(&ended, &mut [0]).ok();
+            std::thread::sleep(FREED_AFTER);
             // SAFETY: leaves without running anything of the parent's.
             unsafe { libc::_exit(0) }
         }

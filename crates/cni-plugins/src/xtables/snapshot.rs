@@ -2,7 +2,6 @@
 
 use std::process::{Command, Stdio};
 
-use kernel::netlink::{self, Socket};
 use kernel::nftables::xtables::{Words, comment_of, quoted, table};
 use kernel::nftables::{
     BaseChain, Chain, ChainKind, Existing, Hook, ObservedRule, Policy, TableName, Transaction, chain_uses,
@@ -10,7 +9,7 @@ use kernel::nftables::{
 };
 
 use super::{Flavour, Script, Xtables, XtablesError, restore};
-use crate::wiring::close_behind;
+use crate::netfilter;
 
 /// Some chains of one table at one moment.
 #[derive(Debug, Default)]
@@ -49,7 +48,7 @@ impl Snapshot {
     }
 
     fn of_nft(table: &TableName, chains: &[&str]) -> Result<Self, XtablesError> {
-        let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+        let mut socket = netfilter::socket()?;
         let mut snapshot = Self { generation: Some(generation(&mut socket)?), ..Self::default() };
         let uses = chain_uses(&mut socket, table, chains)?;
         for (chain, uses) in chains.iter().zip(uses) {
@@ -307,10 +306,10 @@ impl<'x> Change<'x> {
         match self.xtables.flavour {
             Flavour::Nft if self.transaction.is_empty() => Ok(()),
             Flavour::Nft => {
-                let mut socket = Socket::open(netlink::Protocol::Netfilter)?;
+                let mut socket = netfilter::socket()?;
                 self.transaction.commit(&mut socket)?;
                 if self.removes || !self.doomed.is_empty() {
-                    close_behind(&socket);
+                    netfilter::removed();
                 }
                 Ok(())
             }
