@@ -47,6 +47,10 @@ enum Verb {
         /// The bridge to make.
         #[arg(long, value_name = "NAME")]
         bridge: LinkName,
+        /// Change the configuration of systemd-networkd, netplan, NetworkManager or ifupdown as well, whichever has the link,
+        /// once the move is settled; the changes are shown first.
+        #[arg(long)]
+        persist: bool,
         #[command(flatten)]
         guard: Guard,
     },
@@ -118,7 +122,17 @@ pub(crate) fn run(command: &Uplink) -> ExitCode {
     let root = std::path::absolute(&command.root).unwrap_or_else(|_| command.root.clone());
     let folders = Folders { run: Paths::below(&root).run_dir(), root };
     let done = match &command.verb {
-        Verb::Join { link, bridge, guard } => join(link, bridge, guard, &folders),
+        Verb::Join { link, bridge, persist, guard } => {
+            let request = Request {
+                link: link.clone(),
+                bridge: bridge.clone(),
+                confirm_within: guard.confirm_within,
+                probes: guard.probes.clone(),
+                also: Vec::new(),
+                persist: *persist,
+            };
+            uplink::prepare_join(&request, &folders).and_then(|prepared| make(prepared, guard))
+        }
         Verb::Leave { link, guard } => {
             uplink::prepare_leave(link, &guard.probes, guard.confirm_within, &folders)
                 .and_then(|prepared| make(prepared, guard))
@@ -134,32 +148,24 @@ pub(crate) fn run(command: &Uplink) -> ExitCode {
     done.unwrap_or_else(|error| fail("uplink", &error, error.exit_code()))
 }
 
-fn join(
-    link: &LinkName,
-    bridge: &LinkName,
-    guard: &Guard,
-    folders: &Folders,
-) -> Result<ExitCode, UplinkError> {
-    let request = Request {
-        link: link.clone(),
-        bridge: bridge.clone(),
-        confirm_within: guard.confirm_within,
-        probes: guard.probes.clone(),
-        also: Vec::new(),
-        persist: false,
-    };
-    make(uplink::prepare_join(&request, folders)?, guard)
-}
-
 /// Nothing is printed while changes are made: a terminal that hangs must not hold them up.
 fn make(prepared: Prepared, guard: &Guard) -> Result<ExitCode, UplinkError> {
+    let take_over = prepared.proposal().map(|proposal| proposal.take_over);
+    let mut shown = uplink::persist::diff(prepared.files());
+    if let Some(check) = prepared.proposal().and_then(|proposal| proposal.check) {
+        shown += &format!("once it is written, this checks it: {check}\n");
+    }
     let targets: Vec<_> = prepared.targets().iter().map(ToString::to_string).collect();
     if guard.dry_run {
         let steps: String = prepared.steps().iter().map(|step| format!("{step}\n")).collect();
-        return Ok(say(&format!("{steps}probe {}\n", targets.join(", "))));
+        return Ok(say(&format!("{steps}probe {}\n{shown}", targets.join(", "))));
     }
+    say(&shown);
     prepared.make()?;
-    let answer = format!("moved; {} answered", targets.join(", "));
+    let mut answer = format!("moved; {} answered", targets.join(", "));
+    if let Some(take_over) = take_over {
+        answer += &format!("; its program takes over, DHCP client and all, by: {take_over}");
+    }
     Ok(if guard.confirm_within.is_zero() {
         say(&format!("{answer}\n"))
     } else {

@@ -255,6 +255,67 @@ fn a_bridge_with_a_pod_is_not_left() {
     assert!(node.is_port());
 }
 
+#[test]
+fn persist_shows_and_writes_what_the_program_needs_and_leave_takes_it_back() {
+    let node = Node::new();
+    let index = ip(&["-o", "link", "show", "dev", "eth0"]).split(':').next().unwrap().to_owned();
+    let write = |path: &str, text: &str| {
+        let path = node.root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let state = "ADMIN_STATE=configured\nNETWORK_FILE=/etc/systemd/network/lan.network\n";
+    write(&format!("run/systemd/netif/links/{index}"), state);
+    write("etc/systemd/network/lan.network", "[Match]\nName=eth0\n\n[Network]\nDHCP=yes\n");
+    let files = || std::fs::read_dir(node.root.path().join("etc/systemd/network")).unwrap().count();
+    let (code, text) = node.join(&["--persist", "--dry-run"]);
+    assert!(code == 0 && text.contains("+Kind=bridge") && text.contains("+DHCP=yes"), "{text}");
+    assert_eq!(files(), 1);
+    let (code, text) = node.join(&["--persist", "--confirm-within", "100ms"]);
+    assert!(code == 0 && text.contains("networkctl reload"), "{text}");
+    wait_until("it is put back", || !node.is_port() && !node.journal().exists());
+    assert_eq!(files(), 1, "nothing is written before it is confirmed");
+    assert_eq!(node.join(&["--persist"]).0, 0);
+    node.run_well(&["confirm"]);
+    assert_eq!(files(), 4);
+    node.run_well(&["leave", "--link", "eth0", "--confirm-within", "0s"]);
+    let left = std::fs::read_dir(node.root.path().join("etc/systemd/network")).unwrap();
+    let live =
+        left.flatten().filter(|entry| !entry.file_name().to_string_lossy().ends_with(".hostgw-before"));
+    assert_eq!(live.count(), 1);
+}
+
+#[test]
+fn the_agent_moves_the_uplink_once_and_uninstall_moves_it_back() {
+    let node = Node::new();
+    let before = node.dump();
+    let write = |path: &str, text: &str| {
+        let path = node.root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("etc/hostgw/config.yaml", "uplink: {link: eth0, bridge: br0}\nforwarding: {enabled: false}\n");
+    write(
+        "nodes.yaml",
+        "{kind: Node, metadata: {name: node1}, spec: {podCIDRs: [\"10.244.1.0/24\"]}, \
+         status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}\n",
+    );
+    let hostgw = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hostgw"));
+        command.args(arguments).arg("--root").arg(node.root.path()).env_remove("NODE_NAME");
+        Node::outcome(&command.output().unwrap())
+    };
+    let source = format!("file:{}", node.root.path().join("nodes.yaml").display());
+    for pass in ["first", "second"] {
+        let (_, text) = hostgw(&["agent", "--source", &source, "--node-name", "node1", "--once"]);
+        assert!(node.is_port(), "{pass} pass: {text}");
+    }
+    assert!(node.run_well(&["status"]).contains("eth0: port of br0"));
+    let (_, text) = hostgw(&["uninstall"]);
+    assert!(text.contains("took eth0 out of br0"), "{text}");
+    node.assert_same(&before, "after uninstall");
+}
+
 /// Neither driver is in every kernel: what was not run is said.
 #[test]
 #[allow(clippy::print_stdout, reason = "what was not run is to be told")]

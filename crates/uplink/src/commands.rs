@@ -18,6 +18,7 @@ use crate::journal::{Due, Phase};
 use crate::moves::{Move, Mover};
 use crate::object::LinkRef;
 use crate::observe;
+use crate::persist::{self, FileChange, Files, Proposal};
 use crate::plan::{self, NewBridge, Place, Wanted};
 use crate::probe::{self, Target};
 use crate::store::{self, Store};
@@ -57,6 +58,7 @@ pub struct Prepared {
     mover: Mover,
     wanted: Move,
     steps: Vec<String>,
+    proposal: Option<Proposal>,
     /// Held from before the look to the end.
     _lock: store::Lock,
 }
@@ -66,6 +68,18 @@ impl Prepared {
     #[must_use]
     pub fn steps(&self) -> &[String] {
         &self.steps
+    }
+
+    /// What the configuration becomes once the move is settled.
+    #[must_use]
+    pub fn proposal(&self) -> Option<&Proposal> {
+        self.proposal.as_ref()
+    }
+
+    /// What is written for the next boot.
+    #[must_use]
+    pub fn files(&self) -> &[FileChange] {
+        &self.wanted.files.changes
     }
 
     /// Who will have to answer.
@@ -122,6 +136,12 @@ pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, Up
     let found = check::join(&request.link, &request.bridge, &facts)?;
     let bridge =
         NewBridge { name: request.bridge.to_string(), mac: found.mac.unwrap_or_default(), mtu: found.mtu };
+    let propose = || persist::propose(&folders.root, program.as_ref(), name, &bridge);
+    let proposal = request.persist.then(propose).transpose()?;
+    let files = Files {
+        root: folders.root.clone(),
+        changes: proposal.as_ref().map(|proposal| proposal.changes.clone()).unwrap_or_default(),
+    };
     let observed = observe::observe(&mut mover.socket, name, &bridge.name)?
         .ok_or_else(|| Refusal::NoLink { link: name.to_owned() })?;
     let before = mover.before(Place::Link, &observed)?;
@@ -146,8 +166,9 @@ pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, Up
         targets,
         patience: PROBE_PATIENCE,
         confirm_within: request.confirm_within,
+        files,
     };
-    Ok(Prepared { mover, wanted, steps, _lock: lock })
+    Ok(Prepared { mover, wanted, steps, proposal, _lock: lock })
 }
 
 /// Looks whether a joined link can leave its bridge, and how.
@@ -189,8 +210,9 @@ pub fn prepare_leave(
         targets,
         patience: PROBE_PATIENCE,
         confirm_within,
+        files: joined.files.reversed(),
     };
-    Ok(Prepared { mover, wanted, steps, _lock: lock })
+    Ok(Prepared { mover, wanted, steps, proposal: None, _lock: lock })
 }
 
 /// Settles the moves that wait for it; gives their links.
@@ -317,12 +339,6 @@ fn end_unsettled(mover: &mut Mover, link: &str) -> Result<(), UplinkError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether the link is a port of this bridge already, as a settled join left it; a broken-off move is put back first.
-pub fn is_joined(link: &LinkName, bridge: &LinkName, folders: &Folders) -> Result<bool, UplinkError> {
-    let joined = LinkStatus { link: link.to_string(), bridge: bridge.to_string(), state: State::Joined };
-    Ok(status(folders)?.contains(&joined))
 }
 
 /// Those that were named, else the default gateways over the holder.

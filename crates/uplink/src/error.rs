@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use kernel::KernelError;
 
 use crate::check::Refusal;
+use crate::persist::PersistError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum UplinkError {
     /// The move is unsafe or impossible; nothing was touched.
     #[error("{0}")]
     Refused(#[from] Refusal),
+    /// The configuration for the next boot cannot be written; nothing was touched.
+    #[error("{0}")]
+    Persist(#[from] PersistError),
     /// The kernel refused something before anything was moved.
     #[error("{0}{remedy}", remedy = remedy(.0))]
     Kernel(#[from] KernelError),
@@ -93,7 +97,7 @@ impl UplinkError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::SilentBefore { .. } | Self::Nothing(_) => 2,
+            Self::Refused(_) | Self::Persist(_) | Self::SilentBefore { .. } | Self::Nothing(_) => 2,
             Self::Kernel(error) if error.is_permission() => 4,
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 4,
             _ => 1,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::holdings::Holdings;
 use crate::object::LinkRef;
+use crate::persist::Files;
 use crate::plan::{LinkLocalMode, NewBridge, Place};
 
 /// The journal's form.
@@ -27,6 +28,9 @@ pub struct Journal {
     pub bridge: NewBridge,
     /// What was there.
     pub before: Before,
+    /// What is written for the next boot once the move is settled.
+    #[serde(default)]
+    pub files: Files,
     /// How far it is.
     pub phase: Phase,
 }
@@ -88,6 +92,9 @@ pub struct Joined {
     pub bridge: NewBridge,
     /// How the link's link-local address is made while it is no port.
     pub link_local: LinkLocalMode,
+    /// What was written for the next boot, to be put back by a leave.
+    #[serde(default)]
+    pub files: Files,
 }
 
 /// What is to be done about a journal that was found.
@@ -136,6 +143,7 @@ mod tests {
                 settings: Vec::new(),
                 at: 0,
             },
+            files: Files::default(),
             phase,
         }
     }

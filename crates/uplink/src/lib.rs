@@ -13,13 +13,14 @@ pub mod journal;
 mod moves;
 pub mod object;
 mod observe;
+pub mod persist;
 pub mod plan;
 pub mod probe;
 mod store;
 mod watchdog;
 
 pub use commands::{
-    Folders, LinkStatus, Prepared, Request, State, confirm, is_joined, prepare_join, prepare_leave, status,
+    Folders, LinkStatus, Prepared, Request, State, confirm, prepare_join, prepare_leave, status,
 };
 pub use error::UplinkError;
 pub use store::Store;

@@ -13,6 +13,7 @@ use crate::holdings::Holdings;
 use crate::journal::{Before, Joined, Journal, Phase, Realm, SCHEMA_VERSION};
 use crate::object::{LinkRef, Object};
 use crate::observe;
+use crate::persist::Files;
 use crate::plan::{self, NewBridge, Observed, Place, Plan, Wanted};
 use crate::probe::{self, Target};
 use crate::store::{self, Store};
@@ -47,6 +48,8 @@ pub(crate) struct Move {
     pub(crate) patience: Duration,
     /// When it is put back unless confirmed; zero where the probes are confirmation enough.
     pub(crate) confirm_within: Duration,
+    /// What is written for the next boot.
+    pub(crate) files: Files,
 }
 
 impl Mover {
@@ -91,18 +94,21 @@ impl Mover {
             link: wanted.link.clone(),
             bridge: wanted.bridge.clone(),
             before: wanted.before.clone(),
+            files: wanted.files.clone(),
             phase: Phase::Moving,
         };
         self.store.write_journal(&journal)?;
-        if let Err(reason) = self.carry_out_and_probe(&journal, wanted) {
+        let moved = self.carry_out_and_probe(&journal, wanted).and_then(|()| {
+            let settles = wanted.confirm_within.is_zero();
+            if settles { self.settle(&journal).map_err(|error| error.to_string()) } else { Ok(()) }
+        });
+        if let Err(reason) = moved {
             return Err(match self.put_back(&journal) {
                 Ok(()) => UplinkError::PutBack { reason },
                 Err(error) => UplinkError::NotPutBack { reason, left: error.to_string() },
             });
         }
-        if wanted.confirm_within.is_zero() {
-            self.settle(&journal)?;
-        } else {
+        if !wanted.confirm_within.is_zero() {
             let within = u64::try_from(wanted.confirm_within.as_millis()).unwrap_or(u64::MAX);
             journal.phase = Phase::Unconfirmed { until_ms: store::now_ms().saturating_add(within) };
             self.store.write_journal(&journal)?;
@@ -113,6 +119,7 @@ impl Mover {
 
     /// The move is as it shall stay. The caller holds the store's lock.
     pub(crate) fn settle(&mut self, journal: &Journal) -> Result<(), UplinkError> {
+        journal.files.write()?;
         self.record(journal, if journal.before.place == Place::Link { Place::Bridge } else { Place::Link })
     }
 
@@ -125,6 +132,11 @@ impl Mover {
                 link: journal.link.clone(),
                 bridge: journal.bridge.clone(),
                 link_local: journal.before.link_local,
+                files: if journal.before.place == Place::Link {
+                    journal.files.clone()
+                } else {
+                    journal.files.reversed()
+                },
             })?,
             Place::Link => self.store.remove_joined()?,
         }
@@ -149,6 +161,8 @@ impl Mover {
     pub(crate) fn put_back(&mut self, journal: &Journal) -> Result<(), UplinkError> {
         let failed = |left| UplinkError::NotPutBack { reason: "the move is to be put back".to_owned(), left };
         let holder = self.reach(journal, journal.before.place).map_err(failed)?;
+        // Written by a command that was killed while it settled; somebody else's changes stay.
+        let _ = journal.files.reversed().write();
         // Those who heard of the move hear of its end; everything is there without it.
         let _ = self.announce(&holder, journal.bridge.mac);
         self.record(journal, journal.before.place)
