@@ -19,6 +19,7 @@ use crate::foreign_changes::ForeignChanges;
 use crate::observe::Kernel;
 use crate::paths::Paths;
 use crate::run::{AgentError, AgentLock};
+use crate::uplink;
 
 pub(crate) mod traces;
 
@@ -107,13 +108,14 @@ pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<Unin
         report.note(format!("deleted link {}", link.name), delete_link(&mut kernel.route, link));
     }
     remove_bridges(&mut kernel.route, &mut report);
+    let uplinks_left = leave_uplinks(paths, &mut report);
     remove_routes(&mut kernel.route, &mut report);
     for table in our_tables() {
         let what = format!("deleted table {} {}", table.family.as_str(), table.name);
         report.note(what, delete_table(&mut kernel.netfilter, &table));
     }
     put_back_sysctls(&kernel, &foreign, &mut report);
-    remove_files(paths, &mut report);
+    remove_files(paths, uplinks_left, &mut report);
     report.left = leftovers(&mut kernel, &conflists, paths)?;
     drop(lock);
     Ok(report)
@@ -246,9 +248,25 @@ fn put_back_sysctls(kernel: &Kernel, foreign: &ForeignChanges, report: &mut Unin
 }
 
 /// The operator's own files in /etc/hostgw stay.
-fn remove_files(paths: &Paths, report: &mut UninstallReport) {
+/// Takes uplinks out of their bridges; whether all are, so that their records are of no more use.
+fn leave_uplinks(paths: &Paths, report: &mut UninstallReport) -> bool {
+    match uplink::leave_all(paths) {
+        Ok(links) => links.into_iter().fold(true, |all, left| {
+            let done = left.outcome.is_ok();
+            report.note(format!("took {}", left.what), left.outcome.map(|()| true));
+            all && done
+        }),
+        Err(error) => {
+            report.failed.push(error.to_string());
+            false
+        }
+    }
+}
+
+fn remove_files(paths: &Paths, with_run_dir: bool, report: &mut UninstallReport) {
     report.note("removed the record of foreign changes", atomic_file::remove(&paths.foreign_changes_file()));
-    for folder in [paths.run_dir(), paths.var_dir()] {
+    let run_dir = with_run_dir.then(|| paths.run_dir());
+    for folder in run_dir.into_iter().chain([paths.var_dir()]) {
         let removed = match fs::remove_dir_all(&folder) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

@@ -3,33 +3,42 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
+use link_name::LinkNameError;
 use node_network::settings::UplinkSettings;
 use uplink::probe::Target;
-use uplink::{Folders, Request, State, UplinkError};
+use uplink::{Folders, LinkStatus, Request, State, UplinkError};
 
 use crate::paths::Paths;
 
 /// Brings the uplink to where the settings want it. The calling process has one thread still. Nothing is left half-way: what
 /// fails is put back, and told.
 pub(crate) fn settle(settings: Option<&UplinkSettings>, paths: &Paths) -> Result<(), UplinkError> {
-    let folders = Folders { root: paths.on_node(Path::new("/")), run: paths.run_dir() };
-    for found in uplink::status(&folders)? {
-        match found.state {
+    let folders = folders(paths);
+    let found = uplink::status(&folders)?;
+    for link in &found {
+        match link.state {
             State::Joined => {}
-            State::PutBack | State::Lost => tracing::warn!(link = %found.link, "{found}"),
-            State::Moving | State::Unconfirmed { .. } => tracing::info!(link = %found.link, "{found}"),
+            State::PutBack | State::Lost => tracing::warn!(link = %link.link, "{link}"),
+            State::Moving | State::Unconfirmed { .. } => tracing::info!(link = %link.link, "{link}"),
         }
     }
     let Some(wanted) = settings else { return Ok(()) };
-    if uplink::is_joined(&wanted.link, &wanted.bridge, &folders)? {
+    // Where somebody moves it by hand, that person decides; a link that is there is left alone.
+    let settled = |link: &LinkStatus| match link.state {
+        State::Joined => link.bridge == wanted.bridge.as_str(),
+        State::Moving | State::Unconfirmed { .. } => true,
+        State::PutBack | State::Lost => false,
+    };
+    if found.iter().any(|link| link.link == wanted.link.as_str() && settled(link)) {
         return Ok(());
     }
     let request = Request {
         link: wanted.link.clone(),
         bridge: wanted.bridge.clone(),
         // Nobody sits here to confirm: who answers is what decides.
-        confirm_within: std::time::Duration::ZERO,
+        confirm_within: Duration::ZERO,
         probes: wanted.probes.iter().copied().map(Target::Host).collect(),
         also: api_server().into_iter().collect(),
         persist: false,
@@ -37,6 +46,34 @@ pub(crate) fn settle(settings: Option<&UplinkSettings>, paths: &Paths) -> Result
     uplink::prepare_join(&request, &folders)?.make()?;
     tracing::info!(link = %wanted.link, bridge = %wanted.bridge, "the uplink joined the bridge");
     Ok(())
+}
+
+/// What came of taking a link out of its bridge.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// `eth0 out of br0`.
+    pub(crate) what: String,
+    /// Whether it is out.
+    pub(crate) outcome: Result<(), UplinkError>,
+}
+
+/// Takes every link that was joined out of its bridge again, for an uninstall: what came of each, by its name.
+pub(crate) fn leave_all(paths: &Paths) -> Result<Vec<Left>, UplinkError> {
+    let folders = folders(paths);
+    let joined = uplink::status(&folders)?.into_iter().filter(|link| link.state == State::Joined);
+    let leave = |link: &str| {
+        let name = link.parse().map_err(|error: LinkNameError| UplinkError::Nothing(error.to_string()))?;
+        uplink::prepare_leave(&name, &[], Duration::ZERO, &folders)?.make()
+    };
+    let left = |found: LinkStatus| {
+        let outcome = leave(&found.link);
+        Left { what: format!("{} out of {}", found.link, found.bridge), outcome }
+    };
+    Ok(joined.map(left).collect())
+}
+
+fn folders(paths: &Paths) -> Folders {
+    Folders { root: paths.on_node(Path::new("/")), run: paths.run_dir() }
 }
 
 /// As the kubelet tells every pod; absent outside of a cluster.
