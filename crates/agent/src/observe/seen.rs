@@ -1,6 +1,6 @@
 //! What a pass may take over from the one before: others' routes that matter to ours, and answers to look-ups. It is what
 //! the kernel said, never what was applied, and holds only until the kernel tells of something that could change it
-//! (docs/decisions/0010).
+//! (docs/decisions/0014).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
