@@ -9,11 +9,11 @@ use kernel::netlink::{Protocol, Socket};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::failure::{kernel_refused, wiring_failed};
-use crate::inspection::{Place, difference};
+use crate::inspection::gateway_difference;
 use crate::interface::{self, Belongings, DEFAULT_MTU};
 use crate::masquerade::Masquerade;
 use crate::namespaces::Namespaces;
-use crate::wiring::{PodAddress, Step, Wanted, attach_anew, host_route, plan_routed};
+use crate::wiring::{PodAddress, Wanted, attach_anew, host_route, plan_routed};
 
 /// Serves one call of the plugin.
 pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError> {
@@ -97,8 +97,8 @@ fn check(call: &Call<'_>, pod: &AttachmentCall<PathBuf>, conf: &InterfaceConf) -
     if let Some(link) = &checked.host_link {
         for ip in &checked.expected.ips {
             let Some(gateway) = ip.gateway else { continue };
-            let held = Step::Address(IpNet::from(gateway));
-            checked.differences.extend(difference(&held, link, &checked.node, Place::Node));
+            let gone = gateway_difference(IpNet::from(gateway), link, &checked.node);
+            checked.differences.extend(gone);
             let address = PodAddress { subnet: ip.address, gateway, node_address: None };
             let wanted = host_route(&address);
             let is_there = checked.node.routes.iter().any(|found| {

@@ -5,7 +5,6 @@ mod support;
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 
 use kernel::link::{Veth, VethEnd};
 use kernel::netlink::{Batch, Protocol, Socket};
@@ -13,79 +12,9 @@ use kernel::nftables::{self, TableName};
 use kernel::{address, link};
 use serde_json::{Value, json};
 use support::assert_first_packets;
-use support::node::{Node, Pod, addresses_of, change, host_link, index_of, ip, name, observe};
-use support::plugin::{Call, Outcome, program};
-
-/// A node with a CNI bin folder in which the program lies by its several names.
-struct Host {
-    node: Node,
-}
-
-impl Host {
-    fn enter() -> Self {
-        let node = Node::enter();
-        let bin = node.folder().join("bin");
-        std::fs::create_dir(&bin).unwrap();
-        for name in ["bridge", "ptp", "host-local", "static"] {
-            std::os::unix::fs::symlink(program("hostgw-cni"), bin.join(name)).unwrap();
-        }
-        Self { node }
-    }
-
-    fn bin(&self) -> PathBuf {
-        self.node.folder().join("bin")
-    }
-
-    fn networks(&self) -> PathBuf {
-        self.node.folder().join("networks")
-    }
-
-    fn conf(&self, kind: &str, patch: &Value) -> Value {
-        let mut conf = json!({
-            "cniVersion": "1.1.0", "name": "net", "type": kind,
-            "ipam": {
-                "type": "host-local", "dataDir": self.networks(),
-                "ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:1:2::/64"}]],
-                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-            },
-        });
-        if kind == "bridge" {
-            conf["isGateway"] = json!(true);
-        }
-        for (key, value) in patch.as_object().unwrap() {
-            conf[key] = value.clone();
-        }
-        conf
-    }
-
-    fn call(&self, verb: &str, pod: &Pod, conf: &Value) -> Call {
-        let name = if conf["type"] == "ptp" { "ptp" } else { "bridge" };
-        Call::about(verb, pod, conf).by_name(name).with("CNI_PATH", self.bin())
-    }
-
-    fn add(&self, pod: &Pod, conf: &Value) -> Value {
-        self.call("ADD", pod, conf).run().result()
-    }
-
-    fn del(&self, pod: &Pod, conf: &Value) {
-        self.call("DEL", pod, conf).run().silent();
-    }
-
-    fn check(&self, pod: &Pod, conf: &Value, result: &Value) -> Outcome {
-        let mut conf = conf.clone();
-        conf["prevResult"] = result.clone();
-        self.call("CHECK", pod, &conf).run()
-    }
-
-    /// The addresses that host-local has handed out.
-    fn held(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.networks().join("net")).into_iter().flatten();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut held: Vec<String> = names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect();
-        held.sort();
-        held
-    }
-}
+use support::drop_in_host::{Host, link_names};
+use support::node::{Pod, addresses_of, change, host_link, index_of, ip, name, observe};
+use support::plugin::Call;
 
 const GATEWAYS: [&str; 2] = ["10.1.2.1", "fd00:1:2::1"];
 
@@ -111,11 +40,6 @@ fn first_packets_go_through_both_ways_in_both_families() {
         assert!(observe().len() < before.len());
         assert!(link_names().iter().all(|name| !name.starts_with("veth")), "{:?}", link_names());
     }
-}
-
-fn link_names() -> Vec<String> {
-    let links = link::dump(&mut Socket::open(Protocol::Route).unwrap()).unwrap();
-    links.into_iter().map(|link| link.name).collect()
 }
 
 #[test]
@@ -299,7 +223,7 @@ fn without_ipam_a_pod_has_a_link_of_layer_2() {
 #[test]
 fn a_foreign_ipam_plugin_is_executed_with_the_calls_own_input() {
     let host = Host::enter();
-    let seen = host.node.folder().join("seen");
+    let seen = host.folder().join("seen");
     let script = |body: &str| {
         let path = host.bin().join("foreign");
         std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();

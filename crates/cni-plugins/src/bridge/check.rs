@@ -9,7 +9,7 @@ use kernel::link::{Link, PROMISCUOUS};
 use super::spoof_check;
 use crate::call::Call;
 use crate::failure::kernel_refused;
-use crate::inspection::{Place, Side, difference};
+use crate::inspection::{Place, Side, difference, gateway_difference};
 use crate::interface::{self, Checked, mac_difference};
 use crate::wiring::Step;
 
@@ -70,5 +70,5 @@ fn gateway_differences(conf: &BridgeConf, bridge: &Link, checked: &Checked) -> V
     let Some(holder) = holder else { return vec!["the bridge's link into the VLAN is gone".to_owned()] };
     let gateways =
         checked.expected.ips.iter().filter_map(|ip| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok());
-    gateways.filter_map(|gateway| difference(&Step::Address(gateway), holder, node, Place::Node)).collect()
+    gateways.filter_map(|gateway| gateway_difference(gateway, holder, node)).collect()
 }

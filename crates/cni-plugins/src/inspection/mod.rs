@@ -4,4 +4,4 @@ mod observed;
 mod step;
 
 pub(crate) use observed::Side;
-pub(crate) use step::{Place, difference};
+pub(crate) use step::{Place, difference, gateway_difference};

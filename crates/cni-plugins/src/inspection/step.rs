@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use attachment::MacAddress;
 use ipnet::IpNet;
-use kernel::address::{DADFAILED, DEPRECATED, TENTATIVE};
+use kernel::address::{Address, DADFAILED, DEPRECATED, TENTATIVE};
 use kernel::link::{Link, Mac};
 use kernel::neighbour;
 use kernel::route::{Route, TABLE_MAIN};
@@ -42,6 +42,13 @@ pub(crate) fn difference(step: &Step, link: &Link, side: &Side, place: Place) ->
         Step::Neighbour(ip, mac) => permanent_neighbour(*ip, *mac, link, side),
         Step::Route(wanted) => route(wanted, link, side, place),
     }
+}
+
+/// What is wrong with an address that somebody else may have added, and that may still be looking for another holder.
+pub(crate) fn gateway_difference(ip: IpNet, link: &Link, side: &Side) -> Option<String> {
+    let is_held = |held: &Address| held.index == link.index && held.ip == ip && held.flags & DADFAILED == 0;
+    let is_used = side.addresses.iter().any(is_held);
+    (!is_used).then(|| format!("address {ip} is gone from `{}`, or another host has it", link.name))
 }
 
 fn address(ip: IpNet, link: &Link, side: &Side) -> Option<String> {

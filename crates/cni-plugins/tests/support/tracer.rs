@@ -11,6 +11,35 @@ use libc::pid_t;
 
 use super::plugin::{Call, Outcome};
 
+/// What no program can do without, or that cannot fail: memory, the start and the end of a process; and `close`, which
+/// closes whatever it says.
+pub(crate) const SPARED: [libc::c_long; 24] = [
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_arch_prctl,
+    libc::SYS_set_tid_address,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_prlimit64,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_getrandom,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_poll,
+    libc::SYS_futex,
+    libc::SYS_gettid,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_close,
+];
+
 /// Before or after one system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Boundary {
