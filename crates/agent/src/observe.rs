@@ -14,6 +14,7 @@ use kernel::netlink::{Protocol, Socket};
 use kernel::sysctl::Sysctls;
 use node_network::desired::Sysctl;
 use node_network::observed::ObservedNode;
+use node_network::settings::Mode;
 use node_network::{DesiredNode, Settings};
 
 use crate::atomic_file::{self, FileError};
@@ -89,7 +90,12 @@ pub(crate) fn observe_node(
         ..ObservedNode::default()
     };
     let accept_ra = links::accept_ra_sysctls(&observed.links);
-    for sysctl in accept_ra.into_iter().chain([Sysctl::Ipv4Forward, Sysctl::Ipv6Forwarding]) {
+    let answering = match settings.mode {
+        Mode::L2Routed => links::answering_sysctls(&observed.links),
+        _ => Vec::new(),
+    };
+    let forwarding = [Sysctl::Ipv4Forward, Sysctl::Ipv6Forwarding];
+    for sysctl in accept_ra.into_iter().chain(forwarding).chain(answering) {
         if let Some(value) = kernel.sysctls.read(&sysctl.path())? {
             observed.sysctls.insert(sysctl, value);
         }

@@ -165,6 +165,8 @@ const fn is_own_fault(condition: &Condition) -> bool {
             | Condition::InternalIpNotUsable { .. }
             | Condition::MtuTooSmall { .. }
             | Condition::BridgeNotOfPods { .. }
+            | Condition::NoLanSlice { .. }
+            | Condition::LanSliceRefused { .. }
     )
 }
 

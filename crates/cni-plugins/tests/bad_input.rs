@@ -112,7 +112,7 @@ fn in_ipam() -> Vec<Row> {
     vec![
         (json!({"ipam": null}), 7, &["`ipam` is missing"]),
         (json!({"ipam": "host-local"}), 7, &["`ipam`", "`host-local`"]),
-        (json!({"ipam": {"type": "dhcp"}}), 2, &["`ipam.type`", "`dhcp`"]),
+        (json!({"ipam": {"type": "whereabouts"}}), 2, &["`ipam.type`", "`whereabouts`"]),
         (json!({"ipam": {"dataDir": "run/ipam"}}), 7, &["`ipam.dataDir`", "`run/ipam`"]),
         (json!({"ipam": {"dataDir": 7}}), 7, &["`ipam.dataDir`", "is 7"]),
         (json!({"ipam": {"dataDir": long_path}}), 7, &["`ipam.dataDir`", "4096 bytes"]),

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::cluster::{NodeName, NodeProblem};
-use crate::desired::OwnClash;
+use crate::desired::{OwnClash, SliceFault};
 use crate::family::Family;
 use crate::next_hop::NextHopProblem;
 use crate::observed::{BridgeFault, RouteKey};
@@ -356,6 +356,24 @@ pub enum Condition {
         /// How many pods hold an address of it.
         pods: usize,
     },
+    /// This node has no part of the LAN.
+    #[error(
+        "node `{node}` has no slice of the LAN: give it a pod CIDR there, or with `lan.slices: index` a name that ends in its number"
+    )]
+    NoLanSlice {
+        /// The node.
+        node: NodeName,
+    },
+    /// This node's part of the LAN cannot be its own.
+    #[error(
+        "this node's slice {slice} of the LAN {fault}: give each node a part that is nobody else's; the CNI configuration stays as it is"
+    )]
+    LanSliceRefused {
+        /// The slice.
+        slice: IpNet,
+        /// What is wrong with it.
+        fault: SliceFault,
+    },
     /// Pods could not be reached, so the node is not announced.
     #[error(
         "this node is not announced to the runtime: no pod starts here until what is said of its own pod CIDR, address and settings is put right"
@@ -417,6 +435,8 @@ impl Condition {
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
             Self::NoChosenAddress => "no-chosen-address",
             Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",
+            Self::NoLanSlice { .. } => "no-lan-slice",
+            Self::LanSliceRefused { .. } => "lan-slice-refused",
             Self::NotAnnounced => "not-announced",
         }
     }

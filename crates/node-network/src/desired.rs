@@ -2,6 +2,7 @@
 
 mod cni_conflist;
 mod forwarding;
+mod lan_slices;
 mod masquerade;
 mod nft_table;
 mod own_clash;
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 
 pub use cni_conflist::Conflist;
 pub use forwarding::{Direction, ForwardAccept, Sysctl, WantedSysctl};
+pub use lan_slices::SliceFault;
 pub use nft_table::{BaseChain, ChainKind, Hook, Match, NftTable, Rule, SetName, TABLE_NAME, Verdict};
 pub use own_clash::OwnClash;
 pub use routes::{DesiredRoute, GUARD_METRIC};
@@ -23,7 +25,7 @@ use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
 use crate::condition::Condition;
 use crate::family::{Family, PerFamily, host_prefix};
 use crate::observed::HostFacts;
-use crate::settings::{MIN_IPV6_MTU, Settings};
+use crate::settings::{MIN_IPV6_MTU, Mode, Settings};
 
 /// Everything that the decision rests on.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +117,12 @@ pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
         conditions.push(Condition::CachedSource { age_seconds });
     }
     let certain = routes::known_for_certain(this_node, snapshot);
-    let choice = routes::desired_routes(this_node, snapshot, host, inputs.settings);
+    let choice = if inputs.settings.mode.is_of_lan() {
+        // Pods are on link, or answered for by their nodes.
+        routes::RouteChoice::default()
+    } else {
+        routes::desired_routes(this_node, snapshot, host, inputs.settings)
+    };
     conditions.extend(choice.conditions);
     let undisputed = choice.lost_own.is_empty() && choice.clashing_own.is_empty();
     let own = certain.map(|this| own_network(inputs, this, undisputed, &mut conditions));
@@ -147,11 +154,16 @@ fn own_network(
     conditions: &mut Vec<Condition>,
 ) -> OwnNetwork {
     let DesiredInputs { snapshot, settings, host, attached, paths, .. } = *inputs;
-    if this.pod_cidrs.is_empty() {
+    let (pod_cidrs, mut faults) = if settings.mode.is_of_lan() {
+        lan_slices::own_slices(this, snapshot, settings, host)
+    } else {
+        (this.pod_cidrs.clone(), Vec::new())
+    };
+    if pod_cidrs.is_empty() && !settings.mode.is_of_lan() {
         conditions.push(Condition::NoPodCidr { node: this.name.clone() });
     }
     let mut reachable = false;
-    for (family, _) in this.pod_cidrs.iter() {
+    for (family, _) in pod_cidrs.iter() {
         match this.internal_ips.get(family) {
             Some(ip) if host.usable_addresses.contains(ip) => reachable = true,
             None => conditions.push(Condition::NoInternalIp { node: this.name.clone(), family }),
@@ -161,19 +173,24 @@ fn own_network(
             Some(ip) => conditions.push(Condition::InternalIpNotUsable { address: *ip }),
         }
     }
-    let own_cidrs: Vec<IpNet> = this.pod_cidrs.values().copied().collect();
+    let own_cidrs: Vec<IpNet> = pod_cidrs.values().copied().collect();
     conditions.extend(own_cidrs.iter().filter_map(|cidr| exhausted(*cidr, attached)));
     let strays = attached.iter().filter(|address| !own_cidrs.iter().any(|cidr| cidr.contains(*address)));
     let pod_prefixes =
         IpNet::aggregate(&own_cidrs.iter().copied().chain(strays.copied().map(host_prefix)).collect());
     let nft = masquerade::nft_table(this, snapshot, settings, host, &pod_prefixes);
-    let faults = conflist_faults(this, settings, host);
+    faults.extend(conflist_faults(&pod_cidrs, settings, host));
     let refused = !faults.is_empty();
     conditions.extend(faults);
-    let conflist = (!refused && !this.pod_cidrs.is_empty()).then(|| Conflist::new(this, settings, paths));
+    let conflist =
+        (!refused && !pod_cidrs.is_empty()).then(|| Conflist::new(this, &pod_cidrs, settings, paths));
+    let mut sysctls = forwarding::sysctls(&pod_prefixes, settings);
+    if settings.mode == Mode::L2Routed {
+        sysctls.extend(forwarding::answering(this, &pod_cidrs, settings, host));
+    }
     OwnNetwork {
-        pod_cidrs: this.pod_cidrs.clone(),
-        sysctls: forwarding::sysctls(&pod_prefixes, settings),
+        pod_cidrs,
+        sysctls,
         forward_accepts: forwarding::forward_accepts(&pod_prefixes, settings),
         nft,
         conflist,
@@ -193,9 +210,9 @@ fn exhausted(pod_cidr: IpNet, attached: &BTreeSet<IpAddr>) -> Option<Condition> 
 }
 
 /// Why pods could not start by the conflist that the settings ask for; the last good one stays.
-fn conflist_faults(this: &ClusterNode, settings: &Settings, host: &HostFacts) -> Vec<Condition> {
+fn conflist_faults(pod_cidrs: &PerFamily<IpNet>, settings: &Settings, host: &HostFacts) -> Vec<Condition> {
     let mut faults = Vec::new();
-    if this.pod_cidrs.get(Family::Ipv6).is_some() && (1..MIN_IPV6_MTU).contains(&settings.mtu) {
+    if pod_cidrs.get(Family::Ipv6).is_some() && (1..MIN_IPV6_MTU).contains(&settings.mtu) {
         faults.push(Condition::MtuTooSmall { mtu: settings.mtu });
     }
     if let (Some(bridge), Some(fault)) = (settings.pod_bridge(), &host.bridge_fault) {

@@ -1,6 +1,7 @@
 //! What an operator can choose (`/etc/hostgw/config.yaml`), checked before anything uses it.
 
 mod kubernetes;
+mod lan;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use link_name::LinkName;
 use serde::{Deserialize, Serialize};
 
 pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
+pub use lan::{LanSettings, Slices};
 
 /// The whole of `/etc/hostgw/config.yaml`. Unknown keys are refused, so that a misspelt one is not silently ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Settings {
     pub bridge: Option<LinkName>,
     /// The link that is moved into a bridge before anything else; none stays where it is.
     pub uplink: Option<UplinkSettings>,
+    /// The node's LAN, where pods are hosts of it.
+    pub lan: LanSettings,
     /// MTU of pods' links in bytes; 0 means that of the uplink.
     pub mtu: u32,
     /// Routes to other nodes' pods.
@@ -66,6 +70,11 @@ pub enum Mode {
     Ptp,
     /// A port on one bridge.
     Bridge,
+    /// A port on a bridge that leads to the node's LAN, with an address of that LAN.
+    L2,
+    /// A routed veth pair and an address of the node's LAN, on which the node answers for the pod.
+    #[serde(rename = "l2-routed")]
+    L2Routed,
 }
 
 impl Mode {
@@ -75,7 +84,15 @@ impl Mode {
         match self {
             Self::Ptp => "ptp",
             Self::Bridge => "bridge",
+            Self::L2 => "l2",
+            Self::L2Routed => "l2-routed",
         }
+    }
+
+    /// Whether pods are hosts of the node's own LAN.
+    #[must_use]
+    pub const fn is_of_lan(self) -> bool {
+        matches!(self, Self::L2 | Self::L2Routed)
     }
 }
 
@@ -173,6 +190,7 @@ impl Default for Settings {
             mode: Mode::default(),
             bridge: None,
             uplink: None,
+            lan: LanSettings::default(),
             mtu: 0,
             routes: RouteSettings::default(),
             masquerade: MasqueradeSettings::default(),
@@ -238,7 +256,7 @@ pub(crate) const MIN_IPV6_MTU: u32 = 1_280;
 const MAX_MTU: u32 = 65_535;
 
 impl Settings {
-    /// Name of the pods' bridge; `None` for routed pods.
+    /// Name of the bridge that is the pods' alone; `None` in the other modes.
     #[must_use]
     pub fn pod_bridge(&self) -> Option<&str> {
         let name = self.bridge.as_ref().map_or(DEFAULT_BRIDGE, LinkName::as_str);
@@ -295,7 +313,7 @@ impl Settings {
                 fault(&format!("{name}[{index}]"), cidr.to_string(), remedy);
             }
         }
-        if self.cni.localhost_ports && self.mode != Mode::Ptp {
+        if self.cni.localhost_ports && matches!(self.mode, Mode::Bridge | Mode::L2) {
             let remedy = "routed pods only: remove it, or use mode ptp".to_owned();
             fault("cni.localhostPorts", "true".to_owned(), remedy);
         }
@@ -320,6 +338,7 @@ impl Settings {
             fault("cni.confFile", self.cni.conf_file.clone(), "the name must end in .conflist".to_owned());
         }
         faults.extend(self.node_address.faults());
+        faults.extend(self.lan.faults(self.mode, self.bridge.is_some()));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 }

@@ -7,9 +7,9 @@ use kernel::address::{self, Address, DADFAILED, PERMANENT, TENTATIVE};
 use kernel::link::{self, LOOPBACK, Link};
 use kernel::route::Route;
 use link_name::LinkName;
-use node_network::POD_LINK_PREFIX;
 use node_network::desired::Sysctl;
 use node_network::observed::{LinkKind, ObservedAddress, ObservedLink};
+use node_network::{Family, POD_LINK_PREFIX};
 
 use super::Kernel;
 use super::seen::ROUTER_ADVERTISEMENT;
@@ -99,4 +99,18 @@ fn kernel_listens(kernel: &Kernel, link: &Link) -> Result<bool, KernelError> {
 pub(super) fn accept_ra_sysctls(links: &BTreeMap<u32, ObservedLink>) -> Vec<Sysctl> {
     let learning = links.values().filter(|link| link.learns_from_router_advertisements);
     learning.filter_map(|link| LinkName::new(link.name.as_str()).ok()).map(Sysctl::AcceptRa).collect()
+}
+
+/// How links that may lead to a LAN answer for others.
+pub(super) fn answering_sysctls(links: &BTreeMap<u32, ObservedLink>) -> Vec<Sysctl> {
+    let to_network = |link: &&ObservedLink| {
+        !link.is_pod_link() && link.kind != LinkKind::Loopback && !link.addresses.is_empty()
+    };
+    let names = links.values().filter(to_network).filter_map(|link| LinkName::new(link.name.as_str()).ok());
+    names
+        .flat_map(|name| {
+            let delays = Family::BOTH.map(|family| Sysctl::ProxyDelay(family, name.clone()));
+            delays.into_iter().chain([Sysctl::ProxyNdp(name)])
+        })
+        .collect()
 }

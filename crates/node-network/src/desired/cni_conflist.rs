@@ -1,10 +1,12 @@
 //! The CNI configuration list that makes the runtime call our plugin.
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::PluginPaths;
+use super::{PluginPaths, lan_slices};
 use crate::cluster::ClusterNode;
-use crate::settings::{ListenerCheck, Settings};
+use crate::family::{Family, PerFamily};
+use crate::settings::{ListenerCheck, Mode, Settings};
 
 /// The conflist of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +14,13 @@ pub struct Conflist(Value);
 
 impl Conflist {
     /// One range set a family, so that a pod gets an address of each.
-    pub(super) fn new(this: &ClusterNode, settings: &Settings, paths: &PluginPaths) -> Self {
-        let ranges: Vec<_> = this.pod_cidrs.values().map(|cidr| json!([{ "subnet": cidr }])).collect();
+    pub(super) fn new(
+        this: &ClusterNode,
+        pod_cidrs: &PerFamily<IpNet>,
+        settings: &Settings,
+        paths: &PluginPaths,
+    ) -> Self {
+        let ranges: Vec<_> = pod_cidrs.values().map(|cidr| json!([range(cidr, settings)])).collect();
         let node_addresses: Vec<_> = this.internal_ips.values().collect();
         // Keys in alphabetical order, which is serde_json's own: the bytes are the same whatever it is built with.
         let mut plugin = json!({
@@ -27,6 +34,9 @@ impl Conflist {
         });
         if let Some(bridge) = settings.pod_bridge() {
             plugin["bridge"] = json!(bridge);
+        }
+        if settings.mode.is_of_lan() {
+            add_lan(&mut plugin, settings);
         }
         if settings.mtu != 0 {
             plugin["mtu"] = json!(settings.mtu);
@@ -61,6 +71,39 @@ impl Conflist {
     #[must_use]
     pub fn render(&self) -> String {
         format!("{:#}\n", self.0)
+    }
+}
+
+/// What the plugin hands out of a pod CIDR; on the LAN it is a part of the LAN's subnet, from end to end.
+fn range(pod_cidr: &IpNet, settings: &Settings) -> Value {
+    let family = Family::of_net(pod_cidr);
+    let Some(subnet) = settings.lan.subnet(family).filter(|_| settings.mode.is_of_lan()) else {
+        return json!({ "subnet": pod_cidr });
+    };
+    let (first, last) = lan_slices::bounds(pod_cidr, &subnet);
+    let mut range = json!({"rangeEnd": last, "rangeStart": first, "subnet": subnet});
+    if let Some(gateway) = settings.lan.gateway(family) {
+        range["gateway"] = json!(gateway);
+    }
+    range
+}
+
+fn add_lan(plugin: &mut Value, settings: &Settings) {
+    let lan = &settings.lan;
+    if let Some(bridge) = settings.bridge.as_ref().filter(|_| settings.mode == Mode::L2) {
+        plugin["bridge"] = json!(bridge.as_str());
+    }
+    if let Some(uplink) = &lan.uplink {
+        plugin["uplink"] = json!(uplink.as_str());
+    }
+    if !lan.is_gateway {
+        plugin["isGateway"] = json!(false);
+    }
+    if lan.promisc_mode {
+        plugin["promiscMode"] = json!(true);
+    }
+    if lan.conflict_probe_ms != 0 {
+        plugin["conflictProbeMs"] = json!(lan.conflict_probe_ms);
     }
 }
 

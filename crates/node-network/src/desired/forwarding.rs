@@ -6,7 +6,9 @@ use std::fmt;
 use ipnet::IpNet;
 use link_name::LinkName;
 
-use crate::family::Family;
+use crate::cluster::ClusterNode;
+use crate::family::{Family, PerFamily};
+use crate::observed::HostFacts;
 use crate::settings::Settings;
 
 /// A sysctl that we may write. The order of the variants is the order in which they are written.
@@ -19,6 +21,10 @@ pub enum Sysctl {
     Ipv4Forward,
     /// `net.ipv6.conf.all.forwarding`.
     Ipv6Forwarding,
+    /// `net.ipv6.conf.LINK.proxy_ndp`: the node answers there for its pods' addresses.
+    ProxyNdp(LinkName),
+    /// `net.FAMILY.neigh.LINK.proxy_delay`: by default such an answer waits for up to 0.8 s.
+    ProxyDelay(Family, LinkName),
 }
 
 impl Sysctl {
@@ -29,6 +35,9 @@ impl Sysctl {
             Self::AcceptRa(link) => format!("net/ipv6/conf/{link}/accept_ra"),
             Self::Ipv4Forward => "net/ipv4/ip_forward".to_owned(),
             Self::Ipv6Forwarding => "net/ipv6/conf/all/forwarding".to_owned(),
+            Self::ProxyNdp(link) => format!("net/ipv6/conf/{link}/proxy_ndp"),
+            Self::ProxyDelay(Family::Ipv4, link) => format!("net/ipv4/neigh/{link}/proxy_delay"),
+            Self::ProxyDelay(Family::Ipv6, link) => format!("net/ipv6/neigh/{link}/proxy_delay"),
         }
     }
 
@@ -90,6 +99,28 @@ pub(super) fn sysctls(pod_prefixes: &[IpNet], settings: &Settings) -> Vec<Wanted
     let has_pods = |family: &Family| pod_prefixes.iter().any(|prefix| Family::of_net(prefix) == *family);
     let families = Family::BOTH.into_iter().filter(|family| settings.forwarding.enabled && has_pods(family));
     families.map(|family| WantedSysctl { sysctl: Sysctl::forwarding(family), value: "1" }).collect()
+}
+
+/// On the link to the LAN, for each family of which this node has pods there: to answer for them, at once.
+pub(super) fn answering(
+    this: &ClusterNode,
+    slices: &PerFamily<IpNet>,
+    settings: &Settings,
+    host: &HostFacts,
+) -> Vec<WantedSysctl> {
+    let mut sysctls = Vec::new();
+    for (family, _) in slices.iter() {
+        let own = || this.internal_ips.get(family).and_then(|ip| host.local_addresses.get(ip));
+        let named = settings.lan.uplink.as_ref().map(|uplink| uplink.as_str().to_owned());
+        let Some(link) = named.or_else(|| own().cloned()).and_then(|name| LinkName::new(name).ok()) else {
+            continue;
+        };
+        if family == Family::Ipv6 {
+            sysctls.push(WantedSysctl { sysctl: Sysctl::ProxyNdp(link.clone()), value: "1" });
+        }
+        sysctls.push(WantedSysctl { sysctl: Sysctl::ProxyDelay(family, link), value: "0" });
+    }
+    sysctls
 }
 
 pub(super) fn forward_accepts(pod_prefixes: &[IpNet], settings: &Settings) -> BTreeSet<ForwardAccept> {

@@ -75,7 +75,11 @@ fn never_masquerade(snapshot: &ClusterSnapshot, settings: &Settings) -> impl Ite
         net(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
         LINK_LOCAL_V6,
     ];
-    nodes.chain(multicast_and_link_local).chain(settings.masquerade.never_masquerade.iter().copied())
+    nodes
+        .chain(multicast_and_link_local)
+        .chain(settings.masquerade.never_masquerade.iter().copied())
+        // Its hosts know pods by their own addresses.
+        .chain(settings.lan.subnets.iter().copied())
 }
 
 const LINK_LOCAL_V6: IpNet = net(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);

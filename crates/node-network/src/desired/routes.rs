@@ -36,6 +36,7 @@ pub enum DesiredRoute {
     Guard,
 }
 
+#[derive(Default)]
 pub(super) struct RouteChoice {
     pub(super) routes: BTreeMap<IpNet, DesiredRoute>,
     /// Peers' CIDRs that get no route; the conditions say why.

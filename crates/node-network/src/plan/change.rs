@@ -122,6 +122,8 @@ fn sysctl_line(change: &SysctlChange) -> ChangeLine {
     let reason = match change.sysctl {
         Sysctl::AcceptRa(_) => "the link goes on learning from router advertisements once IPv6 is forwarded",
         Sysctl::Ipv4Forward | Sysctl::Ipv6Forwarding => "pods' packets are forwarded",
+        Sysctl::ProxyNdp(_) => "the node answers neighbour solicitations for its pods",
+        Sysctl::ProxyDelay(..) => "the node answers for its pods at once",
     };
     ChangeLine {
         action: Sign::Change,

@@ -1,0 +1,207 @@
+//! Settings of modes `l2` and `l2-routed`: the node's LAN, and which part of it is whose.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use link_name::LinkName;
+use serde::{Deserialize, Serialize};
+
+use super::{Mode, SettingsError};
+use crate::family::Family;
+
+/// A runtime does not wait much longer for a pod's network.
+const MAX_PROBE_MS: u32 = 10_000;
+
+/// The LAN that nodes and pods share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LanSettings {
+    /// The LAN's subnet, one a family.
+    pub subnets: Vec<IpNet>,
+    /// Which part of it is a node's.
+    pub slices: Slices,
+    /// Prefixes of it from which no pod gets an address: the DHCP server's range, routers, printers.
+    pub reserved: Vec<IpNet>,
+    /// The pods' gateway, at most one a family; this node's own address when absent.
+    pub gateways: Vec<IpAddr>,
+    /// The gateways are this node's to hold; else they are the LAN's routers (mode `l2`).
+    pub is_gateway: bool,
+    /// The node's link to the LAN; that of its own address when absent (mode `l2-routed`).
+    pub uplink: Option<LinkName>,
+    /// The bridge hears every frame of the LAN (mode `l2`).
+    pub promisc_mode: bool,
+    /// For how many milliseconds the LAN is asked whether somebody has an address before a pod gets it; 0 does not ask.
+    pub conflict_probe_ms: u32,
+}
+
+/// Which part of the LAN is a node's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Slices {
+    /// The node's pod CIDRs.
+    #[default]
+    PodCidr,
+    /// The number at the end of the node's name, counted from `first`.
+    Index {
+        /// The slice of number 0, one a family; those of other numbers follow.
+        first: Vec<IpNet>,
+    },
+}
+
+impl Default for LanSettings {
+    fn default() -> Self {
+        Self {
+            subnets: Vec::new(),
+            slices: Slices::default(),
+            reserved: Vec::new(),
+            gateways: Vec::new(),
+            is_gateway: true,
+            uplink: None,
+            promisc_mode: false,
+            conflict_probe_ms: 0,
+        }
+    }
+}
+
+impl LanSettings {
+    /// The LAN's subnet in a family.
+    #[must_use]
+    pub fn subnet(&self, family: Family) -> Option<IpNet> {
+        self.subnets.iter().copied().find(|subnet| Family::of_net(subnet) == family)
+    }
+
+    /// The gateway that pods of a family are given.
+    #[must_use]
+    pub fn gateway(&self, family: Family) -> Option<IpAddr> {
+        self.gateways.iter().copied().find(|gateway| Family::of(*gateway) == family)
+    }
+
+    pub(super) fn faults(&self, mode: Mode, has_bridge: bool) -> Vec<SettingsError> {
+        let mut faults = Vec::new();
+        let mut fault = |field: &str, value: String, remedy: String| {
+            faults.push(SettingsError { field: format!("lan.{field}"), value, remedy });
+        };
+        if !mode.is_of_lan() {
+            if *self != Self::default() {
+                let remedy = "has no effect; remove `lan`, or use mode l2 or l2-routed".to_owned();
+                fault("subnets", format!("{:?}", self.subnets), remedy);
+            }
+            return faults;
+        }
+        if self.subnets.is_empty() {
+            fault("subnets", "[]".to_owned(), "give the LAN's subnet, as in [\"10.10.0.0/16\"]".to_owned());
+        }
+        let first: &[IpNet] = match &self.slices {
+            Slices::PodCidr => &[],
+            Slices::Index { first } => first,
+        };
+        for (field, list) in [
+            ("subnets", self.subnets.as_slice()),
+            ("reserved", &self.reserved),
+            ("slices.index.first", first),
+        ] {
+            for (index, net) in list.iter().enumerate() {
+                let field = format!("{field}[{index}]");
+                if *net != net.trunc() {
+                    fault(&field, net.to_string(), format!("has host bits set: write {}", net.trunc()));
+                }
+            }
+        }
+        for family in Family::BOTH {
+            let twice = |list: &[IpNet]| list.iter().filter(|net| Family::of_net(net) == family).count() > 1;
+            if twice(&self.subnets) {
+                fault("subnets", format!("{:?}", self.subnets), format!("give one subnet of {family}"));
+            }
+            if twice(first) {
+                fault("slices.index.first", format!("{first:?}"), format!("give one slice of {family}"));
+            }
+            if let Some(outside) = first.iter().find(|slice| {
+                Family::of_net(slice) == family
+                    && !self.subnet(family).is_some_and(|subnet| subnet.contains(*slice))
+            }) {
+                fault(
+                    "slices.index.first",
+                    outside.to_string(),
+                    "give a part of the LAN's subnet".to_owned(),
+                );
+            }
+            let gateways = self.gateways.iter().filter(|gateway| Family::of(**gateway) == family).count();
+            if gateways > 1 {
+                fault("gateways", format!("{:?}", self.gateways), format!("give one gateway of {family}"));
+            }
+            if !self.is_gateway && self.subnet(family).is_some() && gateways == 0 {
+                let remedy =
+                    format!("the {family} gateway is missing: name the LAN's router in lan.gateways");
+                fault("isGateway", "false".to_owned(), remedy);
+            }
+        }
+        if mode == Mode::L2 && !has_bridge {
+            fault(
+                "subnets",
+                format!("{:?}", self.subnets),
+                "name the bridge to the LAN in `bridge`".to_owned(),
+            );
+        }
+        if mode == Mode::L2 && self.uplink.is_some()
+            || mode == Mode::L2Routed && (self.promisc_mode || !self.is_gateway)
+        {
+            let remedy = format!(
+                "lan.uplink is of mode l2-routed, promiscMode and isGateway are of mode l2; this is mode {}",
+                mode.as_str()
+            );
+            fault("uplink", self.uplink.as_ref().map_or_else(String::new, ToString::to_string), remedy);
+        }
+        if self.conflict_probe_ms > MAX_PROBE_MS {
+            fault("conflictProbeMs", self.conflict_probe_ms.to_string(), format!("use 0 to {MAX_PROBE_MS}"));
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::Settings;
+
+    fn faults(json: serde_json::Value) -> Vec<String> {
+        let settings: Settings = serde_json::from_value(json).unwrap();
+        settings.validate().err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_lan_is_described_whole_or_refused_with_the_field_at_fault() {
+        let lan = |mode: &str, lan: serde_json::Value| faults(serde_json::json!({"mode": mode, "lan": lan}));
+        assert_eq!(lan("l2-routed", serde_json::json!({"subnets": ["10.10.0.0/16", "fd00::/64"]})), [""; 0]);
+        for (mode, wrong, said) in [
+            ("ptp", serde_json::json!({"subnets": ["10.10.0.0/16"]}), "has no effect"),
+            ("l2-routed", serde_json::json!({}), "lan.subnets"),
+            ("l2-routed", serde_json::json!({"subnets": ["10.10.0.1/16"]}), "10.10.0.0/16"),
+            (
+                "l2-routed",
+                serde_json::json!({"subnets": ["10.10.0.0/16", "10.11.0.0/16"]}),
+                "one subnet of IPv4",
+            ),
+            (
+                "l2-routed",
+                serde_json::json!({"subnets": ["10.10.0.0/16"], "promiscMode": true}),
+                "promiscMode",
+            ),
+            ("l2", serde_json::json!({"subnets": ["10.10.0.0/16"]}), "`bridge`"),
+            (
+                "l2-routed",
+                serde_json::json!({"subnets": ["10.10.0.0/16"], "conflictProbeMs": 10_001}),
+                "10000",
+            ),
+            (
+                "l2-routed",
+                serde_json::json!({"subnets": ["10.10.0.0/16"], "slices": {"index": {"first": ["10.11.0.0/24"]}}}),
+                "part of the LAN's subnet",
+            ),
+        ] {
+            let told = lan(mode, wrong.clone());
+            assert!(told.iter().any(|told| told.contains(said)), "{wrong}: {told:?}");
+        }
+        let bridged = serde_json::json!({"mode": "l2", "bridge": "br0",
+            "lan": {"subnets": ["10.10.0.0/16"], "isGateway": false}});
+        assert!(faults(bridged).iter().any(|told| told.contains("lan.gateways")));
+    }
+}
