@@ -11,6 +11,7 @@ mod events;
 mod foreign_changes;
 mod http;
 mod kubernetes;
+mod leases;
 mod metrics;
 mod nft_table;
 mod observe;

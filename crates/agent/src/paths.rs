@@ -80,6 +80,12 @@ impl Paths {
         self.on_node(Path::new("/var/lib/hostgw"))
     }
 
+    /// What DHCP servers lend to this node's pods.
+    #[must_use]
+    pub fn lease_dir(&self) -> PathBuf {
+        self.var_dir().join("leases")
+    }
+
     /// The peers as the API last told them.
     #[must_use]
     pub fn peers_file(&self) -> PathBuf {

@@ -22,6 +22,7 @@ use tokio::time::sleep_until;
 use crate::atomic_file::FileError;
 use crate::events::{FolderWatch, KernelEvents};
 use crate::http;
+use crate::leases::LeaseKeeper;
 use crate::metrics::{Health, SharedHealth};
 use crate::observe::Doubt;
 use crate::paths::Paths;
@@ -260,6 +261,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     state.resync_seconds = resync.as_secs();
     let mut teller = Teller::default();
     let mut pace = Pace::new(resync);
+    let leases = LeaseKeeper::start(options.paths.lease_dir()).map_err(AgentError::Runtime)?;
     let mut reporter = source.reporter(&options.node_name, &options.settings);
     let mut resync_is_due = true;
     loop {
@@ -272,7 +274,8 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
         let doubt = if std::mem::take(&mut resync_is_due) { Doubt::Everything } else { doubt };
         let began = Instant::now();
         let look_again_in = match reconciler.pass_after(&source.read(), doubt) {
-            Ok(report) => {
+            Ok(mut report) => {
+                report.conditions.extend(leases.conditions());
                 teller.tell(&report);
                 if let Some(reporter) = &mut reporter {
                     reporter.tell(&report, source.take_news());
@@ -299,6 +302,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
             () = &mut deadline => resync_is_due = true,
             () = source.changed() => {}
             () = conflist_folder.changed() => {}
+            () = leases.changed() => {}
             heard = events.heard(reconciler.seen()) => if let Err(error) = heard {
                 tracing::warn!(%error, "netlink events are lost; looking at everything");
                 resync_is_due = true;

@@ -345,6 +345,18 @@ pub enum Condition {
          hostgw.io/internal-ip of its Node stays as it is"
     )]
     NoChosenAddress,
+    /// A pod's address is no longer lent to it by a DHCP server.
+    #[error(
+        "pod {pod}: its address {address} is no longer lent to it ({reason}); it keeps it all the same: delete the pod for a new address, or see to the DHCP server"
+    )]
+    LeaseLost {
+        /// The pod, by namespace and name where they are known.
+        pod: String,
+        /// Its address.
+        address: IpAddr,
+        /// What the servers said.
+        reason: String,
+    },
     /// Every address of a pod CIDR of this node is taken.
     #[error(
         "every address of this node's pod CIDR {pod_cidr} is taken by its {pods} pods: no more can start; lower the kubelet's \
@@ -434,6 +446,7 @@ impl Condition {
             Self::MtuTooSmall { .. } => "mtu-too-small",
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
             Self::NoChosenAddress => "no-chosen-address",
+            Self::LeaseLost { .. } => "lease-lost",
             Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",
             Self::NoLanSlice { .. } => "no-lan-slice",
             Self::LanSliceRefused { .. } => "lan-slice-refused",

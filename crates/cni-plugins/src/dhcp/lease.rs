@@ -115,6 +115,13 @@ impl Lease {
         }
     }
 
+    /// The same lease, over: its server has taken it back.
+    #[must_use]
+    pub fn ended(&self) -> Self {
+        let terms = Terms { lease_seconds: 1, renew_seconds: 1, rebind_seconds: 1, ..self.terms.clone() };
+        Self { terms, bound_at: 0, ..self.clone() }
+    }
+
     /// When it was confirmed, since 1970.
     #[must_use]
     pub const fn bound_at(&self) -> Duration {
