@@ -259,6 +259,51 @@ fn the_first_pods_of_a_node_make_the_shared_chains_once() {
 }
 
 #[test]
+fn where_the_legacy_flavour_decides_the_rules_are_there() {
+    let node = Node::enter();
+    let router = uplink(1500);
+    router.run(|| run(&format!("ip route add 10.244.1.0/24 via {}", NODE_ADDRESSES[0]))).unwrap();
+    run("iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP");
+    let pod = Pod::new("web");
+    let conf = firewall(None, &add(&pod, &node.conf("bridge")));
+    let outside = ip(ROUTER_ADDRESSES[0]);
+    assert!(!reaches(&pod.ns, at(&outside, 80), &router));
+    call("ADD", "firewall", &pod, &conf).result();
+    call("CHECK", "firewall", &pod, &conf).silent();
+    assert!(reaches(&pod.ns, at(&outside, 81), &router));
+    let once = shown("iptables-legacy-save", &["-t", "filter"]).lines().count();
+    call("ADD", "firewall", &pod, &conf).result();
+    assert_eq!(shown("iptables-legacy-save", &["-t", "filter"]).lines().count(), once);
+    call("DEL", "firewall", &pod, &conf).silent();
+    assert!(!reaches(&pod.ns, at(&outside, 82), &router));
+    assert_eq!(call("CHECK", "firewall", &pod, &conf).error().0, 107);
+}
+
+#[test]
+fn firewalld_is_told_of_the_pods_addresses_where_it_runs() {
+    let node = Node::enter();
+    let (bus, sources) = support::firewalld::start(node.folder());
+    let pod = Pod::new("web");
+    let mut conf = firewall(None, &add(&pod, &node.conf("bridge")));
+    conf["firewalldZone"] = "pods".into();
+    let address = format!("unix:path={}", bus.display());
+    let call = |verb| {
+        Call::about(verb, &pod, &conf).by_name("firewall").with("DBUS_SYSTEM_BUS_ADDRESS", &address).run()
+    };
+    call("ADD").result();
+    call("ADD").result();
+    let held: Vec<String> = sources.lock().unwrap().iter().cloned().collect();
+    assert_eq!(held, ["pods 10.244.1.2/32", "pods fd00:10:244:1::2/128"]);
+    call("CHECK").silent();
+    assert!(!filter_rules().contains("10.244.1.2"), "firewalld keeps the rules");
+    sources.lock().unwrap().remove("pods 10.244.1.2/32");
+    let (code, msg) = call("CHECK").error();
+    assert!(code == 107 && msg.contains("10.244.1.2"), "{msg}");
+    call("DEL").silent();
+    assert!(sources.lock().unwrap().is_empty());
+}
+
+#[test]
 fn each_wrong_call_gets_a_clear_error() {
     let node = Node::enter();
     let pod = Pod::new("web");
