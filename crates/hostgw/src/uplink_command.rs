@@ -155,6 +155,7 @@ fn make(prepared: Prepared, guard: &Guard) -> Result<ExitCode, UplinkError> {
     if let Some(check) = prepared.proposal().and_then(|proposal| proposal.check) {
         shown += &format!("once it is written, this checks it: {check}\n");
     }
+    prepared.notes().iter().for_each(|note| eprintln!("note: {note}"));
     let targets: Vec<_> = prepared.targets().iter().map(ToString::to_string).collect();
     if guard.dry_run {
         let steps: String = prepared.steps().iter().map(|step| format!("{step}\n")).collect();

@@ -270,6 +270,7 @@ fn persist_shows_and_writes_what_the_program_needs_and_leave_takes_it_back() {
     let files = || std::fs::read_dir(node.root.path().join("etc/systemd/network")).unwrap().count();
     let (code, text) = node.join(&["--persist", "--dry-run"]);
     assert!(code == 0 && text.contains("+Kind=bridge") && text.contains("+DHCP=yes"), "{text}");
+    assert!(text.contains("note: eth0 is configured by systemd-networkd"), "{text}");
     assert_eq!(files(), 1);
     let (code, text) = node.join(&["--persist", "--confirm-within", "100ms"]);
     assert!(code == 0 && text.contains("networkctl reload"), "{text}");

@@ -6,20 +6,22 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kernel::address::{self, Address};
 use kernel::link;
+use kernel::sysctl::Sysctls;
 use link_name::LinkName;
 use serde::Serialize;
 
 use crate::check::{self, Facts, Refusal};
-use crate::configured_by::configured_by;
+use crate::configured_by::{Program, configured_by};
 use crate::error::UplinkError;
-use crate::holdings::Holdings;
-use crate::journal::{Due, Phase};
+use crate::holdings::{Dumped, Holdings};
+use crate::journal::{Before, Due, Phase};
 use crate::moves::{Move, Mover};
-use crate::object::LinkRef;
+use crate::object::{Kind, LinkRef};
 use crate::observe;
 use crate::persist::{self, FileChange, Files, Proposal};
-use crate::plan::{self, NewBridge, Place, Wanted};
+use crate::plan::{self, LINK_LOCAL_NONE, NewBridge, Place, Wanted};
 use crate::probe::{self, Target};
 use crate::store::{self, Store};
 
@@ -59,6 +61,7 @@ pub struct Prepared {
     wanted: Move,
     steps: Vec<String>,
     proposal: Option<Proposal>,
+    notes: Vec<String>,
     /// Held from before the look to the end.
     _lock: store::Lock,
 }
@@ -68,6 +71,12 @@ impl Prepared {
     #[must_use]
     pub fn steps(&self) -> &[String] {
         &self.steps
+    }
+
+    /// What the operator should know, and nobody can change here.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What the configuration becomes once the move is settled.
@@ -159,6 +168,7 @@ pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, Up
         before.settings.len()
     )];
     steps.extend(plan::into_bridge(&observed, &made, &wanted).changes().map(ToString::to_string));
+    let notes = notes(&mover.sysctls, program.as_ref(), &all, &before)?;
     let wanted = Move {
         link: observed.port.link.clone(),
         bridge,
@@ -168,7 +178,7 @@ pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, Up
         confirm_within: request.confirm_within,
         files,
     };
-    Ok(Prepared { mover, wanted, steps, proposal, _lock: lock })
+    Ok(Prepared { mover, wanted, steps, proposal, notes, _lock: lock })
 }
 
 /// Looks whether a joined link can leave its bridge, and how.
@@ -212,7 +222,7 @@ pub fn prepare_leave(
         confirm_within,
         files: joined.files.reversed(),
     };
-    Ok(Prepared { mover, wanted, steps, proposal: None, _lock: lock })
+    Ok(Prepared { mover, wanted, steps, proposal: None, notes: Vec::new(), _lock: lock })
 }
 
 /// Settles the moves that wait for it; gives their links.
@@ -339,6 +349,37 @@ fn end_unsettled(mover: &mut Mover, link: &str) -> Result<(), UplinkError> {
         }
         _ => Ok(()),
     }
+}
+
+/// What cannot be kept, or is for others to change.
+fn notes(
+    sysctls: &Sysctls,
+    program: Option<&Program>,
+    all: &Dumped,
+    before: &Before,
+) -> Result<Vec<String>, UplinkError> {
+    let mut notes = Vec::new();
+    let link = &before.holder;
+    if let Some(program) = program {
+        notes.push(format!("{} is configured by {program}", link.name));
+    }
+    if sysctls.read("net/bridge/bridge-nf-call-iptables")?.as_deref() == Some("1") {
+        let note =
+            "net.bridge.bridge-nf-call-iptables is 1: a DROP in FORWARD hits frames that the bridge forwards";
+        notes.push(note.to_owned());
+    }
+    let addresses = all.objects.iter().filter(|(kind, _)| *kind == Kind::Address);
+    for address in addresses.filter_map(|(_, payload)| Address::parse(payload)) {
+        let temporary = address.ip.addr().is_ipv6() && address.flags & address::TEMPORARY != 0;
+        if address.index == link.index && temporary {
+            notes.push(format!("the temporary address {} becomes an ordinary one", address.ip.addr()));
+        }
+    }
+    if before.link_local > LINK_LOCAL_NONE {
+        let note = "stable-privacy addresses: the kernel will learn others for the bridge beside those that are moved";
+        notes.push(note.to_owned());
+    }
+    Ok(notes)
 }
 
 /// Those that were named, else the default gateways over the holder.
