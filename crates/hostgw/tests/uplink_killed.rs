@@ -170,10 +170,8 @@ fn sweep(verb: &'static str, victims: Victims) {
         let (gone, new) = support::difference(&before, &now);
         assert!(gone.is_empty() && new.is_empty(), "{when}:\ngone {gone:#?}\nnew {new:#?}");
     }
-    println!(
-        "{verb} {victims:?}: {boundaries} boundaries, {} taken: {places:?}; again: {again}",
-        places.len()
-    );
+    let taken = if places.len() == boundaries { "all".to_owned() } else { format!("{places:?}") };
+    println!("{verb} {victims:?}: {boundaries} boundaries, taken: {taken}; again: {again}");
 }
 
 #[test]
