@@ -60,17 +60,17 @@ pub struct Node {
 const HOLDINGS: &str = "\
     addr add 192.0.2.1/24 brd + dev eth0 label eth0\n\
     addr add 192.0.2.2/24 brd + dev eth0 label eth0:1\n\
-    addr add 198.51.100.7/32 dev eth0 valid_lft 3000 preferred_lft 2000\n\
+    addr add 198.51.100.7/32 dev eth0 valid_lft 300000 preferred_lft 200000\n\
     addr add 2001:db8::1/64 dev eth0 nodad\n\
     addr add 2001:db8::2/64 dev eth0 nodad noprefixroute\n\
-    addr add 2001:db8::3/64 dev eth0 nodad valid_lft 3000 preferred_lft 2000\n\
+    addr add 2001:db8::3/64 dev eth0 nodad valid_lft 300000 preferred_lft 200000\n\
     route add default via 192.0.2.254 dev eth0 metric 100 proto dhcp src 192.0.2.1\n\
     route add 10.9.0.0/16 via 192.0.2.253 dev eth0 mtu 1400 table 77\n\
     route add 203.0.113.0/24 nexthop via 192.0.2.254 dev eth0 weight 2 nexthop via 192.0.2.253 dev eth0\n\
     route add 203.0.114.0/24 nexthop via 192.0.2.254 dev eth0 nexthop via 10.1.1.254 dev eth1\n\
     route add 100.64.0.1 dev eth0 scope link\n\
     route add 100.65.0.0/16 via 100.64.0.1 dev eth0 onlink\n\
-    -6 route add default via 2001:db8::fe dev eth0 metric 512 expires 900 proto ra\n\
+    -6 route add default via 2001:db8::fe dev eth0 metric 512 expires 90000 proto ra\n\
     -6 route add 2001:db8:5::/48 nexthop via 2001:db8::fe dev eth0 nexthop via 2001:db8::fd dev eth0\n\
     -6 route add 2001:db8:6::/48 via fe80::fe dev eth0 table 78\n\
     rule add iif eth0 lookup 77 pref 100\n\
