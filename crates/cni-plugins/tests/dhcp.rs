@@ -207,6 +207,22 @@ fn an_address_that_somebody_has_is_declined_for_another() {
 }
 
 #[test]
+fn a_pod_of_mode_l2_gets_its_address_and_its_bridge_nothing() {
+    let node = Node::enter();
+    let _lan = lan(right);
+    let mut conf = conf(&node, json!({}));
+    conf["mode"] = json!("l2");
+    let before = support::node::observe();
+    let pod = Pod::new("pod");
+    let result = add(&pod, &conf);
+    assert_eq!(addresses_of(&result), [ip("198.51.100.10")]);
+    check(&pod, &conf, &result).silent();
+    del(&pod, &conf);
+    assert_eq!(support::node::observe(), before);
+    assert_nothing_left(&node);
+}
+
+#[test]
 fn a_bridge_that_is_missing_is_named_and_not_made() {
     let node = Node::enter();
     let (code, error) = Call::about("ADD", &Pod::new("pod"), &conf(&node, json!({}))).run().error();

@@ -34,40 +34,54 @@ pub(crate) struct Lan {
 
 /// Makes bridge and LAN in the calling thread's namespace; the server answers as `answers` makes of what is right.
 pub(crate) fn lan(answers: impl Fn(&Message, Message) -> Vec<Message> + Send + 'static) -> Lan {
-    let ns = new_pod();
-    let bridge = name(BRIDGE);
-    change(|batch, _| link::create_bridge(batch, &bridge, [2, 0, 0, 0, 0, 0x11], 1500, true));
-    let index = index_of(BRIDGE);
-    change(|batch, _| address::add(batch, index, NODE.parse().unwrap(), 0));
-    let (port, far) = (name("port0"), name("lan0"));
-    let veth = Veth {
-        host: VethEnd { name: &port, mac: None, netns: None },
-        peer: VethEnd { name: &far, mac: None, netns: Some(ns.as_fd()) },
-        mtu: 1500,
-        master: Some(index),
-        up: true,
-    };
-    change(|batch, _| link::create_veth(batch, &veth));
+    let ns = segment();
     let socket = ns
         .run(|| {
-            let index = index_of("lan0");
-            change(|batch, _| {
-                address::add(batch, index, format!("{SERVER}/24").parse().unwrap(), 0);
-                link::set_up(batch, index);
-                link::request(batch, index);
-            });
             let socket = UdpSocket::bind("0.0.0.0:67").unwrap();
             socket.set_broadcast(true).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             socket
         })
         .unwrap();
-    let index = index_of("port0");
-    change(|batch, _| link::request(batch, index));
     let (tell, heard) = channel();
     let (stop, stopped) = channel::<()>();
     std::thread::spawn(move || serve(&socket, &answers, &tell, &stopped));
     Lan { ns, heard, _stop: stop }
+}
+
+/// Makes the bridge in the calling thread's namespace; the namespace of the LAN's first host, which has [`SERVER`].
+pub(crate) fn segment() -> NetNs {
+    let bridge = name(BRIDGE);
+    change(|batch, _| link::create_bridge(batch, &bridge, [2, 0, 0, 0, 0, 0x11], 1500, true));
+    let index = index_of(BRIDGE);
+    change(|batch, _| address::add(batch, index, NODE.parse().unwrap(), 0));
+    join("port0", &format!("{SERVER}/24"))
+}
+
+/// A host of the LAN behind this port of the bridge: its namespace, in which `lan0` has the address.
+pub(crate) fn join(port: &str, held: &str) -> NetNs {
+    let ns = new_pod();
+    let (near, far) = (name(port), name("lan0"));
+    let veth = Veth {
+        host: VethEnd { name: &near, mac: None, netns: None },
+        peer: VethEnd { name: &far, mac: None, netns: Some(ns.as_fd()) },
+        mtu: 1500,
+        master: Some(index_of(BRIDGE)),
+        up: true,
+    };
+    change(|batch, _| link::create_veth(batch, &veth));
+    ns.run(|| {
+        let index = index_of("lan0");
+        change(|batch, _| {
+            address::add(batch, index, held.parse().unwrap(), 0);
+            link::set_up(batch, index);
+            link::request(batch, index);
+        });
+    })
+    .unwrap();
+    let index = index_of(port);
+    change(|batch, _| link::request(batch, index));
+    ns
 }
 
 /// A server that does all right, from 198.51.100.10 on.
