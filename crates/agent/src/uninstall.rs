@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use cni_plugins::host_ports::table::TABLE as HOST_PORT_TABLE;
 use kernel::KernelError;
 use kernel::link::{self, Link};
+use kernel::neighbour;
 use kernel::netlink::{Batch, Socket};
 use kernel::nftables::{Family, TableName, Transaction, tables};
 use kernel::route::{self, Route};
@@ -110,6 +111,7 @@ pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<Unin
     remove_bridges(&mut kernel.route, &mut report);
     let uplinks_left = leave_uplinks(paths, &mut report);
     remove_routes(&mut kernel.route, &mut report);
+    remove_proxies(&mut kernel.route, &mut report);
     for table in our_tables() {
         let what = format!("deleted table {} {}", table.family.as_str(), table.name);
         report.note(what, delete_table(&mut kernel.netfilter, &table));
@@ -205,6 +207,23 @@ fn remove_routes(socket: &mut Socket, report: &mut UninstallReport) {
     }
 }
 
+/// The node answers for no pod any more.
+fn remove_proxies(socket: &mut Socket, report: &mut UninstallReport) {
+    let proxies = match traces::our_proxies(socket) {
+        Ok(proxies) => proxies,
+        Err(error) => return report.failed.push(error.to_string()),
+    };
+    for proxied in proxies {
+        let mut batch = Batch::new();
+        neighbour::delete_proxy(&mut batch, proxied.index, proxied.ip);
+        let gone = match socket.execute_all(&mut batch) {
+            Err(error) if error.is_absent() => Ok(false),
+            other => other.map(|()| true),
+        };
+        report.note(format!("answers no more for {}", proxied.ip), gone);
+    }
+}
+
 fn delete_table(socket: &mut Socket, table: &TableName) -> Result<bool, KernelError> {
     let mut transaction = Transaction::new();
     transaction.delete_table(table);
@@ -282,6 +301,8 @@ fn remove_files(paths: &Paths, with_run_dir: bool, report: &mut UninstallReport)
 fn leftovers(kernel: &mut Kernel, conflists: &Conflists, paths: &Paths) -> Result<Vec<String>, KernelError> {
     let routes = traces::our_routes(&mut kernel.route)?;
     let mut left: Vec<String> = routes.iter().map(|route| format!("route {route}")).collect();
+    let proxies = traces::our_proxies(&mut kernel.route)?;
+    left.extend(proxies.iter().map(|proxied| format!("proxy neighbour {}", proxied.ip)));
     let links = traces::links(&mut kernel.route)?;
     let of_pods = [traces::pod_links(&links), traces::shaping_links(&links)].concat();
     left.extend(of_pods.iter().map(|link| format!("link {}", link.name)));

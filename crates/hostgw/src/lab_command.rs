@@ -127,6 +127,8 @@ enum ModeArg {
     Ptp,
     /// Pods are ports of a bridge.
     Bridge,
+    /// Pods are hosts of the nodes' LAN, behind routed links.
+    L2Routed,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -185,6 +187,7 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         mode: match wanted.mode {
             ModeArg::Ptp => Mode::Ptp,
             ModeArg::Bridge => Mode::Bridge,
+            ModeArg::L2Routed => Mode::L2Routed,
         },
         family: match wanted.family {
             FamilyArg::Dual => Families::Dual,

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use kernel::events::{Events, Group};
 use kernel::netlink::{Protocol, Socket};
 use kernel::route::{Family as RouteFamily, Filter, RouteKind};
-use kernel::{KernelError, link, route};
+use kernel::{KernelError, link, neighbour, route};
 
 use crate::LabError;
 use crate::foreign::OUR_PROTOCOLS;
@@ -70,10 +70,18 @@ pub(crate) fn await_nothing_left(node: &str, known: &BTreeSet<String>) -> Result
         left.clear();
         left.extend(link_names()?.difference(known).map(|name| format!("link {name}")));
         left.extend(destinations(OUR_PROTOCOLS[1])?.iter().map(|to| format!("route to {to}")));
+        left.extend(answered()?.iter().map(|ip| format!("answer for {ip} on the LAN")));
         left.extend(reservations(Path::new(IPAM)).iter().map(|file| format!("file {}", file.display())));
         Ok((!left.is_empty()).then(String::new))
     })?;
     Ok(left)
+}
+
+/// The addresses of pods for which the node answers.
+fn answered() -> Result<Vec<IpAddr>, KernelError> {
+    let proxied = neighbour::dump(&mut Socket::open(Protocol::Route)?, true)?;
+    let of_pods = proxied.into_iter().filter(|proxied| proxied.protocol == OUR_PROTOCOLS[1]);
+    Ok(of_pods.map(|proxied| proxied.ip).collect())
 }
 
 /// What the plugin keeps of pods; runs in the node.

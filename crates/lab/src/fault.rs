@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::route::{Family as RouteFamily, Filter, Hop, Route, RouteKind};
-use kernel::{KernelError, link, route};
+use kernel::{KernelError, link, neighbour, route};
 
 use crate::LabError;
 use crate::foreign;
@@ -66,6 +66,7 @@ pub(crate) fn plant(kind: ProbeKind, nodes: &[Node], pods: &[Vec<Pod>]) -> Resul
         }
         ProbeKind::EgressMasq => in_node(Box::new(|| delete_our_table(AGENT_TABLE))),
         ProbeKind::EgressNomasq => Ok(()),
+        ProbeKind::LanPod => in_node(Box::new(delete_proxies)),
         ProbeKind::Mtu => in_node(Box::new(|| {
             execute(|socket, batch| {
                 link::set_mtu(batch, index_of(socket, UPLINK)?, 1300);
@@ -97,6 +98,16 @@ fn host_link(pod: &Pod) -> Result<u32, LabError> {
 
 fn delete_node_routes() -> Result<(), KernelError> {
     delete_routes(NODE_ROUTES)
+}
+
+/// The node answers for none of its pods any more.
+fn delete_proxies() -> Result<(), KernelError> {
+    execute(|socket, batch| {
+        for proxied in neighbour::dump(socket, true)? {
+            neighbour::delete_proxy(batch, proxied.index, proxied.ip);
+        }
+        Ok(())
+    })
 }
 
 /// Deletes the unicast routes of a protocol, as `ip route flush proto` does.

@@ -30,7 +30,7 @@ fn table(report: &Report) -> Table {
     let mut header = vec!["probe".to_owned()];
     header.extend(families.iter().flat_map(|family| [family.to_string(), "median µs".to_owned()]));
     table.set_header(header);
-    for kind in ProbeKind::ALL {
+    for kind in ProbeKind::ALL.into_iter().filter(|kind| kind.is_of(report.mode)) {
         let mut row = vec![kind.name().to_owned()];
         row.extend(families.iter().flat_map(|family| cells(report, kind, *family)));
         table.add_row(row);

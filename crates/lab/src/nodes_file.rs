@@ -45,6 +45,12 @@ pub(crate) fn config_yaml(topology: &Topology, masquerade_all: bool) -> String {
     if topology.mode == crate::options::Mode::Bridge {
         yaml.push_str("bridge: cni0\n");
     }
+    if topology.mode.is_of_lan() {
+        yaml.push_str("lan:\n  subnets:\n");
+        for subnet in topology.lan_subnets() {
+            let _ = writeln!(yaml, "  - \"{subnet}\"");
+        }
+    }
     if !masquerade_all {
         yaml.push_str("masquerade:\n  neverMasquerade:\n");
         for cidr in topology.never_masquerade() {

@@ -17,6 +17,17 @@ pub enum Mode {
     Ptp,
     /// Pods are ports of a bridge on their node.
     Bridge,
+    /// A routed link for each pod, with an address of the nodes' LAN, on which its node answers for it.
+    #[serde(rename = "l2-routed")]
+    L2Routed,
+}
+
+impl Mode {
+    /// Whether pods are hosts of the nodes' LAN.
+    #[must_use]
+    pub const fn is_of_lan(self) -> bool {
+        matches!(self, Self::L2Routed)
+    }
 }
 
 impl fmt::Display for Mode {
@@ -24,6 +35,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Ptp => "ptp",
             Self::Bridge => "bridge",
+            Self::L2Routed => "l2-routed",
         })
     }
 }
@@ -253,6 +265,13 @@ impl Options {
         within("--pods", self.pods.into(), MAX_PODS.into())?;
         let in_all = u64::from(self.nodes) * u64::from(self.pods);
         within("--nodes times --pods", in_all, MAX_PODS_IN_ALL.into())?;
+        if self.chaos.is_some() && self.mode.is_of_lan() {
+            return Err(LabError::Option {
+                option: "--chaos",
+                value: format!("with --mode {}", self.mode),
+                remedy: "use --mode ptp or bridge: its faults are those of routes to peers".to_owned(),
+            });
+        }
         if let Some(chaos) = self.chaos {
             within("--duration", chaos.duration_s, 86_400)?;
             if self.nodes < 2 || self.pods < 2 {

@@ -17,7 +17,8 @@ pub fn picture(report: &Report) -> String {
 fn draw(to: &mut String, report: &Report) -> std::fmt::Result {
     let width = report.nodes.iter().map(|node| joined(&node.internal_ips).len()).max().unwrap_or(0);
     let outside = joined(&report.outside.ips);
-    writeln!(to, " outside   {outside}   default router, sees pods as their nodes")?;
+    let seen = if report.mode.is_of_lan() { "themselves" } else { "their nodes" };
+    writeln!(to, " outside   {outside}   default router, sees pods as {seen}")?;
     writeln!(to, "    │      {}   sees pods as themselves", joined(&report.outside.unmasqueraded_ips))?;
     writeln!(to, "════╪══ lan0 {}", "═".repeat(60))?;
     for (at, node) in report.nodes.iter().enumerate() {

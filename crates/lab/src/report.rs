@@ -37,13 +37,15 @@ pub enum ProbeKind {
     EgressMasq,
     /// A pod keeps its address towards CIDRs that are never masqueraded.
     EgressNomasq,
+    /// A host of the nodes' LAN reaches a pod by the pod's own address, and is seen with its own.
+    LanPod,
     /// A datagram of exactly the pod's MTU passes unfragmented; one byte more is refused at once.
     Mtu,
 }
 
 impl ProbeKind {
     /// Every kind, in the order of the contract.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PodPodSame,
         Self::PodPodRemote,
         Self::PodNode,
@@ -53,8 +55,19 @@ impl ProbeKind {
         Self::HostportHairpin,
         Self::EgressMasq,
         Self::EgressNomasq,
+        Self::LanPod,
         Self::Mtu,
     ];
+
+    /// Whether there is anything to prove of it: on the LAN nobody is masqueraded, and elsewhere no host finds a pod.
+    #[must_use]
+    pub fn is_of(self, mode: Mode) -> bool {
+        match self {
+            Self::EgressMasq => !mode.is_of_lan(),
+            Self::LanPod => mode.is_of_lan(),
+            _ => true,
+        }
+    }
 
     /// As it is written in the contract.
     #[must_use]
@@ -69,6 +82,7 @@ impl ProbeKind {
             Self::HostportHairpin => "hostport-hairpin",
             Self::EgressMasq => "egress-masq",
             Self::EgressNomasq => "egress-nomasq",
+            Self::LanPod => "lan-pod",
             Self::Mtu => "mtu",
         }
     }

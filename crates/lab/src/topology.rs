@@ -91,6 +91,22 @@ fn lan_address(family: Family, host: u8) -> IpNet {
     }
 }
 
+/// The LAN that nodes and pods share in the modes for that: wide enough for a slice a node.
+fn shared_lan_address(family: Family, host: u8) -> IpNet {
+    match family {
+        Family::Ipv4 => net(Ipv4Addr::new(10, 10, 0, host), 16),
+        Family::Ipv6 => lan_address(family, host),
+    }
+}
+
+/// A node's part of it. In the middle of the subnet, 10.10.1.0 is an address as any other.
+fn slice(family: Family, node: u8) -> IpNet {
+    match family {
+        Family::Ipv4 => net(Ipv4Addr::new(10, 10, node, 0), 24),
+        Family::Ipv6 => net(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, digits(node), 0, 0, 0), 80),
+    }
+}
+
 fn unmasqueraded_address(family: Family) -> IpNet {
     match family {
         Family::Ipv4 => net(Ipv4Addr::new(198, 51, 100, 2), 24),
@@ -110,20 +126,35 @@ impl Topology {
     #[must_use]
     pub(crate) fn new(options: &Options) -> Self {
         let families = options.family.each();
+        let shared = options.mode.is_of_lan();
+        let of_each = |of: &dyn Fn(Family) -> IpNet| families.iter().map(|family| of(*family)).collect();
         let nodes = (1..=options.nodes)
             .map(|number| NodePlan {
                 number,
                 name: format!("node{number}"),
-                internal: NodePlan::internal_ips(number, false, families),
-                pod_cidrs: NodePlan::pod_cidrs_of(number, false, families),
+                internal: match shared {
+                    true => of_each(&|family| shared_lan_address(family, FIRST_NODE + number)),
+                    false => NodePlan::internal_ips(number, false, families),
+                },
+                pod_cidrs: match shared {
+                    true => of_each(&|family| slice(family, number)),
+                    false => NodePlan::pod_cidrs_of(number, false, families),
+                },
                 pods: options.pods,
             })
             .collect();
+        let lan = if shared { shared_lan_address } else { lan_address };
         let outside = OutsidePlan {
-            lan: families.iter().map(|family| lan_address(*family, 2)).collect(),
+            lan: of_each(&|family| lan(family, 2)),
             unmasqueraded: families.iter().map(|family| unmasqueraded_address(*family)).collect(),
         };
         Self { mode: options.mode, families: options.family, nodes, outside }
+    }
+
+    /// The LAN's subnets.
+    #[must_use]
+    pub(crate) fn lan_subnets(&self) -> Vec<IpNet> {
+        self.outside.lan.iter().map(IpNet::trunc).collect()
     }
 
     /// The CIDRs towards which the agents are told never to masquerade.
@@ -133,6 +164,9 @@ impl Topology {
     }
 }
 
+/// The nodes' addresses on the LAN follow this one.
+const FIRST_NODE: u8 = 10;
+
 /// How far a node's numbers move when its address or pod CIDRs change; beyond every other node's.
 const MOVED: u8 = 100;
 
@@ -140,7 +174,7 @@ impl NodePlan {
     /// Its addresses, or the others that it has at times.
     #[must_use]
     pub(crate) fn internal_ips(number: u8, moved: bool, families: &[Family]) -> Vec<IpNet> {
-        let host = 10 + number + if moved { MOVED } else { 0 };
+        let host = FIRST_NODE + number + if moved { MOVED } else { 0 };
         families.iter().map(|family| lan_address(*family, host)).collect()
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use cni_plugins::wiring::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, is_our_bridge_mac};
 use kernel::KernelError;
 use kernel::link::{self, Link};
+use kernel::neighbour::{self, Neighbour};
 use kernel::netlink::Socket;
 use kernel::nftables::xtables::{comment_of, filter_table};
 use kernel::nftables::{ObservedRule, rules};
@@ -71,6 +72,13 @@ pub(super) fn our_routes(socket: &mut Socket) -> Result<Vec<Route>, KernelError>
         }
     }
     Ok(routes)
+}
+
+/// What the node answers for on its LAN for pods.
+pub(super) fn our_proxies(socket: &mut Socket) -> Result<Vec<Neighbour>, KernelError> {
+    let mut proxies = neighbour::dump(socket, true)?;
+    proxies.retain(|proxied| proxied.protocol == POD_ROUTE_PROTOCOL);
+    Ok(proxies)
 }
 
 /// A rule of ours in a chain of iptables.

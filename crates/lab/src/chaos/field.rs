@@ -184,7 +184,9 @@ impl<'cluster> Field<'cluster> {
             node.pod_cidrs.iter().copied().zip(node.internal.iter().map(ipnet::IpNet::addr))
         });
         let pods: Vec<IpAddr> = match self.cluster.topology.mode {
-            Mode::Ptp => self.cluster.pods[at].iter().flat_map(|pod| pod.ips.clone()).collect(),
+            Mode::Ptp | Mode::L2Routed => {
+                self.cluster.pods[at].iter().flat_map(|pod| pod.ips.clone()).collect()
+            }
             Mode::Bridge => Vec::new(),
         };
         Expected {

@@ -199,8 +199,14 @@ fn egress_and_mtu(
     let outside = address_of(&topology.outside.lan, family);
     for pod in &node.pods {
         if let Some(outside) = outside {
-            let masqueraded = (pod.name, node.ip);
-            probes.push(datagram(ProbeKind::EgressMasq, family, masqueraded, ("outside", outside)));
+            if topology.mode.is_of_lan() {
+                let (own, host) = ((pod.name, pod.ip), ("outside", outside));
+                probes.push(datagram(ProbeKind::LanPod, family, host, own));
+                probes.push(datagram(ProbeKind::EgressNomasq, family, own, host));
+            } else {
+                let masqueraded = (pod.name, node.ip);
+                probes.push(datagram(ProbeKind::EgressMasq, family, masqueraded, ("outside", outside)));
+            }
         }
         if let Some(unmasqueraded) = address_of(&topology.outside.unmasqueraded, family) {
             let own = (pod.name, pod.ip);
@@ -211,7 +217,8 @@ fn egress_and_mtu(
     let remote =
         next.and_then(|next| next.pods.first()).map(|pod| ((first.name, first.ip), (pod.name, pod.ip)));
     // A cluster of one node has no farther place than the outside.
-    let alone = outside.map(|outside| ((first.name, node.ip), ("outside", outside)));
+    let seen_as = if topology.mode.is_of_lan() { first.ip } else { node.ip };
+    let alone = outside.map(|outside| ((first.name, seen_as), ("outside", outside)));
     if let Some((from, to)) = remote.or(alone) {
         probes.push(datagram(ProbeKind::Mtu, family, from, to));
     }
@@ -240,7 +247,7 @@ mod tests {
     fn every_kind_of_the_contract_is_probed_in_every_family() {
         for families in [Families::Dual, Families::Ipv4, Families::Ipv6] {
             let probes = probes(3, 2, families);
-            for kind in ProbeKind::ALL {
+            for kind in ProbeKind::ALL.into_iter().filter(|kind| kind.is_of(Mode::Ptp)) {
                 for family in families.each() {
                     assert!(
                         probes.iter().any(|probe| probe.kind == kind && probe.family == *family),
@@ -250,6 +257,27 @@ mod tests {
             }
             assert!(probes.iter().all(|probe| families.each().contains(&probe.family)));
         }
+    }
+
+    #[test]
+    fn on_the_lan_pods_and_hosts_are_seen_with_their_own_addresses_both_ways() {
+        let topology =
+            Topology::new(&crate::Options { mode: Mode::L2Routed, ..options(2, 1, Families::Dual) });
+        let first = |node: &NodePlan| node.pod_cidrs.iter().map(IpNet::network).collect();
+        let pods: Inhabitants =
+            topology.nodes.iter().map(|node| vec![(node.pod_names().remove(0), first(node), None)]).collect();
+        let probes = matrix(&topology, &pods);
+        assert!(probes.iter().all(|probe| probe.kind.is_of(Mode::L2Routed)));
+        let seen = |kind, from: &str| -> Vec<String> {
+            let of_kind = probes.iter().filter(|probe| probe.kind == kind && probe.from == from);
+            of_kind.map(|probe| format!("{} from {:?}", probe.target.ip(), probe.sources)).collect()
+        };
+        let to_pods = seen(ProbeKind::LanPod, "outside");
+        assert_eq!(to_pods.len(), 4);
+        assert_eq!(to_pods[0], "10.10.1.0 from [10.10.0.2]");
+        assert!(
+            seen(ProbeKind::EgressNomasq, "node1/pod1").contains(&"10.10.0.2 from [10.10.1.0]".to_owned())
+        );
     }
 
     #[test]
@@ -327,7 +355,8 @@ mod tests {
     fn a_cluster_of_one_pod_is_still_probed_as_far_as_it_goes() {
         let kinds: std::collections::BTreeSet<_> =
             probes(1, 1, Families::Dual).iter().map(|probe| probe.kind).collect();
-        let absent: Vec<_> = ProbeKind::ALL.into_iter().filter(|kind| !kinds.contains(kind)).collect();
+        let of_mode = ProbeKind::ALL.into_iter().filter(|kind| kind.is_of(Mode::Ptp));
+        let absent: Vec<_> = of_mode.filter(|kind| !kinds.contains(kind)).collect();
         assert_eq!(absent, [ProbeKind::PodPodSame, ProbeKind::PodPodRemote]);
     }
 }
