@@ -148,3 +148,11 @@ fn the_agent_follows_a_kill_of_a_routed_pods_call() {
 fn the_agent_follows_a_kill_of_a_bridged_pods_call() {
     sweeps("bridge", &Cut::ALL, Way::Agent);
 }
+
+#[test]
+fn whatever_follows_a_kill_the_node_answers_for_living_pods_of_the_lan_alone() {
+    sweeps("l2-routed", &Cut::ADDS, Way::Retry);
+    for way in [Way::Del, Way::Gc, Way::Agent] {
+        sweeps("l2-routed", &Cut::ALL, way);
+    }
+}

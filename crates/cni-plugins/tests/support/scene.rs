@@ -45,6 +45,8 @@ pub(crate) struct Scene {
     pub(crate) pod: Pod,
     pub(crate) conf: Value,
     neighbour: Option<(Pod, Value, Value)>,
+    /// By which addresses pods reach the node.
+    gateways: [&'static str; 2],
     _router: NetNs,
 }
 
@@ -78,7 +80,9 @@ impl Scene {
             let result = add(&pod, &conf);
             (pod, conf, result)
         });
-        Self { node, pod: Pod::new("victim"), conf, neighbour, _router: router }
+        // On the LAN, pods send to the node's own addresses.
+        let gateways = if mode == "l2-routed" { NODE_ADDRESSES } else { GATEWAYS };
+        Self { node, pod: Pod::new("victim"), conf, neighbour, gateways, _router: router }
     }
 
     /// The call of this verb about the pod that is cut short.
@@ -152,7 +156,7 @@ impl Scene {
     }
 
     fn prove(&self, result: &Value) {
-        assert_first_packets(&self.node.ns, &GATEWAYS.map(ip), &[(&self.pod.ns, addresses_of(result))]);
+        assert_first_packets(&self.node.ns, &self.gateways.map(ip), &[(&self.pod.ns, addresses_of(result))]);
         check(&self.pod, &self.conf, result).silent();
     }
 
@@ -160,7 +164,7 @@ impl Scene {
     pub(crate) fn prove_neighbour(&self) {
         if let Some((pod, conf, result)) = &self.neighbour {
             check(pod, conf, result).silent();
-            assert_first_packets(&self.node.ns, &GATEWAYS.map(ip), &[(&pod.ns, addresses_of(result))]);
+            assert_first_packets(&self.node.ns, &self.gateways.map(ip), &[(&pod.ns, addresses_of(result))]);
         }
     }
 
@@ -243,6 +247,9 @@ fn dump_links() -> Vec<String> {
     let neighbours = neighbour::dump(&mut socket, false).unwrap();
     for known in neighbours.iter().filter(|known| known.state & PERMANENT != 0) {
         lines.push(format!("neighbour {} at {:?} on {}", known.ip, known.mac, named(&known.index)));
+    }
+    for proxied in neighbour::dump(&mut socket, true).unwrap() {
+        lines.push(format!("proxy {} of {} on {}", proxied.ip, proxied.protocol, named(&proxied.index)));
     }
     // What the kernel makes by itself, and takes back in its own time; but for the bridge, whose we make.
     lines.retain(|line| line.contains(BRIDGE) || !line.contains(" fe80:"));
