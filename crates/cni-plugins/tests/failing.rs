@@ -102,3 +102,8 @@ fn a_failing_call_of_a_routed_pod_says_so_and_leaves_nothing() {
 fn a_failing_call_of_a_bridged_pod_says_so_and_leaves_nothing() {
     sweeps("bridge");
 }
+
+#[test]
+fn a_failing_call_of_a_pod_of_the_lan_says_so_and_leaves_nothing() {
+    sweeps("l2-routed");
+}
