@@ -127,6 +127,8 @@ enum ModeArg {
     Ptp,
     /// Pods are ports of a bridge.
     Bridge,
+    /// Pods are hosts of the nodes' LAN, on a bridge with the node's uplink.
+    L2,
     /// Pods are hosts of the nodes' LAN, behind routed links.
     L2Routed,
 }
@@ -187,6 +189,7 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         mode: match wanted.mode {
             ModeArg::Ptp => Mode::Ptp,
             ModeArg::Bridge => Mode::Bridge,
+            ModeArg::L2 => Mode::L2,
             ModeArg::L2Routed => Mode::L2Routed,
         },
         family: match wanted.family {

@@ -18,7 +18,7 @@ use crate::conflist::Conflist;
 use crate::lan;
 use crate::node::{Node, root_of};
 use crate::nodes_file::{config_yaml, nodes_yaml};
-use crate::options::Family;
+use crate::options::{Family, Mode};
 use crate::place::{self, Place};
 use crate::policy_rule::{self, PolicyRule};
 use crate::probe::{self, Inhabitants, Server, first_targets};
@@ -80,7 +80,13 @@ impl Cluster {
     pub(crate) fn plug_in(&self, node: &Node, mac: Option<Mac>) -> Result<(), LabError> {
         lan::plug_in(&node.place, self.bridge, UPLINK, mac)?;
         let (name, addresses, routers) = (node.plan.name.clone(), node.plan.internal.clone(), self.routers());
-        node.place.run(move || lan::configure_uplink(&name, UPLINK, &addresses, &routers))
+        let (bridged, link) = (self.topology.mode == Mode::L2, self.topology.node_link());
+        node.place.run(move || {
+            if bridged {
+                lan::bridge_uplink(&name, UPLINK, link)?;
+            }
+            lan::configure_uplink(&name, link, &addresses, &routers)
+        })
     }
 
     /// The nodes' default routers, one in each family.
@@ -91,12 +97,14 @@ impl Cluster {
     /// Plants what others would have configured, and lists it, node by node.
     pub(crate) fn plant_foreign(&self) -> Result<Vec<BTreeSet<String>>, LabError> {
         let (families, routers) = (self.topology.families.each(), self.routers());
-        self.on_each_node(|node| plant_foreign_on(node, families, &routers))
+        let link = self.topology.node_link();
+        self.on_each_node(|node| plant_foreign_on(node, link, families, &routers))
     }
 
     /// The same on one node, which was booted anew.
     pub(crate) fn plant_foreign_again(&self, at: usize) -> Result<BTreeSet<String>, LabError> {
-        plant_foreign_on(self.node(at)?, self.topology.families.each(), &self.routers())
+        let (link, families) = (self.topology.node_link(), self.topology.families.each());
+        plant_foreign_on(self.node(at)?, link, families, &self.routers())
     }
 
     /// A node by its place in the order.
@@ -329,12 +337,13 @@ fn routes_to_pods(nodes: &[NodePlan], uplink: u32) -> Vec<Route> {
 
 fn plant_foreign_on(
     node: &Node,
+    link: &'static str,
     families: &'static [Family],
     routers: &[IpAddr],
 ) -> Result<BTreeSet<String>, LabError> {
     let (name, routers) = (node.plan.name.clone(), routers.to_vec());
     node.place.run(move || {
-        foreign::plant(&name, families, &routers)?;
+        foreign::plant(&name, link, families, &routers)?;
         foreign::snapshot(&name)
     })
 }

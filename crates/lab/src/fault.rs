@@ -66,7 +66,7 @@ pub(crate) fn plant(kind: ProbeKind, nodes: &[Node], pods: &[Vec<Pod>]) -> Resul
         }
         ProbeKind::EgressMasq => in_node(Box::new(|| delete_our_table(AGENT_TABLE))),
         ProbeKind::EgressNomasq => Ok(()),
-        ProbeKind::LanPod => in_node(Box::new(delete_proxies)),
+        ProbeKind::LanPod => in_node(Box::new(cut_off_from_lan)),
         ProbeKind::Mtu => in_node(Box::new(|| {
             execute(|socket, batch| {
                 link::set_mtu(batch, index_of(socket, UPLINK)?, 1300);
@@ -100,9 +100,12 @@ fn delete_node_routes() -> Result<(), KernelError> {
     delete_routes(NODE_ROUTES)
 }
 
-/// The node answers for none of its pods any more.
-fn delete_proxies() -> Result<(), KernelError> {
+/// The node answers for none of its pods any more; where they answer for themselves, they are not heard.
+fn cut_off_from_lan() -> Result<(), KernelError> {
     execute(|socket, batch| {
+        if let Some(uplink) = link::by_name(socket, UPLINK)?.filter(|uplink| uplink.master.is_some()) {
+            link::set_down(batch, uplink.index);
+        }
         for proxied in neighbour::dump(socket, true)? {
             neighbour::delete_proxy(batch, proxied.index, proxied.ip);
         }

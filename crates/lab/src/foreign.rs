@@ -14,7 +14,7 @@ use crate::options::Family;
 use crate::policy_rule::{self, PolicyRule};
 use crate::report::ForeignObjects;
 use crate::ruleset;
-use crate::topology::{UPLINK, is_of};
+use crate::topology::is_of;
 
 /// The foreign link: a bridge with the addresses that Docker gives its own.
 pub(crate) const LINK: &str = "foreign0";
@@ -62,8 +62,13 @@ fn parse<T: std::str::FromStr>(text: &str) -> Result<T, LabError> {
 }
 
 /// Plants a link, addresses, routes of several protocols and tables, neighbours, policy rules and a ruleset; runs in
-/// the node. `routers` are on the LAN, one in each family.
-pub(crate) fn plant(node: &str, families: &[Family], routers: &[IpAddr]) -> Result<(), LabError> {
+/// the node. `routers` are on the LAN, one in each family, reached over `uplink`.
+pub(crate) fn plant(
+    node: &str,
+    uplink: &str,
+    families: &[Family],
+    routers: &[IpAddr],
+) -> Result<(), LabError> {
     let name = link_name(LINK)?;
     let mut socket = Socket::open(Protocol::Route).map_err(LabError::kernel(node))?;
     let mut batch = Batch::new();
@@ -87,7 +92,7 @@ pub(crate) fn plant(node: &str, families: &[Family], routers: &[IpAddr]) -> Resu
         policy_rule::add(&mut batch, &rule);
     }
     socket.execute_all(&mut batch).map_err(LabError::kernel(node))?;
-    plant_over_uplink(node, UPLINK, families, routers)?;
+    plant_over_uplink(node, uplink, families, routers)?;
     ruleset::plant_foreign_table().map_err(LabError::kernel(node))
 }
 

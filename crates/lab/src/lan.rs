@@ -86,6 +86,25 @@ fn change_port(place: &str, change: impl FnOnce(&mut Batch, u32)) -> Result<(), 
     work().map_err(LabError::kernel("the LAN"))
 }
 
+/// Makes the uplink a port of a new bridge, as an administrator does who puts pods on the LAN. Runs in the place.
+pub(crate) fn bridge_uplink(place: &str, uplink: &str, bridge: &str) -> Result<(), LabError> {
+    let name = link_name(bridge)?;
+    let join = || {
+        let mut socket = Socket::open(Protocol::Route)?;
+        let uplink = link::by_name(&mut socket, uplink)?
+            .ok_or_else(|| KernelError::new(format!("find link {uplink}"), rustix::io::Errno::NODEV))?;
+        let mut batch = Batch::new();
+        // A bridge of the uplink's address: to the LAN the node stays who it was.
+        link::create_bridge(&mut batch, &name, uplink.mac.unwrap_or_default(), LAN_MTU, true);
+        socket.execute_all(&mut batch)?;
+        let mut batch = Batch::new();
+        link::set_master(&mut batch, uplink.index, index_of(&mut socket, bridge)?);
+        link::set_up(&mut batch, uplink.index);
+        socket.execute_all(&mut batch)
+    };
+    join().map_err(LabError::kernel(place))
+}
+
 /// Gives the uplink its addresses, and default routes over `routers`; what is there already stays. Runs in the place.
 pub(crate) fn configure_uplink(
     place: &str,

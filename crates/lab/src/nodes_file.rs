@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::topology::{NodePlan, Topology};
+use crate::topology::{LAN_BRIDGE, NodePlan, Topology};
 
 /// The Node objects as `kubectl get nodes -o yaml` prints them, as far as a pod network reads them.
 #[must_use]
@@ -46,6 +46,9 @@ pub(crate) fn config_yaml(topology: &Topology, masquerade_all: bool) -> String {
         yaml.push_str("bridge: cni0\n");
     }
     if topology.mode.is_of_lan() {
+        if topology.mode == crate::options::Mode::L2 {
+            let _ = writeln!(yaml, "bridge: {LAN_BRIDGE}");
+        }
         yaml.push_str("lan:\n  subnets:\n");
         for subnet in topology.lan_subnets() {
             let _ = writeln!(yaml, "  - \"{subnet}\"");

@@ -17,6 +17,8 @@ pub enum Mode {
     Ptp,
     /// Pods are ports of a bridge on their node.
     Bridge,
+    /// Pods are ports of a bridge on their node that has its uplink as a port, with addresses of the nodes' LAN.
+    L2,
     /// A routed link for each pod, with an address of the nodes' LAN, on which its node answers for it.
     #[serde(rename = "l2-routed")]
     L2Routed,
@@ -26,7 +28,7 @@ impl Mode {
     /// Whether pods are hosts of the nodes' LAN.
     #[must_use]
     pub const fn is_of_lan(self) -> bool {
-        matches!(self, Self::L2Routed)
+        matches!(self, Self::L2 | Self::L2Routed)
     }
 }
 
@@ -35,6 +37,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Ptp => "ptp",
             Self::Bridge => "bridge",
+            Self::L2 => "l2",
             Self::L2Routed => "l2-routed",
         })
     }

@@ -16,6 +16,8 @@ use crate::options::{Families, Family, Mode, Options};
 pub(crate) const LAN_MTU: u32 = 1460;
 /// The node's link to the LAN.
 pub(crate) const UPLINK: &str = "eth0";
+/// The node's bridge to the LAN, in mode `l2`.
+pub(crate) const LAN_BRIDGE: &str = "br0";
 /// The pod's link.
 pub(crate) const POD_LINK: &str = "eth0";
 /// Where every place answers probes, over UDP and TCP.
@@ -149,6 +151,12 @@ impl Topology {
             unmasqueraded: families.iter().map(|family| unmasqueraded_address(*family)).collect(),
         };
         Self { mode: options.mode, families: options.family, nodes, outside }
+    }
+
+    /// The link on which a node holds its addresses.
+    #[must_use]
+    pub(crate) fn node_link(&self) -> &'static str {
+        if self.mode == Mode::L2 { LAN_BRIDGE } else { UPLINK }
     }
 
     /// The LAN's subnets.

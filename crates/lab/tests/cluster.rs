@@ -103,16 +103,18 @@ fn every_probe_passes_in_every_mode_and_family() {
 
 #[test]
 fn hosts_of_the_lan_and_pods_there_reach_each_other_and_a_node_that_does_not_answer_is_noticed() {
-    let arguments = ["--mode", "l2-routed", "-o", "json"];
-    let output = run(&arguments);
-    assert_all_passed(&output, &arguments);
-    let report = document(&output);
-    let probes = report["probes"].as_array().unwrap();
-    let of_kind = |kind: &str| probes.iter().filter(|probe| probe["kind"] == kind).count();
-    // Six pods in two families, from one host; none of them is masqueraded.
-    assert_eq!((of_kind("lan-pod"), of_kind("egress-masq")), (12, 0));
-    for kind in ["lan-pod", "egress-nomasq", "node-pod", "hostport-outside"] {
-        assert_noticed("l2-routed", kind);
+    for mode in ["l2", "l2-routed"] {
+        let arguments = ["--mode", mode, "-o", "json"];
+        let output = run(&arguments);
+        assert_all_passed(&output, &arguments);
+        let report = document(&output);
+        let probes = report["probes"].as_array().unwrap();
+        let of_kind = |kind: &str| probes.iter().filter(|probe| probe["kind"] == kind).count();
+        // Six pods in two families, from one host; none of them is masqueraded.
+        assert_eq!((of_kind("lan-pod"), of_kind("egress-masq")), (12, 0));
+        for kind in ["lan-pod", "egress-nomasq", "hostport-outside"] {
+            assert_noticed(mode, kind);
+        }
     }
 }
 

@@ -187,7 +187,7 @@ impl<'cluster> Field<'cluster> {
             Mode::Ptp | Mode::L2Routed => {
                 self.cluster.pods[at].iter().flat_map(|pod| pod.ips.clone()).collect()
             }
-            Mode::Bridge => Vec::new(),
+            Mode::Bridge | Mode::L2 => Vec::new(),
         };
         Expected {
             node: self.name(at),

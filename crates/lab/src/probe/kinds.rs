@@ -168,9 +168,12 @@ fn gateway(node: &NodePlan, family: Family) -> Option<IpAddr> {
 
 fn host_ports(probes: &mut Vec<Probe>, topology: &Topology, family: Family, node: &Node<'_>) {
     let Some(outside) = address_of(&topology.outside.lan, family) else { return };
+    // On a bridge with the LAN, the answer would take the short way: the node puts its own address in front of it, but
+    // where br_netfilter makes the bridge track flows.
+    let from_outside = if topology.mode == Mode::L2 { vec![outside, node.ip] } else { vec![outside] };
     for (pod, port) in node.pods.iter().filter_map(|pod| Some((pod, pod.host_port?))) {
         for transport in [Transport::Udp, Transport::Tcp] {
-            let mut to_host_port = |kind, from: &str, source| {
+            let mut to_host_port = |kind, from: &str, sources: &[IpAddr]| {
                 probes.push(Probe {
                     from: from.to_owned(),
                     to: format!("{}:{port}", node.plan.name),
@@ -179,12 +182,12 @@ fn host_ports(probes: &mut Vec<Probe>, topology: &Topology, family: Family, node
                     transport,
                     target: SocketAddr::new(node.ip, port),
                     responder: pod.name.to_owned(),
-                    sources: vec![source],
+                    sources: sources.to_vec(),
                 });
             };
-            to_host_port(ProbeKind::HostportOutside, "outside", outside);
-            to_host_port(ProbeKind::HostportNode, &node.plan.name, node.ip);
-            to_host_port(ProbeKind::HostportHairpin, pod.name, node.ip);
+            to_host_port(ProbeKind::HostportOutside, "outside", &from_outside);
+            to_host_port(ProbeKind::HostportNode, &node.plan.name, &[node.ip]);
+            to_host_port(ProbeKind::HostportHairpin, pod.name, &[node.ip]);
         }
     }
 }
