@@ -108,7 +108,7 @@ fn each_fault_in_the_ranges_names_field_value_and_remedy() {
         ipam_refused(&json!({"ranges": [[{"subnet": "10.1.0.0/24", "gateway": "fe80::1"}]]})),
         ipam_refused(&json!({"rangeStart": "10.1.0.1"})),
         ipam_refused(&json!({"ranges": vec![json!([]); 65]})),
-        ipam_refused(&json!({"type": "dhcp", "ranges": [[{"subnet": "10.1.0.0/24"}]]})),
+        ipam_refused(&json!({"type": "whereabouts", "ranges": [[{"subnet": "10.1.0.0/24"}]]})),
         ipam_refused(&json!({"subnet": "10.1.0.0/24", "dataDir": "here"})),
         ipam_refused(&json!({"subnet": "10.1.0.0/24", "routes": [{"dst": "::/0"}]})),
         ipam_refused(

@@ -144,7 +144,7 @@ fn plan_then_once_then_status_then_uninstall() {
 fn bad_usage_and_settings_are_2_and_a_silent_source_is_3() {
     let node = Node::new();
     let bad_source = node.run(&["plan", "--source", "etcd:x", "--node-name", "node1"]).exits(2);
-    assert!(bad_source.stderr.contains("give file:PATH"), "{}", bad_source.stderr);
+    assert!(bad_source.stderr.contains("give kubernetes or file:PATH"), "{}", bad_source.stderr);
     node.run(&["plan", "--source", "file:/nodes.yaml", "--node-name", "Not A Name"]).exits(2);
     node.run(&["plan", "--source", "file:/nodes.yaml"]).exits(2);
     let absent =
