@@ -166,6 +166,7 @@ const fn is_own_fault(condition: &Condition) -> bool {
             | Condition::MtuTooSmall { .. }
             | Condition::BridgeNotOfPods { .. }
             | Condition::NoLanSlice { .. }
+            | Condition::LanSliceUnreadable { .. }
             | Condition::LanSliceRefused { .. }
     )
 }

@@ -14,8 +14,8 @@ use ipnet::IpNet;
 pub use node_list::NodeList;
 pub use node_name::{NodeName, NodeNameError};
 pub use node_object::{
-    DocumentError, INTERNAL_IP_ANNOTATION, MAX_NODES, NodeDocument, NodeObject, ReadNode, read_object,
-    snapshot_from_objects,
+    DocumentError, INTERNAL_IP_ANNOTATION, LAN_SLICE_ANNOTATION, MAX_NODES, NodeDocument, NodeObject,
+    ReadNode, read_object, snapshot_from_objects,
 };
 pub use problem::NodeProblem;
 pub use timestamp::{rfc3339, unix_seconds};
@@ -79,6 +79,10 @@ pub struct ClusterNode {
     pub pod_cidrs: PerFamily<IpNet>,
     /// It has a further pod CIDR, of unknown family, that cannot be read.
     pub unreadable_pod_cidr: bool,
+    /// The part of the LAN that its annotation names, in each family.
+    pub lan_slices: PerFamily<IpNet>,
+    /// Its annotation names a part that cannot be read.
+    pub unreadable_lan_slice: bool,
 }
 
 impl ClusterNode {

@@ -370,9 +370,17 @@ pub enum Condition {
     },
     /// This node has no part of the LAN.
     #[error(
-        "node `{node}` has no slice of the LAN: give it a pod CIDR there, or with `lan.slices: index` a name that ends in its number"
+        "node `{node}` has no slice of the LAN: give it a pod CIDR there, with `lan.slices: annotation` the annotation hostgw.io/lan-slice, or with `index` a name that ends in its number"
     )]
     NoLanSlice {
+        /// The node.
+        node: NodeName,
+    },
+    /// Which part of the LAN is this node's cannot be read.
+    #[error(
+        "annotation hostgw.io/lan-slice of node `{node}` cannot be read: correct it; the CNI configuration stays as it is"
+    )]
+    LanSliceUnreadable {
         /// The node.
         node: NodeName,
     },
@@ -449,6 +457,7 @@ impl Condition {
             Self::LeaseLost { .. } => "lease-lost",
             Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",
             Self::NoLanSlice { .. } => "no-lan-slice",
+            Self::LanSliceUnreadable { .. } => "lan-slice-unreadable",
             Self::LanSliceRefused { .. } => "lan-slice-refused",
             Self::NotAnnounced => "not-announced",
         }

@@ -13,6 +13,7 @@ use crate::observed::{
 use crate::plan::{Plan, PlanDocument, plan};
 use crate::settings::Settings;
 
+#[derive(Debug)]
 pub(crate) struct ThreeNodes {
     pub(crate) snapshot: ClusterSnapshot,
     pub(crate) settings: Settings,
@@ -39,6 +40,8 @@ pub(crate) fn node(number: u8) -> ClusterNode {
         further_internal_ips: Vec::new(),
         pod_cidrs: PerFamily::default(),
         unreadable_pod_cidr: false,
+        lan_slices: PerFamily::default(),
+        unreadable_lan_slice: false,
     };
     node.internal_ips.insert(Family::Ipv4, ip(&format!("192.0.2.1{number}")));
     node.internal_ips.insert(Family::Ipv6, ip(&format!("2001:db8::1{number}")));

@@ -1,10 +1,12 @@
 //! A snapshot written as the Node objects that it was read from, reduced to what was read of them: the file source reads it
 //! too, and so can a person.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::timestamp::rfc3339;
-use super::{ClusterNode, ClusterSnapshot};
+use super::{ClusterNode, ClusterSnapshot, LAN_SLICE_ANNOTATION};
 
 /// A `NodeList` as `kubectl get nodes -o json` prints one, with only the fields that [`super::NodeObject`] keeps.
 #[derive(Debug, Serialize)]
@@ -40,6 +42,8 @@ struct Metadata {
     creation_timestamp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion_timestamp: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,7 +64,7 @@ struct Address {
     address: String,
 }
 
-/// What stands for a pod CIDR that could not be read; it cannot be read either.
+/// What stands for a prefix that could not be read; it cannot be read either.
 const UNREADABLE: &str = "unreadable";
 
 impl NodeList {
@@ -79,6 +83,9 @@ impl NodeList {
 fn item(node: &ClusterNode) -> Item {
     let mut pod_cidrs: Vec<String> = node.pod_cidrs.values().map(ToString::to_string).collect();
     pod_cidrs.extend(node.unreadable_pod_cidr.then(|| UNREADABLE.to_owned()));
+    let mut slices: Vec<String> = node.lan_slices.values().map(ToString::to_string).collect();
+    slices.extend(node.unreadable_lan_slice.then(|| UNREADABLE.to_owned()));
+    let slices = (!slices.is_empty()).then(|| (LAN_SLICE_ANNOTATION, slices.join(",")));
     Item {
         kind: "Node",
         metadata: Metadata {
@@ -87,6 +94,7 @@ fn item(node: &ClusterNode) -> Item {
             creation_timestamp: node.created.map(rfc3339),
             // Only that there is one is ever asked.
             deletion_timestamp: node.terminating.then(|| rfc3339(0)),
+            annotations: slices.into_iter().collect(),
         },
         spec: Spec { pod_cidrs },
         status: Status {
@@ -101,6 +109,7 @@ fn item(node: &ClusterNode) -> Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Family;
     use crate::cluster::{Freshness, NodeDocument, SourceKind, snapshot_from_objects};
     use crate::three_nodes::ThreeNodes;
 
@@ -111,9 +120,12 @@ mod tests {
             node.terminating = true;
             node.further_internal_ips = vec!["192.0.2.99".parse().unwrap(), "2001:db8::99".parse().unwrap()];
             node.created = None;
+            node.lan_slices.insert(Family::Ipv4, "10.10.2.0/24".parse().unwrap());
+            node.lan_slices.insert(Family::Ipv6, "2001:db8::2:0/112".parse().unwrap());
         });
         cluster.change("node3", |node| {
             node.unreadable_pod_cidr = true;
+            node.unreadable_lan_slice = true;
             node.uid.clear();
         });
         let text = serde_json::to_string(&NodeList::new(&cluster.snapshot, "7".to_owned())).unwrap();

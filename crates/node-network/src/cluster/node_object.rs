@@ -14,6 +14,9 @@ use crate::family::{Family, PerFamily};
 /// Names the addresses to use instead of `status.addresses`: a comma-separated list, at most one a family.
 pub const INTERNAL_IP_ANNOTATION: &str = "hostgw.io/internal-ip";
 
+/// Names the node's part of its LAN, where the settings say so: a comma-separated list, at most one prefix a family.
+pub const LAN_SLICE_ANNOTATION: &str = "hostgw.io/lan-slice";
+
 /// Nodes beyond this are refused: plain routes are not the tool for a cluster of that size.
 pub const MAX_NODES: usize = 20_000;
 
@@ -123,6 +126,8 @@ struct Metadata {
 struct Annotations {
     #[serde(default, rename = "hostgw.io/internal-ip")]
     internal_ip: Lenient<String>,
+    #[serde(default, rename = "hostgw.io/lan-slice")]
+    lan_slice: Lenient<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -337,7 +342,8 @@ impl Reader<'_> {
         let terminating = self.present("metadata.deletionTimestamp", metadata.deletion_timestamp).is_some();
         let annotations = self.present("metadata.annotations", metadata.annotations).unwrap_or_default();
         let status = self.present("status", object.status).unwrap_or_default();
-        let (internal_ips, further_internal_ips) = self.internal_ips(annotations, status);
+        let (lan_slices, unreadable_lan_slice) = self.lan_slices(annotations.lan_slice);
+        let (internal_ips, further_internal_ips) = self.internal_ips(annotations.internal_ip, status);
         let before = self.problems.len();
         let (pod_cidrs, unreadable_pod_cidr) = self.pod_cidrs(object.spec);
         graver(self.problems, before);
@@ -350,6 +356,8 @@ impl Reader<'_> {
             further_internal_ips,
             pod_cidrs,
             unreadable_pod_cidr,
+            lan_slices,
+            unreadable_lan_slice,
         })
     }
 
@@ -378,9 +386,13 @@ impl Reader<'_> {
     }
 
     /// The next hops, one a family, and the node's other addresses.
-    fn internal_ips(&mut self, annotations: Annotations, status: Status) -> (PerFamily<IpAddr>, Vec<IpAddr>) {
+    fn internal_ips(
+        &mut self,
+        annotation: Lenient<String>,
+        status: Status,
+    ) -> (PerFamily<IpAddr>, Vec<IpAddr>) {
         let annotation_field = format!("metadata.annotations[{INTERNAL_IP_ANNOTATION}]");
-        let annotation = self.present(&annotation_field, annotations.internal_ip);
+        let annotation = self.present(&annotation_field, annotation);
         let mut chosen = PerFamily::default();
         for text in annotation.iter().flat_map(|list| list.split(',')).map(str::trim) {
             let Some(address) = self.address(&annotation_field, text) else { continue };
@@ -410,6 +422,28 @@ impl Reader<'_> {
             }
         }
         (chosen, further)
+    }
+
+    /// The parts of the LAN, and whether there is one that cannot be read.
+    fn lan_slices(&mut self, annotation: Lenient<String>) -> (PerFamily<IpNet>, bool) {
+        let before = self.noted;
+        let field = format!("metadata.annotations[{LAN_SLICE_ANNOTATION}]");
+        let annotation = self.present(&field, annotation);
+        let mut slices = PerFamily::default();
+        for text in annotation.iter().flat_map(|list| list.split(',')).map(str::trim) {
+            let remedy = "give a part of the LAN's subnet";
+            let Some(slice) = self.prefix(&field, text, "10.10.1.0/24 or 2001:db8::1:0/112", remedy) else {
+                continue;
+            };
+            let family = Family::of_net(&slice);
+            if slices.get(family).is_some() {
+                let reason = format!("is a second {family} slice");
+                self.problem(field.as_str(), text, reason, "name at most one a family");
+                continue;
+            }
+            slices.insert(family, slice);
+        }
+        (slices, self.noted > before)
     }
 
     fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
@@ -448,7 +482,8 @@ impl Reader<'_> {
         let mut cidrs = PerFamily::default();
         let mut unreadable = self.noted > before;
         for (field, text) in texts {
-            let Some(cidr) = self.pod_cidr(&field, &text) else {
+            let remedy = "give the node a pod CIDR of private or global unicast addresses";
+            let Some(cidr) = self.prefix(&field, &text, "10.244.1.0/24 or fd00:10:244:1::/64", remedy) else {
                 unreadable = true;
                 continue;
             };
@@ -463,16 +498,16 @@ impl Reader<'_> {
         (cidrs, unreadable)
     }
 
-    fn pod_cidr(&mut self, field: &str, text: &str) -> Option<IpNet> {
+    /// A prefix of addresses that pods can have, written as in `example`.
+    fn prefix(&mut self, field: &str, text: &str, example: &str, remedy: &str) -> Option<IpNet> {
         let Ok(cidr) = text.parse::<IpNet>() else {
-            self.problem(field, text, "is no CIDR", "write it as 10.244.1.0/24 or fd00:10:244:1::/64");
+            self.problem(field, text, "is no CIDR", &format!("write it as {example}"));
             return None;
         };
         if cidr != cidr.trunc() {
             self.problem(field, text, "has host bits set", &format!("write {}", cidr.trunc()));
             return None;
         }
-        let remedy = "give the node a pod CIDR of private or global unicast addresses";
         if cidr.prefix_len() == 0 {
             self.problem(field, text, "holds every address there is", remedy);
             return None;

@@ -52,7 +52,9 @@ pub(super) fn own_slices(
 ) -> (PerFamily<IpNet>, Vec<Condition>) {
     let slices = slices(this, settings);
     let mut faults = Vec::new();
-    if slices.is_empty() {
+    if settings.lan.slices == Slices::Annotation && this.unreadable_lan_slice {
+        faults.push(Condition::LanSliceUnreadable { node: this.name.clone() });
+    } else if slices.is_empty() {
         faults.push(Condition::NoLanSlice { node: this.name.clone() });
     }
     for slice in slices.values() {
@@ -67,6 +69,7 @@ pub(super) fn own_slices(
 pub(super) fn slices(node: &ClusterNode, settings: &Settings) -> PerFamily<IpNet> {
     let first = match &settings.lan.slices {
         Slices::PodCidr => return node.pod_cidrs.clone(),
+        Slices::Annotation => return node.lan_slices.clone(),
         Slices::Index { first } => first,
     };
     let mut slices = PerFamily::default();

@@ -46,6 +46,8 @@ pub enum Slices {
         /// The slice of number 0, one a family; those of other numbers follow.
         first: Vec<IpNet>,
     },
+    /// What the node's annotation [`crate::cluster::LAN_SLICE_ANNOTATION`] names.
+    Annotation,
 }
 
 impl Default for LanSettings {
@@ -92,7 +94,7 @@ impl LanSettings {
             fault("subnets", "[]".to_owned(), "give the LAN's subnet, as in [\"10.10.0.0/16\"]".to_owned());
         }
         let first: &[IpNet] = match &self.slices {
-            Slices::PodCidr => &[],
+            Slices::PodCidr | Slices::Annotation => &[],
             Slices::Index { first } => first,
         };
         for (field, list) in [

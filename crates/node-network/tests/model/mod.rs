@@ -226,6 +226,8 @@ fn any_node(name: &'static str) -> impl Strategy<Value = ClusterNode> {
                 further_internal_ips,
                 pod_cidrs,
                 unreadable_pod_cidr,
+                lan_slices: PerFamily::default(),
+                unreadable_lan_slice: false,
             }
         },
     )

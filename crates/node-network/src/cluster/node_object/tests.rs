@@ -50,6 +50,38 @@ fn the_annotation_names_the_next_hop_and_the_other_address_is_kept_as_further() 
     assert_eq!(node.further_internal_ips, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
 }
 
+fn annotated(slices: &str) -> String {
+    format!(
+        r#"{{"kind":"Node","metadata":{{"name":"n1","annotations":{{"hostgw.io/lan-slice":{slices}}}}}}}"#
+    )
+}
+
+#[test]
+fn the_annotation_names_a_part_of_the_lan_in_each_family() {
+    let snapshot = snapshot(&annotated(r#""10.10.1.0/24, 2001:db8::1:0/112""#));
+    let node = snapshot.nodes.values().next().unwrap();
+    assert_eq!(node.lan_slices.get(Family::Ipv4), Some(&"10.10.1.0/24".parse().unwrap()));
+    assert_eq!(node.lan_slices.get(Family::Ipv6), Some(&"2001:db8::1:0/112".parse().unwrap()));
+    assert!(!node.unreadable_lan_slice && snapshot.problems.is_empty());
+}
+
+#[test]
+fn a_part_of_the_lan_that_cannot_be_read_is_named_and_remembered() {
+    for (slices, said) in [
+        (r#""10.10.1.7/24""#, "has host bits set: write 10.10.1.0/24"),
+        (r#""10.10.1.0/24,10.10.2.0/24""#, "is a second IPv4 slice"),
+        (r#""1""#, "is no CIDR: write it as 10.10.1.0/24"),
+        (r#""""#, "is no CIDR"),
+        ("7", "is of the wrong type"),
+        (r#""224.0.0.0/24""#, "is multicast"),
+    ] {
+        let snapshot = snapshot(&annotated(slices));
+        assert!(snapshot.nodes.values().all(|node| node.unreadable_lan_slice), "{slices}");
+        let told = snapshot.problems[0].to_string();
+        assert!(told.contains(said) && told.contains("annotations[hostgw.io/lan-slice]"), "{told}");
+    }
+}
+
 #[test]
 fn only_the_old_single_field_is_enough() {
     let snapshot = snapshot(&node_with(r#"{"podCIDR":"10.244.1.0/24"}"#, "{}"));

@@ -1,5 +1,7 @@
 //! Slices of the LAN: whose they are, and which are refused.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::desired::Sysctl;
 use crate::settings::Mode;
@@ -124,6 +126,157 @@ fn slices_by_index_follow_each_other() {
         (number_at_end("rack-4-node007"), number_at_end("node"), number_at_end("n99999999999")),
         (Some(7), None, None)
     );
+}
+
+#[test]
+fn a_slice_by_annotation_is_what_the_node_says_and_nothing_without_it() {
+    let mut cluster = flat();
+    cluster.settings.lan.slices = Slices::Annotation;
+    assert!(codes(&cluster).contains(&"no-lan-slice"));
+    cluster.change("node1", |node| {
+        node.lan_slices.insert(Family::Ipv4, net("192.0.2.64/27"));
+    });
+    assert_eq!(codes(&cluster), [""; 0]);
+    let own = cluster.desired().own.unwrap();
+    assert_eq!(own.pod_cidrs.values().copied().collect::<Vec<_>>(), [net("192.0.2.64/27")]);
+    let rendered = own.conflist.unwrap().render();
+    assert!(rendered.contains("192.0.2.64") && rendered.contains("192.0.2.95"), "{rendered}");
+}
+
+#[test]
+fn an_annotation_that_cannot_be_read_leaves_the_last_configuration() {
+    let mut cluster = flat();
+    cluster.settings.lan.slices = Slices::Annotation;
+    cluster.change("node1", |node| {
+        node.lan_slices.insert(Family::Ipv4, net("192.0.2.64/27"));
+        node.unreadable_lan_slice = true;
+    });
+    assert!(codes(&cluster).contains(&"lan-slice-unreadable"));
+    let own = cluster.desired().own.unwrap();
+    assert!(!own.announce && own.conflist.is_none());
+    cluster.settings.lan.slices = Slices::PodCidr;
+    assert_eq!(codes(&cluster), [""; 0]);
+}
+
+/// A part of the LAN of `any_flat`, in either family.
+fn any_slice() -> impl Strategy<Value = IpNet> {
+    let v4 = (0_u32..0x1_0000, 18_u8..=30).prop_map(|(host, length)| (0x0a0a_0000 + host, length));
+    let v4 =
+        v4.prop_map(|(bits, length)| IpNet::new(IpAddr::from(bits.to_be_bytes()), length).unwrap().trunc());
+    let v6 = (0_u128..0x1_0000, 114_u8..=126);
+    let v6 = v6.prop_map(|(host, length)| {
+        let bits = 0x2001_0db8_u128 << 96 | host;
+        IpNet::new(IpAddr::from(bits.to_be_bytes()), length).unwrap().trunc()
+    });
+    prop_oneof![v4, v6]
+}
+
+/// Nodes whose annotations, addresses, routers and reserved prefixes lie anywhere on one LAN.
+fn any_flat() -> impl Strategy<Value = ThreeNodes> {
+    let slices = prop::collection::vec((any_slice(), any_slice()), 3);
+    let held = prop::collection::vec(any_slice(), 0..3);
+    (slices, held, prop::collection::vec(any_slice(), 0..2), prop::option::of(any_slice())).prop_map(
+        |(slices, held, reserved, router)| {
+            let mut cluster = flat();
+            cluster.settings.lan.subnets = vec![net("10.10.0.0/16"), net("2001:db8::/64")];
+            cluster.settings.lan.slices = Slices::Annotation;
+            cluster.settings.lan.reserved = reserved;
+            for (number, (one, other)) in (1..).zip(slices) {
+                cluster.change(&format!("node{number}"), |node| {
+                    for slice in [one, other] {
+                        node.lan_slices.insert(Family::of_net(&slice), slice);
+                    }
+                });
+            }
+            for (number, address) in (1..).zip(held) {
+                cluster.change(&format!("node{number}"), |node| {
+                    node.further_internal_ips.push(address.addr());
+                });
+            }
+            if let Some(router) = router {
+                let mut route = crate::three_nodes::route("0.0.0.0/0", 0, 3, &router.addr().to_string());
+                route.prefsrc = None;
+                cluster.observed.routes.push(route);
+            }
+            cluster
+        },
+    )
+}
+
+/// What a node hands out as it sees the cluster; none where that is refused.
+fn handed_out(cluster: &ThreeNodes, node: &str) -> Option<PerFamily<IpNet>> {
+    let host = cluster.observed.host_facts(None);
+    let this = &cluster.snapshot.nodes[&crate::three_nodes::name(node)];
+    let (slices, faults) = own_slices(this, &cluster.snapshot, &cluster.settings, &host);
+    faults.is_empty().then_some(slices)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    #[test]
+    fn what_is_handed_out_is_of_the_lan_and_nobody_elses(cluster in any_flat()) {
+        let given: Vec<_> =
+            ["node1", "node2", "node3"].into_iter().map(|node| handed_out(&cluster, node)).collect();
+        let all: Vec<IpNet> = given.iter().flatten().flat_map(PerFamily::values).copied().collect();
+        for (at, slice) in all.iter().enumerate() {
+            prop_assert!(!all[at + 1..].iter().any(|other| overlaps(slice, other)), "{all:?}");
+            let subnet = cluster.settings.lan.subnet(Family::of_net(slice)).unwrap();
+            prop_assert!(subnet.contains(slice));
+            prop_assert!(!cluster.settings.lan.reserved.iter().any(|reserved| overlaps(slice, reserved)));
+            let nodes = cluster.snapshot.nodes.values();
+            let mut addresses = nodes.flat_map(ClusterNode::all_internal_ips);
+            prop_assert!(!addresses.any(|address| slice.contains(&address)));
+            let host = cluster.observed.host_facts(None);
+            prop_assert!(!host.gateways.iter().any(|router| slice.contains(router)));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_refused_for_a_reason_that_is_true(cluster in any_flat()) {
+        let host = cluster.observed.host_facts(None);
+        let this = &cluster.snapshot.nodes[&crate::three_nodes::name("node1")];
+        let (_, faults) = own_slices(this, &cluster.snapshot, &cluster.settings, &host);
+        for condition in faults {
+            let Condition::LanSliceRefused { slice, fault } = condition else {
+                return Err(TestCaseError::fail(condition.to_string()));
+            };
+            let told = match &fault {
+                SliceFault::OtherNode { slice: other, node } => {
+                    *node != this.name && overlaps(&slice, other)
+                        && cluster.snapshot.nodes[node].lan_slices.values().any(|held| held == other)
+                }
+                SliceFault::NodeAddress { address, node } => {
+                    slice.contains(address)
+                        && cluster.snapshot.nodes[node].all_internal_ips().any(|held| held == *address)
+                }
+                SliceFault::Router(router) => slice.contains(router) && host.gateways.contains(router),
+                SliceFault::Reserved(reserved) => {
+                    overlaps(&slice, reserved) && cluster.settings.lan.reserved.contains(reserved)
+                }
+                SliceFault::NotOfLan(_) | SliceFault::NoSubnet => false,
+            };
+            prop_assert!(told, "{slice} {fault}");
+        }
+    }
+
+    #[test]
+    fn slices_by_index_are_disjoint_and_of_one_size(first in any_slice(), one in 0_u32..300, other in 0_u32..300) {
+        let [one_is, other_is] = [one, other].map(|number| nth_after(first, number));
+        if let (Some(one_is), Some(other_is)) = (one_is, other_is) {
+            prop_assert_eq!(one_is.prefix_len(), first.prefix_len());
+            prop_assert_eq!(overlaps(&one_is, &other_is), one == other);
+        }
+    }
+
+    #[test]
+    fn the_bounds_of_a_slice_are_its_ends_but_for_those_of_the_subnet(slice in any_slice()) {
+        let subnet = if slice.addr().is_ipv4() { net("10.10.0.0/16") } else { net("2001:db8::/64") };
+        let (first, last) = bounds(&slice, &subnet);
+        prop_assert!(slice.contains(&first) && slice.contains(&last) && first <= last);
+        prop_assert_eq!(first == slice.network(), slice.network() != subnet.network());
+        prop_assert_eq!(last == slice.broadcast(), slice.broadcast() != subnet.broadcast() || last.is_ipv6());
+    }
 }
 
 #[test]
