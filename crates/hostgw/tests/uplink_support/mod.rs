@@ -233,8 +233,9 @@ pub fn ip_batch(lines: &str) {
     }
 }
 
+/// Longer than a watchdog waits for a command that hangs: the machine may be busy.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(90);
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(2));
