@@ -266,7 +266,6 @@ fn put_back_sysctls(kernel: &Kernel, foreign: &ForeignChanges, report: &mut Unin
     }
 }
 
-/// The operator's own files in /etc/hostgw stay.
 /// Takes uplinks out of their bridges; whether all are, so that their records are of no more use.
 fn leave_uplinks(paths: &Paths, report: &mut UninstallReport) -> bool {
     match uplink::leave_all(paths) {
@@ -282,10 +281,11 @@ fn leave_uplinks(paths: &Paths, report: &mut UninstallReport) -> bool {
     }
 }
 
-fn remove_files(paths: &Paths, with_run_dir: bool, report: &mut UninstallReport) {
+/// The operator's own files in /etc/hostgw stay; and where an uplink could not leave its bridge, what says how.
+fn remove_files(paths: &Paths, uplinks_left: bool, report: &mut UninstallReport) {
     report.note("removed the record of foreign changes", atomic_file::remove(&paths.foreign_changes_file()));
-    let run_dir = with_run_dir.then(|| paths.run_dir());
-    for folder in run_dir.into_iter().chain([paths.var_dir()]) {
+    let folders = if uplinks_left { vec![paths.run_dir(), paths.var_dir()] } else { Vec::new() };
+    for folder in folders {
         let removed = match fs::remove_dir_all(&folder) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

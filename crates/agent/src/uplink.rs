@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use link_name::LinkNameError;
 use node_network::settings::UplinkSettings;
+use uplink::check::Refusal;
 use uplink::probe::Target;
 use uplink::{Folders, LinkStatus, Request, State, UplinkError};
 
@@ -43,7 +44,15 @@ pub(crate) fn settle(settings: Option<&UplinkSettings>, paths: &Paths) -> Result
         also: api_server().into_iter().collect(),
         persist: false,
     };
-    uplink::prepare_join(&request, &folders)?.make()?;
+    match uplink::prepare_join(&request, &folders) {
+        // The node's own configuration has put it there.
+        Err(UplinkError::Refused(Refusal::AlreadyPort { master, .. }))
+            if master == wanted.bridge.as_str() =>
+        {
+            return Ok(());
+        }
+        prepared => prepared?.make()?,
+    }
     tracing::info!(link = %wanted.link, bridge = %wanted.bridge, "the uplink joined the bridge");
     Ok(())
 }
@@ -57,23 +66,29 @@ pub(crate) struct Left {
     pub(crate) outcome: Result<(), UplinkError>,
 }
 
-/// Takes every link that was joined out of its bridge again, for an uninstall: what came of each, by its name.
+/// Takes every link that was joined out of its bridge again, for an uninstall: what came of each, by its name. A move that
+/// waits for its confirmation is an error: its watchdog needs the journal, which an uninstall would remove.
 pub(crate) fn leave_all(paths: &Paths) -> Result<Vec<Left>, UplinkError> {
     let folders = folders(paths);
-    let joined = uplink::status(&folders)?.into_iter().filter(|link| link.state == State::Joined);
     let leave = |link: &str| {
         let name = link.parse().map_err(|error: LinkNameError| UplinkError::Nothing(error.to_string()))?;
         uplink::prepare_leave(&name, &[], Duration::ZERO, &folders)?.make()
     };
     let left = |found: LinkStatus| {
-        let outcome = leave(&found.link);
-        Left { what: format!("{} out of {}", found.link, found.bridge), outcome }
+        let outcome = match found.state {
+            State::Joined => leave(&found.link),
+            State::Moving | State::Unconfirmed { .. } => {
+                Err(UplinkError::Unconfirmed { link: found.link.clone() })
+            }
+            State::PutBack | State::Lost => return None,
+        };
+        Some(Left { what: format!("{} out of {}", found.link, found.bridge), outcome })
     };
-    Ok(joined.map(left).collect())
+    Ok(uplink::status(&folders)?.into_iter().filter_map(left).collect())
 }
 
 fn folders(paths: &Paths) -> Folders {
-    Folders { root: paths.on_node(Path::new("/")), run: paths.run_dir() }
+    Folders { root: paths.on_node(Path::new("/")), run: paths.run_dir(), lib: paths.var_dir() }
 }
 
 /// As the kubelet tells every pod; absent outside of a cluster.

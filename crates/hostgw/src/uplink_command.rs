@@ -120,7 +120,8 @@ impl std::fmt::Display for StatusDocument {
 /// Runs the command and gives the contract's exit code.
 pub(crate) fn run(command: &Uplink) -> ExitCode {
     let root = std::path::absolute(&command.root).unwrap_or_else(|_| command.root.clone());
-    let folders = Folders { run: Paths::below(&root).run_dir(), root };
+    let paths = Paths::below(&root);
+    let folders = Folders { run: paths.run_dir(), lib: paths.var_dir(), root };
     let done = match &command.verb {
         Verb::Join { link, bridge, persist, guard } => {
             let request = Request {

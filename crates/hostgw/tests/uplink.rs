@@ -286,37 +286,6 @@ fn persist_shows_and_writes_what_the_program_needs_and_leave_takes_it_back() {
     assert_eq!(live.count(), 1);
 }
 
-#[test]
-fn the_agent_moves_the_uplink_once_and_uninstall_moves_it_back() {
-    let node = Node::new();
-    let before = node.dump();
-    let write = |path: &str, text: &str| {
-        let path = node.root.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    write("etc/hostgw/config.yaml", "uplink: {link: eth0, bridge: br0}\nforwarding: {enabled: false}\n");
-    write(
-        "nodes.yaml",
-        "{kind: Node, metadata: {name: node1}, spec: {podCIDRs: [\"10.244.1.0/24\"]}, \
-         status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}\n",
-    );
-    let hostgw = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hostgw"));
-        command.args(arguments).arg("--root").arg(node.root.path()).env_remove("NODE_NAME");
-        Node::outcome(&command.output().unwrap())
-    };
-    let source = format!("file:{}", node.root.path().join("nodes.yaml").display());
-    for pass in ["first", "second"] {
-        let (_, text) = hostgw(&["agent", "--source", &source, "--node-name", "node1", "--once"]);
-        assert!(node.is_port(), "{pass} pass: {text}");
-    }
-    assert!(node.run_well(&["status"]).contains("eth0: port of br0"));
-    let (_, text) = hostgw(&["uninstall"]);
-    assert!(text.contains("took eth0 out of br0"), "{text}");
-    node.assert_same(&before, "after uninstall");
-}
-
 /// Neither driver is in every kernel: what was not run is said.
 #[test]
 #[allow(clippy::print_stdout, reason = "what was not run is to be told")]

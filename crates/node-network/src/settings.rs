@@ -2,6 +2,7 @@
 
 mod kubernetes;
 mod lan;
+mod uplink;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
 pub use lan::{LanSettings, Slices};
+pub use uplink::UplinkSettings;
 
 /// The whole of `/etc/hostgw/config.yaml`. Unknown keys are refused, so that a misspelt one is not silently ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,19 +45,6 @@ pub struct Settings {
     pub node_address: NodeAddressSettings,
     /// How often everything is looked at again although nothing was reported.
     pub resync_interval: Interval,
-}
-
-/// A move of the node's uplink into a bridge, as `hostgw uplink join` makes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UplinkSettings {
-    /// The NIC, bond or VLAN link.
-    pub link: LinkName,
-    /// The bridge that takes over what it holds.
-    pub bridge: LinkName,
-    /// Who must answer before and after, besides the API server; the default gateways where nobody is named.
-    #[serde(default)]
-    pub probes: Vec<std::net::IpAddr>,
 }
 
 /// The pods' bridge when none is named; the plugin's default too.
@@ -274,10 +263,6 @@ impl Settings {
                 format!("use 0 for the uplink's, or {MIN_MTU} to {MAX_MTU} (1280 at least with IPv6)");
             fault("mtu", self.mtu.to_string(), remedy);
         }
-        if let Some(uplink) = self.uplink.as_ref().filter(|uplink| uplink.link == uplink.bridge) {
-            let remedy = "is the link's own name: give the bridge another".to_owned();
-            fault("uplink.bridge", uplink.bridge.to_string(), remedy);
-        }
         if self.routes.metric == 0 || self.routes.metric >= crate::desired::GUARD_METRIC {
             let remedy = format!("use 1 to {}", crate::desired::GUARD_METRIC - 1);
             fault("routes.metric", self.routes.metric.to_string(), remedy);
@@ -338,6 +323,7 @@ impl Settings {
             fault("cni.confFile", self.cni.conf_file.clone(), "the name must end in .conflist".to_owned());
         }
         faults.extend(self.node_address.faults());
+        faults.extend(self.uplink.iter().flat_map(|uplink| uplink.faults(self)));
         faults.extend(self.lan.faults(self.mode, self.bridge.is_some()));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
@@ -385,10 +371,10 @@ impl From<Interval> for String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn faults(json: serde_json::Value) -> String {
+    pub(in crate::settings) fn faults(json: serde_json::Value) -> String {
         let settings: Settings = serde_json::from_value(json).unwrap();
         let faults = settings.validate().unwrap_err();
         faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")

@@ -35,6 +35,8 @@ pub struct Folders {
     pub root: PathBuf,
     /// `/run/hostgw`.
     pub run: PathBuf,
+    /// `/var/lib/hostgw`.
+    pub lib: PathBuf,
 }
 
 /// A wish to join or leave.
@@ -122,7 +124,7 @@ impl Prepared {
 
 /// Looks whether the link can join, and how. Nothing is touched, but a broken-off move of the past is put back.
 pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, UplinkError> {
-    let store = Store::of(&folders.run, request.link.as_str());
+    let store = Store::of(folders, request.link.as_str());
     let mut mover = Mover::open(store)?;
     if link::by_name(&mut mover.socket, request.link.as_str())?.is_none() {
         return Err(Refusal::NoLink { link: request.link.to_string() }.into());
@@ -188,14 +190,14 @@ pub fn prepare_leave(
     confirm_within: Duration,
     folders: &Folders,
 ) -> Result<Prepared, UplinkError> {
-    let store = Store::of(&folders.run, link.as_str());
+    let store = Store::of(folders, link.as_str());
     let lock = store.lock()?;
     let mut mover = Mover::open(store)?;
     end_unsettled(&mut mover, link.as_str())?;
-    let joined = mover.store.read_joined()?.filter(|joined| joined.realm == *mover.realm());
-    let Some(joined) = joined else {
+    let Some(joined) = mover.joined()? else {
         return Err(UplinkError::Nothing(format!(
-            "{link} was not joined by `hostgw uplink join` since the boot: there is nothing to leave"
+            "{link} was not joined by `hostgw uplink join` since the boot, nor for each boot by --persist: there is \
+             nothing to leave"
         )));
     };
     let links = link::dump(&mut mover.socket)?;
@@ -228,7 +230,7 @@ pub fn prepare_leave(
 /// Settles the moves that wait for it; gives their links.
 pub fn confirm(folders: &Folders) -> Result<Vec<String>, UplinkError> {
     let mut confirmed = Vec::new();
-    for (link, store) in Store::all(&folders.run)? {
+    for (link, store) in Store::all(folders)? {
         let _lock = store.lock()?;
         let mut mover = Mover::open(store)?;
         let Some(journal) = mover.store.read_journal()? else { continue };
@@ -297,7 +299,7 @@ impl fmt::Display for LinkStatus {
 /// How each link stands that was ever moved since the boot. What is broken off, and has no watchdog any more, is put back.
 pub fn status(folders: &Folders) -> Result<Vec<LinkStatus>, UplinkError> {
     let mut found = Vec::new();
-    for (link, store) in Store::all(&folders.run)? {
+    for (link, store) in Store::all(folders)? {
         let Some(_lock) = store.try_lock()? else {
             let bridge = store.read_journal()?.map(|journal| journal.bridge.name).unwrap_or_default();
             found.push(LinkStatus { link, bridge, state: State::Moving });
@@ -331,9 +333,7 @@ fn look_after(mover: &mut Mover) -> Result<Option<(String, State)>, UplinkError>
             return Ok(Some((bridge, state)));
         }
     }
-    let Some(joined) = mover.store.read_joined()?.filter(|joined| joined.realm == *mover.realm()) else {
-        return Ok(None);
-    };
+    let Some(joined) = mover.joined()? else { return Ok(None) };
     let observed = observe::observe(&mut mover.socket, &joined.link.name, &joined.bridge.name)?;
     let holds = observed.is_some_and(|observed| {
         observed.bridge.is_some_and(|bridge| observed.port.master == Some(bridge.index))

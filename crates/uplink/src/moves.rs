@@ -83,6 +83,18 @@ impl Mover {
         })
     }
 
+    /// The join that holds: of this boot, or one that this boot has repeated by the configuration that was persisted.
+    pub(crate) fn joined(&mut self) -> Result<Option<Joined>, UplinkError> {
+        if let Some(joined) = self.store.read_joined()?.filter(|joined| joined.realm == self.realm) {
+            return Ok(Some(joined));
+        }
+        let Some(joined) = self.store.read_persisted()? else { return Ok(None) };
+        let observed = observe::observe(&mut self.socket, &joined.link.name, &joined.bridge.name)?;
+        let Some(Observed { port, bridge: Some(bridge), .. }) = observed else { return Ok(None) };
+        let repeated = port.master == Some(bridge.index) && self.is_ours(&bridge, &joined.bridge)?;
+        Ok(repeated.then(|| Joined { realm: self.realm.clone(), link: port.link, ..joined }))
+    }
+
     /// Makes the move. The caller holds the store's lock.
     pub(crate) fn make(&mut self, wanted: &Move) -> Result<(), UplinkError> {
         let id = format!("{}-{}", rustix::process::getpid().as_raw_nonzero(), store::now_ms());

@@ -1,5 +1,7 @@
-//! The journal on disk: whole at every instant, below `/run`, so that a boot, which brings the old state, ends it too.
+//! The journal on disk: whole at every instant, below `/run`, so that a boot, which brings the old state, ends it too. Of a
+//! join that was persisted a record lasts, for a boot brings the bridge again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::commands::Folders;
 use crate::error::UplinkError;
 use crate::journal::{Joined, Journal, Realm};
 
@@ -20,10 +23,12 @@ const MAX_BYTES: u64 = 64 << 20;
 /// How long a lock is waited for that is held for an instant only.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The folder of one link's moves.
+/// The folders of one link's moves.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// What a boot does not end.
+    lasting: PathBuf,
 }
 
 /// Held while somebody works on a move; it ends with the process.
@@ -33,29 +38,26 @@ pub struct Lock {
 }
 
 impl Store {
-    /// The moves of `link`, below `run_dir` (`/run/hostgw`).
+    /// The moves of `link`.
     #[must_use]
-    pub fn of(run_dir: &Path, link: &str) -> Self {
-        Self { folder: run_dir.join("uplink").join(link) }
+    pub fn of(folders: &Folders, link: &str) -> Self {
+        let [folder, lasting] = [&folders.run, &folders.lib].map(|below| below.join("uplink").join(link));
+        Self { folder, lasting }
     }
 
     /// The links that have been moved, or are being moved, and their folders.
-    pub fn all(run_dir: &Path) -> Result<Vec<(String, Self)>, UplinkError> {
-        let folder = run_dir.join("uplink");
-        let entries = match fs::read_dir(&folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(UplinkError::file("read", &folder, error)),
-            Ok(entries) => entries,
-        };
-        let mut found: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                Some((name, Self { folder: entry.path() }))
-            })
-            .collect();
-        found.sort_by(|one, other| one.0.cmp(&other.0));
-        Ok(found)
+    pub fn all(folders: &Folders) -> Result<Vec<(String, Self)>, UplinkError> {
+        let mut found = BTreeSet::new();
+        for below in [&folders.run, &folders.lib] {
+            let folder = below.join("uplink");
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(UplinkError::file("read", &folder, error)),
+                Ok(entries) => entries,
+            };
+            found.extend(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()));
+        }
+        Ok(found.into_iter().map(|link| (link.clone(), Self::of(folders, &link))).collect())
     }
 
     fn journal(&self) -> PathBuf {
@@ -64,6 +66,10 @@ impl Store {
 
     fn joined(&self) -> PathBuf {
         self.folder.join("joined.json")
+    }
+
+    fn persisted(&self) -> PathBuf {
+        self.lasting.join("joined.json")
     }
 
     /// The move that is not settled.
@@ -81,18 +87,29 @@ impl Store {
         remove(&self.journal())
     }
 
-    /// The join that holds.
+    /// The join that holds, of this boot.
     pub fn read_joined(&self) -> Result<Option<Joined>, UplinkError> {
         read(&self.joined())
     }
 
+    /// The join that the node's own configuration repeats at every boot.
+    pub fn read_persisted(&self) -> Result<Option<Joined>, UplinkError> {
+        read(&self.persisted())
+    }
+
     /// Settles a join.
     pub fn write_joined(&self, joined: &Joined) -> Result<(), UplinkError> {
+        if !joined.files.changes.is_empty() {
+            fs::create_dir_all(&self.lasting)
+                .map_err(|error| UplinkError::file("write", &self.lasting, error))?;
+            write(&self.persisted(), joined)?;
+        }
         write(&self.joined(), joined)
     }
 
     /// Settles a leave.
     pub fn remove_joined(&self) -> Result<(), UplinkError> {
+        remove(&self.persisted())?;
         remove(&self.joined())
     }
 
