@@ -1,13 +1,8 @@
 //! Telling the LAN where an address is: gratuitous ARP (RFC 5227), unsolicited neighbour advertisements and router
-//! solicitations (RFC 4861), written as whole frames and sent by packet socket.
-#![allow(unsafe_code, reason = "packet sockets have no safe wrapper")]
+//! solicitations (RFC 4861), written as whole frames; [`crate::packet::send_all`] sends them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use rustix::io::Errno;
-
-use crate::KernelError;
 use crate::link::Mac;
 
 const BROADCAST: Mac = [0xff; 6];
@@ -95,56 +90,6 @@ fn checksum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !u16::try_from(sum).unwrap_or_default()
-}
-
-/// Sends whole frames over a link. Takes `CAP_NET_RAW`.
-pub fn send(index: u32, frames: &[Vec<u8>]) -> Result<(), KernelError> {
-    let failed = |what| move |errno| KernelError::new(what, errno);
-    // Protocol 0: nothing is to be received.
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: no memory is passed; rustix has no packet sockets.
-    let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-    if raw < 0 {
-        return Err(failed("open a packet socket")(last_errno()));
-    }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    for frame in frames {
-        send_one(&socket, index, frame).map_err(failed("send a frame"))?;
-    }
-    Ok(())
-}
-
-fn send_one(socket: &OwnedFd, index: u32, frame: &[u8]) -> Result<(), Errno> {
-    // SAFETY: `sockaddr_ll` is a plain structure of integers, for which zeroes are a value.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or_default();
-    to.sll_ifindex = index.cast_signed();
-    to.sll_halen = 6;
-    to.sll_addr[..6].copy_from_slice(frame.get(..6).ok_or(Errno::INVAL)?);
-    to.sll_protocol = frame
-        .get(12..14)
-        .and_then(|kind| kind.try_into().ok())
-        .map(u16::from_ne_bytes)
-        .ok_or(Errno::INVAL)?;
-    #[expect(clippy::cast_possible_truncation, reason = "the size of a small structure")]
-    let length = size_of_val(&to) as libc::socklen_t;
-    // SAFETY: frame and address live through the call, and their lengths are given.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            std::ptr::from_ref(&to).cast(),
-            length,
-        )
-    };
-    if sent < 0 { Err(last_errno()) } else { Ok(()) }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ fn reason(errno: Errno) -> String {
     }
 }
 
+/// Why the last call into libc by this thread failed.
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

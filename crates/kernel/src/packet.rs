@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::KernelError;
+use crate::error::last_errno;
 
 /// `PACKET_ADD_MEMBERSHIP` (`linux/if_packet.h`).
 const ADD_MEMBERSHIP: libc::c_int = 1;
@@ -42,23 +43,11 @@ impl PacketSocket {
     pub fn open(index: u32, kind: EtherType, filter: &[Instruction]) -> Result<Self, KernelError> {
         let failed = |errno| KernelError::new(format!("open a packet socket on link {index}"), errno);
         // Without a protocol it hears nothing until it is bound, and so nothing that the filter would not let through.
-        // SAFETY: no memory is passed.
-        let raw = unsafe {
-            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
-        };
-        if raw < 0 {
-            return Err(failed(last_errno()));
-        }
-        // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
-        let socket = Self { fd: unsafe { OwnedFd::from_raw_fd(raw) }, index };
+        let socket = Self { fd: raw_socket(libc::SOCK_NONBLOCK).map_err(failed)?, index };
         if !filter.is_empty() {
             socket.attach(filter).map_err(failed)?;
         }
-        // SAFETY: all zeros is a valid address of this kind.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::c_ushort::try_from(libc::AF_PACKET).unwrap_or_default();
-        address.sll_protocol = (kind as u16).to_be();
-        address.sll_ifindex = index.cast_signed();
+        let address = link_address(index, (kind as u16).to_be());
         // SAFETY: `address` lives through the call, and the length is its size.
         let status = unsafe {
             libc::bind(socket.fd.as_raw_fd(), std::ptr::from_ref(&address).cast(), length_of(&address))
@@ -133,10 +122,56 @@ impl AsFd for PacketSocket {
     }
 }
 
-fn length_of<T>(value: &T) -> libc::socklen_t {
-    libc::socklen_t::try_from(size_of_val(value)).unwrap_or_default()
+/// Sends whole frames over the link of `index`, and hears none. It takes `CAP_NET_RAW`.
+pub fn send_all(index: u32, frames: &[Vec<u8>]) -> Result<(), KernelError> {
+    let failed = |what: &str, errno| KernelError::new(format!("{what} on link {index}"), errno);
+    let socket = raw_socket(0).map_err(|errno| failed("open a packet socket", errno))?;
+    for frame in frames {
+        send_one(&socket, index, frame).map_err(|errno| failed("send a frame", errno))?;
+    }
+    Ok(())
 }
 
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+fn send_one(socket: &OwnedFd, index: u32, frame: &[u8]) -> Result<(), Errno> {
+    let kind = frame.get(12..14).and_then(|kind| kind.try_into().ok()).map(u16::from_ne_bytes);
+    let mut to = link_address(index, kind.ok_or(Errno::INVAL)?);
+    to.sll_halen = 6;
+    to.sll_addr[..6].copy_from_slice(frame.get(..6).ok_or(Errno::INVAL)?);
+    // SAFETY: frame and address live through the call, and their lengths are given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            std::ptr::from_ref(&to).cast(),
+            length_of(&to),
+        )
+    };
+    if sent < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// A packet socket that hears nothing until it is bound to a protocol.
+fn raw_socket(flags: libc::c_int) -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is passed.
+    let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags, 0) };
+    if raw < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// `struct sockaddr_ll`; the protocol in network order.
+fn link_address(index: u32, protocol: u16) -> libc::sockaddr_ll {
+    // SAFETY: all zeros is a valid address of this kind.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::c_ushort::try_from(libc::AF_PACKET).unwrap_or_default();
+    address.sll_protocol = protocol;
+    address.sll_ifindex = index.cast_signed();
+    address
+}
+
+fn length_of<T>(value: &T) -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of_val(value)).unwrap_or_default()
 }

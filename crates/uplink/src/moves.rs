@@ -5,6 +5,7 @@ use std::time::Duration;
 use kernel::announce;
 use kernel::link::{self, Mac};
 use kernel::netlink::{Protocol, Socket};
+use kernel::packet;
 use kernel::sysctl::Sysctls;
 
 use crate::carry_out;
@@ -245,7 +246,7 @@ impl Mover {
             });
             frames.extend(own.map(|own| announce::router_solicitation(own, mac)));
         }
-        Ok(announce::send(holder.index, &frames)?)
+        Ok(packet::send_all(holder.index, &frames)?)
     }
 }
 

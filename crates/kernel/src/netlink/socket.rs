@@ -8,6 +8,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Batch, DUMP, HEADER, Replies, Reply};
 use crate::KernelError;
+use crate::error::last_errno;
 
 /// What is sent at once at the most: the kernel answers every message before `sendmsg` returns, so larger sends
 /// only risk the receive buffer (measured best at 32 KiB).
@@ -314,10 +315,6 @@ pub(crate) fn set_option(
     let status =
         unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), length) };
     if status == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// Repeats a call that a signal interrupted.
