@@ -92,6 +92,18 @@ mod tests {
     }
 
     #[test]
+    fn an_arp_reply_claims_its_sender_and_nothing_when_cut() {
+        let (ours, theirs) = (Ipv4Addr::new(10, 10, 1, 5), Ipv4Addr::new(10, 10, 1, 9));
+        let mut reply = arp_request(THEIRS, ours, theirs);
+        reply[21] = 2;
+        assert_eq!(claimant(&reply, ours.into(), OURS), Some(THEIRS));
+        assert_eq!(claimant(&reply, theirs.into(), OURS), None);
+        assert_eq!(claimant(&reply, ours.into(), THEIRS), None);
+        reply.truncate(41);
+        assert_eq!(claimant(&reply, ours.into(), OURS), None);
+    }
+
+    #[test]
     fn a_mere_question_claims_nothing() {
         let mut question = arp_request(THEIRS, Ipv4Addr::new(10, 10, 0, 7), Ipv4Addr::new(10, 10, 1, 5));
         assert_eq!(claimant(&question, "10.10.1.5".parse().unwrap(), OURS), None);

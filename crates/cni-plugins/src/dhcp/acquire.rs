@@ -14,13 +14,15 @@ use link_name::LinkName;
 use super::identity::{identity, is_of_name};
 use super::lease::{Lease, PodLink};
 use super::line::{Line, LineError, Peer, seed};
-use super::probe::holder_of;
 use super::store::{LeaseStore, StoreError};
 use crate::answer::Answer;
 use crate::failure::{io_failed, kernel_refused};
+use crate::wiring::lan::holder_of;
 
 /// How often another address is asked for where somebody has the one that was given.
 const CONFLICTS_MAX: u32 = 3;
+/// RFC 5227 takes some seven seconds, for links that lose much; a pod waits here.
+const PROBE_PATIENCE: Duration = Duration::from_millis(600);
 
 /// For whom a lease is.
 #[derive(Clone, Copy, Debug)]
@@ -108,9 +110,12 @@ pub(crate) fn acquire(
         let holder = match conf.conflict_probe {
             _ if own.contains(&address) => Ok(Some("this node".to_owned())),
             // By the link's own address: a bridge hands an answer to the pod's, which it does not know yet, to nobody here.
-            true => holder_of(link.index, link.mac.unwrap_or(identity.mac), address)
-                .map(|mac| mac.map(shown))
-                .map_err(kernel_refused),
+            true => {
+                let own = link.mac.unwrap_or(identity.mac);
+                holder_of(link.index, own, &[address.into()], PROBE_PATIENCE)
+                    .map(|holder| holder.map(|(_, mac)| shown(mac)))
+                    .map_err(kernel_refused)
+            }
             false => Ok(None),
         };
         match holder {

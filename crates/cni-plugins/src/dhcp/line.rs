@@ -147,18 +147,14 @@ impl Line {
         }
     }
 
+    /// Waits until a frame has come, or for as long as is said.
     fn wait(&self, longest: Duration) -> Result<(), KernelError> {
-        wait_readable(&self.socket, longest)
-    }
-}
-
-/// Waits until a frame has come, or for as long as is said.
-pub(crate) fn wait_readable(socket: &PacketSocket, longest: Duration) -> Result<(), KernelError> {
-    let timeout = Timespec::try_from(longest).ok();
-    let mut waited = [PollFd::new(socket, PollFlags::IN)];
-    match poll(&mut waited, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(KernelError::new("wait for frames", errno)),
+        let timeout = Timespec::try_from(longest).ok();
+        let mut waited = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut waited, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(KernelError::new("wait for frames", errno)),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ mod identity;
 mod lease;
 mod line;
 mod plugin;
-mod probe;
 mod store;
 mod terms;
 

@@ -11,7 +11,7 @@ use kernel::announce;
 use kernel::link::{self, Mac};
 use kernel::neighbour;
 use kernel::netlink::{Batch, Socket};
-use kernel::packet::{EtherType, PacketSocket};
+use kernel::packet::{self, EtherType, PacketSocket};
 use kernel::route::{self, RouteKind};
 use kernel::{KernelError, netns::NetNs};
 use link_name::LinkName;
@@ -96,16 +96,30 @@ pub(crate) fn announce(plan: &LinkPlan, wired: Wired, pod: &NetNs) -> Result<(),
 pub fn announce_on(index: u32, mac: Mac, addresses: &[IpAddr]) -> Result<(), KernelError> {
     // To the LAN a pod is no router.
     let frames: Vec<_> = addresses.iter().map(|ip| announce::announcement(*ip, mac, false)).collect();
-    announce::send(index, &frames)
+    packet::send_all(index, &frames)
 }
 
-/// Asks the LAN of this link, for so long, whether somebody has one of these addresses. All are asked for at once.
+/// Refuses addresses that somebody on the LAN of this link has; they are asked for as long as is said.
 pub(crate) fn refuse_held(
     index: u32,
     mac: Mac,
     addresses: &[IpAddr],
     patience: Duration,
 ) -> Result<(), WiringError> {
+    match holder_of(index, mac, addresses, patience)? {
+        Some((ip, holder)) => Err(WiringError::AddressHeld { ip, holder }),
+        None => Ok(()),
+    }
+}
+
+/// Asks the LAN of this link, for so long, whether somebody has one of these addresses, and who. All are asked for at
+/// once.
+pub(crate) fn holder_of(
+    index: u32,
+    mac: Mac,
+    addresses: &[IpAddr],
+    patience: Duration,
+) -> Result<Option<(IpAddr, Mac)>, KernelError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for ip in addresses {
         listeners.push((*ip, PacketSocket::open(index, ether_type(*ip), &[])?));
@@ -115,11 +129,12 @@ pub(crate) fn refuse_held(
         for (ip, socket) in &listeners {
             socket.send(&probe(*ip, mac))?;
         }
-        if let Some((ip, holder)) = listen(&listeners, mac, deadline)? {
-            return Err(WiringError::AddressHeld { ip, holder });
+        let holder = listen(&listeners, mac, deadline)?;
+        if holder.is_some() {
+            return Ok(holder);
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn listen(
