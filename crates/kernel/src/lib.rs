@@ -19,6 +19,7 @@ pub mod netns;
 pub mod nftables;
 pub mod packet;
 pub mod route;
+pub mod signals;
 pub mod sysctl;
 pub mod traffic_control;
 pub mod xtables_legacy;

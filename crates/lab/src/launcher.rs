@@ -1,9 +1,8 @@
 //! Starting a lab from outside: a first process in namespaces of its own, with which everything ends, watched until it
 //! reports. Nothing but that process and, for a kept lab, one registry entry exists on the machine.
-#![allow(unsafe_code, reason = "signal descriptors have no safe wrapper")]
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,7 +43,7 @@ pub fn launch(options: &Options) -> Result<Report, LabError> {
     if options.keep {
         registry.refuse_taken(&options.name)?;
     }
-    let signals = catch_signals()?;
+    let signals = kernel::signals::catch_ends().map_err(LabError::kernel("the machine"))?;
     leave_process_namespace()?;
     let mut first = spawn_first(options)?;
     let outcome = watch(&mut first, &signals, options);
@@ -142,29 +141,6 @@ fn read_report(first: &mut First) -> Result<Report, LabError> {
             Err(LabError::InnerEnded { status: status.to_string() })
         }
     }
-}
-
-/// Turns the signals that end a program into a descriptor. Children start with no signal blocked (`Command` sees to
-/// that).
-fn catch_signals() -> Result<OwnedFd, LabError> {
-    let failed = || LabError::io("take over the handling of signals")(io::Error::last_os_error());
-    // SAFETY: the set is plain data that `sigemptyset` initialises; every pointer is to a local that outlives its call.
-    let raw = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
-            return Err(failed());
-        }
-        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-    };
-    if raw < 0 {
-        return Err(failed());
-    }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// Ends the process `pid` and waits until it, and with it its namespace, is gone.

@@ -1,10 +1,9 @@
 //! Starting the tier from outside: a first process in namespaces of its own, with which everything ends, and the control
 //! groups, which would not end by themselves.
-#![allow(unsafe_code, reason = "signal descriptors have no safe wrapper")]
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -51,7 +50,7 @@ pub fn launch(task: &Task) -> Outcome<u8> {
     remove_leftovers()?;
     empty(task.logs())?;
     let group = format!("{GROUP}{}", std::process::id());
-    let signals = catch_signals()?;
+    let signals = kernel::signals::catch_ends().map_err(|error| TierError::Wrong(error.to_string()))?;
     let mut first = spawn(task, &group)?;
     let code = watch(&mut first, &signals);
     // Ends it where it has not ended. Its own first child, process 1 of the namespace, dies with it.
@@ -133,26 +132,4 @@ fn watch(first: &mut Child, signals: &OwnedFd) -> Outcome<u8> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
         }
     }
-}
-
-/// Turns the signals that end a program into a descriptor.
-fn catch_signals() -> Outcome<OwnedFd> {
-    let failed = || TierError::io("take over the handling of signals")(io::Error::last_os_error());
-    // SAFETY: the set is plain data that `sigemptyset` initialises; every pointer is to a local that outlives its call.
-    let raw = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
-            return Err(failed());
-        }
-        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC)
-    };
-    if raw < 0 {
-        return Err(failed());
-    }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
