@@ -7,20 +7,11 @@ mod support;
 
 use kernel::{address, route};
 use serde_json::{Value, json};
-use support::api_server::{ApiServer, dual_object, node_object};
-use support::{Node, change, foreign_route, index_of, routed, routes, wait_until};
+use support::api_server::{ApiServer, cluster, dual_object, node_object};
+use support::{change, foreign_route, index_of, routed, routes, wait_until};
 
 const NETWORK: &str = "/apis/hostgw.io/v1alpha1/nodenetworks/node1";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events/";
-
-fn cluster(nodes: &[u8]) -> (Node, ApiServer) {
-    let node = Node::new();
-    let server = ApiServer::start();
-    for n in nodes {
-        server.apply(dual_object(*n));
-    }
-    (node, server)
-}
 
 fn node1(server: &ApiServer) -> Value {
     server.object("/api/v1/nodes/node1").unwrap()

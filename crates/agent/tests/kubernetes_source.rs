@@ -4,17 +4,8 @@
 
 mod support;
 
-use support::api_server::{ApiServer, Fault, dual_object, node_object};
+use support::api_server::{ApiServer, Fault, cluster, dual_object, node_object};
 use support::{Node, routed, routes, wait_until};
-
-fn cluster(nodes: &[u8]) -> (Node, ApiServer) {
-    let node = Node::new();
-    let server = ApiServer::start();
-    for n in nodes {
-        server.apply(dual_object(*n));
-    }
-    (node, server)
-}
 
 fn problem(node: &Node) -> String {
     node.state().and_then(|state| state.source_problem).unwrap_or_default()

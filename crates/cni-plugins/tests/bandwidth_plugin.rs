@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::chain::{call, chained, run, shown};
+use support::chain::{call, chained, refusal, run, shown};
 use support::node::{Node, Pod, add, host_link};
 use support::plugin::Call;
 
@@ -118,10 +118,7 @@ fn each_wrong_call_gets_a_clear_error_and_leaves_nothing() {
     let node = Node::enter();
     let pod = Pod::new("web");
     let so_far = add(&pod, &node.conf("ptp"));
-    let refused = |rest: Value, so_far: &Value| {
-        let (code, msg) = call("ADD", "bandwidth", &pod, &chained("bandwidth", &rest, so_far)).error();
-        format!("{code} {msg}").replace(&pod.netns(), "NETNS")
-    };
+    let refused = |rest: Value, so_far: &Value| refusal("bandwidth", &pod, &rest, so_far);
     let bare = json!({"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": pod.netns()}]});
     insta::assert_debug_snapshot!([
         refused(limits(), &Value::Null),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
-use support::chain::{call, chained, run, shown};
+use support::chain::{call, chained, refusal, run, shown};
 use support::node::{NODE_ADDRESSES, Node, Pod, ROUTER_ADDRESSES, add, addresses_of, ip, uplink};
 use support::plugin::Call;
 use support::ports::PATIENCE;
@@ -308,10 +308,7 @@ fn each_wrong_call_gets_a_clear_error() {
     let node = Node::enter();
     let pod = Pod::new("web");
     let so_far = add(&pod, &node.conf("ptp"));
-    let refused = |rest: Value, so_far: &Value| {
-        let (code, msg) = call("ADD", "firewall", &pod, &chained("firewall", &rest, so_far)).error();
-        format!("{code} {msg}")
-    };
+    let refused = |rest: Value, so_far: &Value| refusal("firewall", &pod, &rest, so_far);
     let bare = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.2/24"}]});
     insta::assert_debug_snapshot!([
         refused(json!({}), &Value::Null),

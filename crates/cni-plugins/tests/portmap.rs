@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
-use support::chain::{call, chained, run, shown};
+use support::chain::{call, chained, refusal, run, shown};
 use support::node::{NODE_ADDRESSES, Node, Pod, ROUTER_ADDRESSES, add, addresses_of, ip, uplink};
 use support::plugin::Call;
 use support::ports::{PATIENCE, connect, listen};
@@ -248,10 +248,7 @@ fn each_wrong_call_gets_a_clear_error_and_leaves_nothing() {
     let node = Node::enter();
     let pod = Pod::new("web");
     let so_far = add(&pod, &node.conf("bridge"));
-    let refused = |rest: Value, so_far: &Value| {
-        let (code, msg) = call("ADD", "portmap", &pod, &chained("portmap", &rest, so_far)).error();
-        format!("{code} {msg}")
-    };
+    let refused = |rest: Value, so_far: &Value| refusal("portmap", &pod, &rest, so_far);
     let ports = json!({"portMappings": web()});
     let refused = [
         refused(json!({"runtimeConfig": ports}), &Value::Null),

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::chain::{call, chained, run, shown};
+use support::chain::{call, chained, refusal, run, shown};
 use support::node::{Node, Pod, add};
 use support::plugin::Call;
 
@@ -125,10 +125,7 @@ fn each_wrong_call_gets_a_clear_error() {
     let node = Node::enter();
     let pod = Pod::new("web");
     let so_far = add(&pod, &node.conf("ptp"));
-    let refused = |rest: Value, so_far: &Value| {
-        let (code, msg) = call("ADD", "tuning", &pod, &chained("tuning", &rest, so_far)).error();
-        format!("{code} {msg}")
-    };
+    let refused = |rest: Value, so_far: &Value| refusal("tuning", &pod, &rest, so_far);
     insta::assert_debug_snapshot!([
         refused(json!({"mtu": 1400}), &Value::Null),
         refused(json!({"mtu": "1400"}), &so_far),

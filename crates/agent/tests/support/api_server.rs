@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::Node;
+
 /// What is wrong with the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -73,6 +75,16 @@ pub(crate) fn dual_object(n: u8) -> Value {
         &[&format!("10.244.{n}.0/24"), &format!("fd00:10:244:{n}::/64")],
         &[&format!("192.0.2.1{n}"), &format!("2001:db8::1{n}")],
     )
+}
+
+/// A node of ours, and an API server that knows it and others by their numbers.
+pub(crate) fn cluster(nodes: &[u8]) -> (Node, ApiServer) {
+    let node = Node::new();
+    let server = ApiServer::start();
+    for n in nodes {
+        server.apply(dual_object(*n));
+    }
+    (node, server)
 }
 
 impl ApiServer {

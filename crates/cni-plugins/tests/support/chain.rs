@@ -21,6 +21,12 @@ pub(crate) fn call(verb: &str, plugin: &'static str, pod: &Pod, conf: &Value) ->
     Call::about(verb, pod, conf).by_name(plugin).run()
 }
 
+/// Code and message with which ADD refuses this configuration, the pod's namespace aside.
+pub(crate) fn refusal(plugin: &'static str, pod: &Pod, rest: &Value, so_far: &Value) -> String {
+    let (code, msg) = call("ADD", plugin, pod, &chained(plugin, rest, so_far)).error();
+    format!("{code} {msg}").replace(&pod.netns(), "NETNS")
+}
+
 /// What a program of the node shows in the calling thread's network namespace.
 pub(crate) fn shown(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
