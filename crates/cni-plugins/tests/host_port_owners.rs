@@ -9,7 +9,7 @@ use kernel::netlink::{Protocol, Socket};
 use kernel::nftables::{Family, TableName, Transaction};
 use link_name::LinkName;
 use serde_json::{Value, json};
-use support::node::{NODE_ADDRESSES, Node, Pod, add, addresses_of, del, ip, open_host_ports, uplink};
+use support::node::{NODE_ADDRESSES, Node, Pod, add, addresses_of, check, del, ip, open_host_ports, uplink};
 use support::plugin::Call;
 use support::ports::{conf, connect, drop_links, listen, web, web_on};
 
@@ -148,5 +148,27 @@ fn the_agent_leaves_the_ports_of_living_pods_whose_records_are_in_another_folder
         drop_links();
         rebuild();
         assert_eq!(open_host_ports(), [""; 0], "{mode}");
+    }
+}
+
+#[test]
+fn ways_back_that_the_agent_led_over_the_nodes_new_address_are_well_and_go_with_their_pod() {
+    for mode in ["ptp", "bridge"] {
+        let node = Node::enter();
+        let _router = uplink(1500);
+        let pod = Pod::new("web");
+        let conf = conf(&node, mode, &web());
+        let result = add(&pod, &conf);
+        let open = open_host_ports();
+        let moved = ["192.0.2.99", "2001:db8::99"].map(ip);
+        let exists = |name: &LinkName| open_links().iter().any(|link| link == name.as_str());
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let rebuilt = cni_plugins::host_ports::rebuild(&mut socket, &node.data_dir(), &moved, &[], exists);
+        assert!(rebuilt.unwrap().added > 0, "{mode}");
+        assert_ne!(open_host_ports(), open, "{mode}: the ways back are others");
+        check(&pod, &conf, &result).silent();
+        del(&pod, &conf);
+        assert_eq!(open_host_ports(), [""; 0], "{mode}");
+        assert_eq!(node.kept(), [""; 0], "{mode}");
     }
 }

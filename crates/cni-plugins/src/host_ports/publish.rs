@@ -98,9 +98,9 @@ pub(crate) fn differences(record: &Record) -> Result<Vec<String>, HostPortError>
     let failed = |cause| failure("look up", record, cause);
     let mut socket = Socket::open(netlink::Protocol::Netfilter).map_err(failed)?;
     let found = observe(&mut socket, &table_name()).map_err(failed)?;
-    let is_open = |placed: &Placed| {
-        let mut sets = found.iter().flat_map(|table| &table.sets);
-        sets.any(|held| held.set.name == placed.set && held.set.elements.contains(&placed.element))
+    let is_open = |wanted: &Placed| {
+        let sets = found.iter().flat_map(|table| &table.sets).filter(|held| held.set.name == wanted.set);
+        sets.flat_map(|held| &held.set.elements).any(|held| is_the_same(wanted, wanted.set, held))
     };
     let mut differences = Vec::new();
     if !placed.iter().all(is_open) {
@@ -168,15 +168,19 @@ fn held(socket: &mut Socket, placed: &[Placed]) -> Result<Vec<Placed>, KernelErr
     Ok(found)
 }
 
-/// Those of `placed` that the table holds. A way back to the pod itself is the pod's whatever address of the node it
-/// names: the agent keeps that up to date, the record does not.
+/// Those of `placed` that the table holds, as it holds them.
 fn present(socket: &mut Socket, placed: &[Placed]) -> Result<Vec<Placed>, KernelError> {
-    let held = held(socket, placed)?;
-    let same = |wanted: &Placed, held: &Placed| {
-        wanted == held
-            || (wanted.is_way_back() && wanted.set == held.set && wanted.element.key == held.element.key)
-    };
-    Ok(placed.iter().filter(|wanted| held.iter().any(|held| same(wanted, held))).cloned().collect())
+    let mut held = held(socket, placed)?;
+    held.retain(|held| placed.iter().any(|wanted| is_the_same(wanted, held.set, &held.element)));
+    Ok(held)
+}
+
+/// Whether the element `held` of `set` is the one that is wanted. A way back to the pod itself is the pod's whatever
+/// address of the node it names: the agent keeps that up to date, the record does not.
+fn is_the_same(wanted: &Placed, set: &str, held: &Element) -> bool {
+    wanted.set == set
+        && wanted.element.key == held.key
+        && (wanted.is_way_back() || wanted.element.data == held.data)
 }
 
 /// What the table holds in the place of `placed`.
