@@ -19,7 +19,7 @@ use node_network::{Family, PerFamily};
 
 pub(crate) use bridge::restore_bridges;
 pub(crate) use proxies::restore_proxies;
-pub(crate) use reclaim::{GRACE_SECONDS, reclaim};
+pub(crate) use reclaim::{AFTER_GRACE, reclaim, reclaim_due_in};
 pub(crate) use restore::restore;
 
 use crate::observe::Kernel;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use kernel::KernelError;
@@ -314,10 +314,11 @@ impl Reconciler {
         pods::restore_proxies(&mut self.kernel.route, records, observed, &mut pods);
         pods::restore_bridges(&mut self.kernel.route, records, observed, &self.settings, &mut pods);
         if data_dir.exists() {
-            let orphans = records.without_link(observed).count();
-            if orphans > 0 || !records.problems.is_empty() {
-                report.look_again_in = Some(Duration::from_secs(pods::GRACE_SECONDS + 1));
-            }
+            let orphans = records.without_link(observed).map(|entry| entry.record.created);
+            // When a record that cannot be read was written is not known here.
+            let unknown = (!records.problems.is_empty()).then_some(pods::AFTER_GRACE);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            report.look_again_in = pods::reclaim_due_in(orphans, now).into_iter().chain(unknown).min();
             pods::reclaim(&mut self.kernel.route, &data_dir, &mut pods);
             let own = &report.internal_ips;
             pods::rebuild_host_ports(&mut self.kernel, observed, own, &data_dir, &mut pods);

@@ -119,6 +119,8 @@ enum LabSubcommand {
     },
     #[command(name = lab::INNER_COMMAND, hide = true)]
     Inner,
+    #[command(name = lab::FOREIGN_PROGRAM_COMMAND, hide = true)]
+    ForeignProgram { trade: String },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -162,6 +164,7 @@ pub(crate) fn run(lab: Lab) -> ExitCode {
     let outcome = match lab.command {
         None => build(lab.build),
         Some(LabSubcommand::Inner) => return ExitCode::from(lab::inner()),
+        Some(LabSubcommand::ForeignProgram { trade }) => return ExitCode::from(lab::foreign_program(&trade)),
         Some(LabSubcommand::List { output }) => list(output),
         Some(LabSubcommand::Exec { name, place, command }) => {
             Registry::of_this_user().find(&name).and_then(|entry| lab::exec(&entry, &place, &command))

@@ -18,8 +18,9 @@ use crate::foreign::OUR_PROTOCOLS;
 
 /// Where the plugin keeps addresses and host ports.
 const IPAM: &str = "/run/hostgw/ipam";
-/// Long after this, whatever is still there will stay.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Long after this, whatever is still there will stay. What a pod left whose DEL never came, the agent frees when it is
+/// eleven seconds old.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The destinations of the agent's unicast routes; runs in the node.
 pub(crate) fn node_routes(node: &str) -> Result<BTreeSet<IpNet>, LabError> {

@@ -45,6 +45,7 @@ mod seeded;
 mod topology;
 mod uplink;
 
+pub use chaos::foreign_program;
 pub use error::LabError;
 pub use exec::exec;
 pub use inner::inner;
@@ -55,3 +56,5 @@ pub use picture::picture;
 
 /// The hidden subcommand of `hostgw lab` that must call [`inner`].
 pub const INNER_COMMAND: &str = "inner";
+/// The hidden subcommand that must call [`foreign_program`], with the word behind it.
+pub const FOREIGN_PROGRAM_COMMAND: &str = "foreign-program";

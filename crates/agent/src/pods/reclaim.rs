@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use attachment::{Attachment, NetworkName, Record, Store};
 use cni_plugins::wiring::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, host_link_name};
@@ -14,7 +14,19 @@ use super::{PodsReport, Records, stores};
 
 /// How old an attachment without a link must be. An ADD in progress is known by its lock; this only keeps apart what a
 /// runtime does in one breath.
-pub(crate) const GRACE_SECONDS: u64 = 10;
+const GRACE_SECONDS: u64 = 10;
+/// What was written a moment ago is old enough after this: dates of records are whole seconds.
+pub(crate) const AFTER_GRACE: Duration = Duration::from_secs(GRACE_SECONDS + 1);
+
+/// After how long the first of the attachments that are gone is old enough, by when each was `created` (seconds since 1970).
+/// One that is already, and is still there after a pass, is in somebody's hand.
+pub(crate) fn reclaim_due_in(created: impl Iterator<Item = u64>, now: Duration) -> Option<Duration> {
+    let due_in = |created: u64| {
+        let left = Duration::from_secs(created).saturating_add(AFTER_GRACE).saturating_sub(now);
+        if left.is_zero() { AFTER_GRACE } else { left.min(AFTER_GRACE) }
+    };
+    created.map(due_in).min()
+}
 
 /// Frees attachments whose links are gone, and repairs the stores.
 pub(crate) fn reclaim(socket: &mut Socket, data_dir: &Path, report: &mut PodsReport) {
@@ -91,5 +103,33 @@ fn delete_stray_shaping_links(socket: &mut Socket, data_dir: &Path, report: &mut
                 report.problems.push(error.attempting(format!("delete link {}", stray.name)).to_string());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_pod_is_looked_at_when_it_is_old_enough_however_many_passes_come_before() {
+        let written = 1_000;
+        let due_at = |now_ms: u64| {
+            let now = Duration::from_millis(now_ms);
+            now + reclaim_due_in([written].into_iter(), now).unwrap()
+        };
+        for now_ms in [1_000_000, 1_000_400, 1_005_000, 1_010_999] {
+            assert_eq!(due_at(now_ms), Duration::from_secs(written + GRACE_SECONDS + 1));
+        }
+    }
+
+    #[test]
+    fn of_several_the_first_counts_and_one_in_somebodys_hand_or_from_the_future_waits_a_grace() {
+        let now = Duration::from_secs(2_000);
+        let due_in = |created: &[u64]| reclaim_due_in(created.iter().copied(), now);
+        assert_eq!(due_in(&[]), None);
+        assert_eq!(due_in(&[1_999, 1_995, 1_998]), Some(Duration::from_secs(6)));
+        assert_eq!(due_in(&[100]), Some(AFTER_GRACE));
+        assert_eq!(due_in(&[9_000, u64::MAX]), Some(AFTER_GRACE));
+        assert_eq!(due_in(&[100, 1_999]), Some(Duration::from_secs(10)));
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn remove_node_in_the_future(field: &mut Field<'_>, at: usize) -> Res
 
 fn remove(field: &mut Field<'_>, at: usize, written: SystemTime) -> Result<(), Setback> {
     (field.listed[at], field.estranged) = (false, Some(at));
+    field.see_what_is_wrong();
     field.send_pulses()?;
     Ok(field.tell_nodes(written)?)
 }
@@ -40,6 +41,7 @@ fn remove(field: &mut Field<'_>, at: usize, written: SystemTime) -> Result<(), S
 /// It comes back.
 pub(crate) fn add_node(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
     (field.listed[at], field.estranged) = (true, None);
+    field.see_what_is_wrong();
     field.send_pulses()?;
     Ok(field.tell_nodes(SystemTime::UNIX_EPOCH)?)
 }
@@ -64,6 +66,7 @@ fn readdress(field: &mut Field<'_>, at: usize, moved: bool) -> Result<(), Setbac
         field.in_netns(at, || exchange_addresses(uplink, &old, &new))?;
     }
     field.cluster.replan(at, |node| node.internal.clone_from(&new))?;
+    field.see_what_is_wrong();
     field.cluster.reroute_outside()?;
     field.cluster.serve_node(at)?;
     field.tell_nodes(SystemTime::UNIX_EPOCH)?;
@@ -101,6 +104,7 @@ fn renumber(field: &mut Field<'_>, at: usize, moved: bool) -> Result<(), Setback
     let number = field.cluster.node(at)?.plan.number;
     let new = NodePlan::pod_cidrs_of(number, moved, families);
     field.cluster.replan(at, |node| node.pod_cidrs.clone_from(&new))?;
+    field.see_what_is_wrong();
     field.tell_nodes(SystemTime::UNIX_EPOCH)?;
     Ok(field.send_pulses()?)
 }

@@ -177,6 +177,11 @@ impl<'cluster> Field<'cluster> {
         Ok(())
     }
 
+    /// Looks what is wrong before the agents are told: they may have put it right before the next look.
+    pub(crate) fn see_what_is_wrong(&mut self) {
+        self.seen = self.wrong().into_iter().next().map(|wrong| (Instant::now(), wrong));
+    }
+
     fn expected(&self, at: usize) -> Expected {
         let nodes = &self.cluster.topology.nodes;
         let others = nodes.iter().enumerate().filter(|(other, _)| *other != at && self.listed[*other]);

@@ -34,6 +34,8 @@ use crate::options::{Chaos, Sabotage};
 use crate::progress::Progress;
 use crate::{LabError, Options};
 
+pub use foreign_program::foreign_program;
+
 use fault::Schedule;
 use field::Field;
 use recipe::{Act, Proof, Recipe, recipes};
@@ -45,11 +47,13 @@ const LOOK: Duration = Duration::from_millis(1);
 /// Damage that nobody has noticed by now is done again, where the world does not have to undo it …
 const UNNOTICED: Duration = Duration::from_millis(500);
 /// … so many times in all.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 12;
 /// Where a probe must notice, it does within this.
 const NOTICED: Duration = Duration::from_secs(8);
 /// What is not whole again by now stays broken. An agent that somebody fought with makes one pass a second for a while.
 const RESTORED: Duration = Duration::from_secs(30);
+/// The code of that.
+const NOT_RESTORED: &str = "not_restored";
 
 /// What came of chaos.
 pub(crate) struct Outcome {
@@ -89,6 +93,14 @@ pub(crate) fn run(
                 Ok(repair) => repairs.push(Repair { node, ..repair }),
                 Err(setback) => {
                     let (code, message) = setback.into_parts();
+                    // What is proven in the end tells of the damage, not of a repair that was under way.
+                    if let Some(program) = field.program.take() {
+                        program.stop()?;
+                    }
+                    if code != NOT_RESTORED {
+                        // The probes tell what is wrong if it stays so.
+                        let _ = field.await_whole(RESTORED);
+                    }
                     failures.push(ChaosFailure { fault: recipe.name.to_owned(), node, code, message });
                     break 'faults;
                 }
@@ -98,9 +110,6 @@ pub(crate) fn run(
         if matches!(chaos.sabotage, Some(Sabotage::LeavePod | Sabotage::DeleteForeign)) {
             break;
         }
-    }
-    if let Some(program) = field.program.take() {
-        program.stop()?;
     }
     field.churn.stop();
     let report = ChaosReport {
@@ -148,7 +157,16 @@ fn measure(
 ) -> Result<Repair, Setback> {
     field.notes.clear();
     let damaged = Instant::now();
-    let (noticed, observed) = await_noticed(field, recipe, at, damaged, sabotage)?;
+    let (noticed, observed) = match await_noticed(field, recipe, at, damaged, sabotage) {
+        Ok(noticed) => noticed,
+        Err(unnoticed) => {
+            if let Some(undo) = recipe.undo {
+                // What it finds is not worth more than that nobody noticed the damage.
+                let _ = undo(field, at);
+            }
+            return Err(unnoticed);
+        }
+    };
     let mut undone = None;
     if let Some(undo) = recipe.undo {
         undo(field, at)?;
@@ -228,7 +246,7 @@ fn await_restored(field: &Field<'_>, damaged: Instant) -> Result<Instant, Setbac
         }
         if Instant::now() >= deadline {
             let message = wrong.or(unanswered).unwrap_or_default();
-            return Err(Setback::found("not_restored", message));
+            return Err(Setback::found(NOT_RESTORED, message));
         }
         thread::sleep(LOOK);
     }

@@ -6,7 +6,7 @@ use kernel::netlink::{Protocol, Socket};
 
 use crate::LabError;
 use crate::chaos::field::Field;
-use crate::chaos::foreign_program::{ForeignProgram, add_and_delete};
+use crate::chaos::foreign_program::{ForeignProgram, Trade, add_and_delete};
 use crate::chaos::kernel_faults::delete_routes;
 use crate::chaos::setback::Setback;
 
@@ -14,8 +14,9 @@ use crate::chaos::setback::Setback;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// So long somebody fights.
 const FIGHT: Duration = Duration::from_secs(4);
-/// More passes in that time were a race: a burst of 20, and one a second.
-const MOST_PASSES: u64 = 40;
+/// More passes were a race: the agent allows itself a burst of 20, and one a second, besides those that change nothing.
+const MOST_PASSES: u64 = 30;
+const MOST_PASSES_A_SECOND: u64 = 2;
 /// Batches of routes until the kernel has to drop messages to a socket that nobody reads.
 const BATCHES: usize = 200;
 
@@ -56,7 +57,7 @@ fn dropped(field: &Field<'_>, at: usize) -> Result<u64, LabError> {
 /// Somebody changes 10,000 routes a second, and our routes go.
 pub(crate) fn storm(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
     if field.program.is_none() {
-        field.program = Some(ForeignProgram::storm(field.cluster.node(at)?.place.netns())?);
+        field.program = Some(ForeignProgram::start(Trade::Storm, field.cluster.node(at)?)?);
     }
     delete_routes(field, at)
 }
@@ -65,8 +66,8 @@ pub(crate) fn storm(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
 pub(crate) fn outlast_storm(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
     let whole = field.await_whole(PATIENCE);
     let Some(program) = field.program.take() else { return Ok(()) };
-    let (changes, lasted) = (program.changes(), program.runs_for());
-    program.stop()?;
+    let lasted = program.runs_for();
+    let changes = program.stop()?;
     whole.map_err(|wrong| {
         Setback::found("not_restored", format!("on {} during the storm: {wrong}", field.name(at)))
     })?;
@@ -81,7 +82,7 @@ pub(crate) fn outlast_storm(field: &mut Field<'_>, at: usize) -> Result<(), Setb
 pub(crate) fn fight(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
     if field.program.is_none() {
         field.passes_before = passes(field, at)?;
-        field.program = Some(ForeignProgram::fight(field.cluster.node(at)?.place.netns())?);
+        field.program = Some(ForeignProgram::start(Trade::Fight, field.cluster.node(at)?)?);
     }
     Ok(())
 }
@@ -89,26 +90,30 @@ pub(crate) fn fight(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
 /// The agent did not race, and said who it was; then that one gives up.
 pub(crate) fn end_fight(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
     Field::poll(FIGHT, || None::<()>);
-    let said = Field::poll(PATIENCE, || opponent(field, at).ok().flatten());
     let Some(program) = field.program.take() else { return Ok(()) };
-    let (deleted, lasted) = (program.changes(), program.runs_for());
+    // Its number, and the name that it gave itself.
+    let named = format!("process {} ({}: ", program.pid(), Trade::Fight);
+    let mut last = None;
+    let said = Field::poll(PATIENCE, || {
+        last = opponent(field, at).ok().flatten();
+        last.take_if(|said| said.starts_with(&named))
+    });
+    let lasted = program.runs_for();
     let made = passes(field, at)?.saturating_sub(field.passes_before);
-    program.stop()?;
+    let deleted = program.stop()?;
     field
         .notes
         .push(format!("{deleted} routes deleted in {} ms, {made} passes of the agent", lasted.as_millis()));
     match said {
-        // The foreign program is a thread of the lab's first process.
-        Some(message) if message.starts_with("process 1 (") => {
-            field.notes.push(format!("status says: {message}"));
-        }
-        other => {
+        Some(said) => field.notes.push(format!("status says: {said}")),
+        None => {
+            let said = last.map_or_else(|| "names nobody".to_owned(), |said| format!("says `{said}`"));
             let message =
-                format!("the status of {} does not name who deletes its routes: {other:?}", field.name(at));
+                format!("who deletes the routes of {} is {named}…), and its status {said}", field.name(at));
             return Err(Setback::found("unnamed", message));
         }
     }
-    if made > MOST_PASSES {
+    if made > MOST_PASSES + MOST_PASSES_A_SECOND * lasted.as_secs() {
         let message =
             format!("the agent on {} made {made} passes in {} ms", field.name(at), lasted.as_millis());
         return Err(Setback::found("raced", message));

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use kernel::netns::NetNs;
@@ -58,11 +58,20 @@ pub(super) fn read_answer(bytes: &[u8], nonce: u64) -> Option<Answer> {
     })
 }
 
-/// A thread that answers for one place, until this is dropped.
+/// A thread that answers for one place, until this is dropped: then its ports are free.
 #[derive(Debug)]
 pub(crate) struct Server {
     /// Its end wakes the thread.
-    _stop: OwnedFd,
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop = None;
+        // A thread that panicked has printed why, and has closed its sockets.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 impl Server {
@@ -85,12 +94,12 @@ impl Server {
             .map_err(LabError::io(format!("listen in {name} on {ips:?}")))?;
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC).map_err(LabError::call("make a pipe"))?;
         let name = name.to_owned();
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("echo".to_owned())
             .stack_size(256 * 1024)
             .spawn(move || serve(&name, &sockets, &stopped))
             .map_err(LabError::io("start an echo thread"))?;
-        Ok(Self { _stop: stop })
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 
