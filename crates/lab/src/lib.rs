@@ -43,6 +43,7 @@ mod runtime;
 mod scenario;
 mod seeded;
 mod topology;
+mod traced;
 mod uplink;
 
 pub use chaos::foreign_program;

@@ -2,13 +2,13 @@
 //! again when the pod goes. All of it happens in the pod's node.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use kernel::netns::NetNs;
@@ -20,6 +20,7 @@ use crate::LabError;
 use crate::conflist::Conflist;
 use crate::namespaces::unshare;
 use crate::topology::{ECHO_PORT, POD_LINK};
+use crate::traced::Traced;
 
 /// Where the plugins are, as kubelets are set up.
 const CNI_PATH: &str = "/opt/cni/bin";
@@ -87,18 +88,27 @@ pub(crate) fn attach(list: &Conflist, pod: &mut Pod) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Runs ADD and kills its first plugin after `delay`; gives whether it had answered before.
-pub(crate) fn attach_and_kill(list: &Conflist, pod: &Pod, delay: Duration) -> Result<bool, LabError> {
-    let Some(plugin) = list.types().into_iter().next() else { return Ok(true) };
-    let mut child = spawn(&plugin, pod, "ADD", POD_LINK, &list.input(0, &capabilities(pod), None))?;
+/// How an ADD ended that was to be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// It was killed, and had answered before or not.
+    Killed { answered: bool },
+    /// By itself, after so many boundaries.
+    Ended { boundaries: usize },
+}
+
+/// Runs ADD and kills its first plugin at the given boundary of a system call ([`Traced::kill_at`]).
+pub(crate) fn attach_and_kill(list: &Conflist, pod: &Pod, boundary: usize) -> Result<Cut, LabError> {
+    let Some(plugin) = list.types().into_iter().next() else { return Ok(Cut::Ended { boundaries: 0 }) };
     let failed = || LabError::io(format!("kill {plugin} for {}", pod.name));
-    let begun = Instant::now();
-    while begun.elapsed() < delay {
-        std::hint::spin_loop();
+    let mut traced = Traced::start(&mut command(&plugin, pod, "ADD", POD_LINK)).map_err(failed())?;
+    feed(&mut traced.child, &list.input(0, &capabilities(pod), None));
+    let ended = traced.kill_at(boundary).map_err(failed())?;
+    let mut answer = Vec::new();
+    if let Some(out) = &mut traced.child.stdout {
+        out.read_to_end(&mut answer).map_err(failed())?;
     }
-    child.kill().map_err(failed())?;
-    let output = child.wait_with_output().map_err(failed())?;
-    Ok(!output.stdout.is_empty())
+    Ok(ended.map_or(Cut::Killed { answered: !answer.is_empty() }, |boundaries| Cut::Ended { boundaries }))
 }
 
 /// Runs DEL and lets the pod's namespace go.
@@ -152,10 +162,10 @@ fn run(list: &Conflist, pod: &Pod, verb: &'static str, link: &str) -> Result<Opt
     Ok(prev)
 }
 
-/// Starts a plugin and tells it all it needs.
-fn spawn(plugin: &str, pod: &Pod, verb: &'static str, link: &str, input: &Value) -> Result<Child, LabError> {
-    let program = Path::new(CNI_PATH).join(plugin);
-    let mut child = Command::new(&program)
+/// What starts a plugin.
+fn command(plugin: &str, pod: &Pod, verb: &'static str, link: &str) -> Command {
+    let mut command = Command::new(Path::new(CNI_PATH).join(plugin));
+    command
         .env_clear()
         .env("CNI_COMMAND", verb)
         .env("CNI_CONTAINERID", &pod.container_id)
@@ -168,14 +178,16 @@ fn spawn(plugin: &str, pod: &Pod, verb: &'static str, link: &str, input: &Value)
         )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(LabError::io(format!("run {} for {}", program.display(), pod.name)))?;
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Tells a plugin what it reads.
+fn feed(child: &mut Child, input: &Value) {
     if let Some(mut stdin) = child.stdin.take() {
         // A plugin that ends without reading says why by itself.
         let _ = stdin.write_all(input.to_string().as_bytes());
     }
-    Ok(child)
 }
 
 fn execute(
@@ -185,8 +197,10 @@ fn execute(
     link: &str,
     input: &Value,
 ) -> Result<Option<Value>, LabError> {
-    let failed = LabError::io(format!("run {plugin} for {}", pod.name));
-    let output = spawn(plugin, pod, verb, link, input)?.wait_with_output().map_err(failed)?;
+    let failed = || LabError::io(format!("run {plugin} for {}", pod.name));
+    let mut child = command(plugin, pod, verb, link).spawn().map_err(failed())?;
+    feed(&mut child, input);
+    let output = child.wait_with_output().map_err(failed())?;
     let refused = |status: String| LabError::Plugin {
         verb,
         plugin: plugin.to_owned(),

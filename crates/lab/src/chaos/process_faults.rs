@@ -1,16 +1,12 @@
 //! `kill -9` of the agent and of the plugin, and clocks that jump.
 
-use std::time::Duration;
-
 use crate::chaos::field::{Field, Leftover};
 use crate::chaos::kernel_faults::delete_routes;
 use crate::chaos::setback::Setback;
-use crate::runtime;
+use crate::runtime::{self, Cut};
 
 /// An ADD that is killed leaves nothing only if the kill came too early or too late; then it is tried again.
 const KILLS: usize = 60;
-/// An ADD takes longer than this only on a busy machine.
-const LATEST_KILL_US: usize = 4000;
 /// By how much the clocks jump forward.
 const JUMP_SECONDS: u64 = 864_000;
 
@@ -37,21 +33,17 @@ pub(crate) fn start_agent_later(field: &mut Field<'_>, at: usize) -> Result<(), 
     Ok(())
 }
 
-/// An ADD is killed in the middle.
+/// An ADD is killed at some system call, another each time.
 pub(crate) fn kill_plugin(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
+    let all = boundaries_of_add(field, at)?;
     for _ in 0..KILLS {
-        let name = field.fresh_pod(at, "killed");
-        let delay = Duration::from_micros(200 + field.seeded.below(LATEST_KILL_US) as u64);
-        let node = field.cluster.node(at)?;
-        let list = node.conflist()?;
-        let (pod, answered) = node.place.run(move || {
-            let pod = runtime::sandbox(&name, None)?;
-            let answered = runtime::attach_and_kill(&list, &pod, delay)?;
-            Ok((pod, answered))
-        })?;
-        let leftover = (at, Leftover::Attachment(pod.container_id.clone()));
-        field.leftover = Some(leftover);
-        if !answered && field.wrong().iter().any(|wrong| wrong.contains("was killed")) {
+        let boundary = field.seeded.below(all);
+        let (pod, cut) = attach_and_kill(field, at, "killed", boundary)?;
+        field.leftover = Some((at, Leftover::Attachment(pod.container_id.clone())));
+        // One that had answered is an attachment, whatever became of the program.
+        let cut_short = cut == Cut::Killed { answered: false };
+        if cut_short && field.wrong().iter().any(|wrong| wrong.contains("was killed")) {
+            field.notes.push(format!("ADD was killed at boundary {boundary} of its {all} of system calls"));
             field.killed = Some(pod);
             return Ok(());
         }
@@ -61,21 +53,46 @@ pub(crate) fn kill_plugin(field: &mut Field<'_>, at: usize) -> Result<(), Setbac
     Ok(())
 }
 
+/// How many there are in an ADD that nobody kills.
+fn boundaries_of_add(field: &mut Field<'_>, at: usize) -> Result<usize, Setback> {
+    let (pod, cut) = attach_and_kill(field, at, "counted", usize::MAX)?;
+    delete(field, at, pod)?;
+    match cut {
+        Cut::Ended { boundaries } => Ok(boundaries),
+        Cut::Killed { .. } => Ok(0),
+    }
+}
+
+fn attach_and_kill(
+    field: &mut Field<'_>,
+    at: usize,
+    what: &str,
+    boundary: usize,
+) -> Result<(runtime::Pod, Cut), Setback> {
+    let name = field.fresh_pod(at, what);
+    let node = field.cluster.node(at)?;
+    let list = node.conflist()?;
+    Ok(node.place.run(move || {
+        let pod = runtime::sandbox(&name, None)?;
+        let cut = runtime::attach_and_kill(&list, &pod, boundary)?;
+        Ok((pod, cut))
+    })?)
+}
+
 /// The runtime tries once more, and deletes the pod later. A second one whose ADD was killed it forgets: nobody ever calls
 /// DEL, and what is left of it must be gone by the end of the run.
 pub(crate) fn retry_plugin(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
     let Some(mut pod) = field.killed.take() else { return Ok(()) };
-    let forgotten = field.fresh_pod(at, "forgotten");
     let node = field.cluster.node(at)?;
     let list = node.conflist()?;
     node.place.run(move || {
         runtime::attach(&list, &mut pod)?;
-        runtime::delete(&list, &pod)?;
-        let forgotten = runtime::sandbox(&forgotten, None)?;
-        runtime::attach_and_kill(&list, &forgotten, Duration::from_micros(LATEST_KILL_US as u64 / 2))?;
-        runtime::abandon(&forgotten)
+        runtime::delete(&list, &pod)
     })?;
-    Ok(())
+    let all = boundaries_of_add(field, at)?;
+    let boundary = field.seeded.below(all);
+    let (forgotten, _) = attach_and_kill(field, at, "forgotten", boundary)?;
+    Ok(field.cluster.node(at)?.place.run(move || runtime::abandon(&forgotten))?)
 }
 
 fn delete(field: &Field<'_>, at: usize, pod: runtime::Pod) -> Result<(), Setback> {
