@@ -143,8 +143,11 @@ mod tests {
     use super::*;
     use process::named;
 
-    /// What is told when each of these ports deleted so often, of which processes named `gone` have ended.
-    fn told(deletions: &[(u32, u64, Option<(u32, &str)>)]) -> Option<String> {
+    /// A port, how often it deleted, and whose it is.
+    type Deleted = (u32, u64, Option<(u32, &'static str)>);
+
+    /// What is told of these, of which processes named `gone` have ended.
+    fn told(deletions: &[Deleted]) -> Option<String> {
         let mut noted = Deletions::default();
         for &(port, count, process) in deletions {
             for _ in 0..count {
