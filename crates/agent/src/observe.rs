@@ -125,5 +125,8 @@ pub(crate) fn observe_for_plan(
     observed.obstacles = obstacles::chains(&mut kernel.netfilter, &observed.forward_chains)?;
     observed.obstacles.extend(obstacles::legacy()?);
     observed.obstacles.extend(obstacles::links(&kernel.sysctls, observed, settings.pod_bridge())?);
+    if settings.mode == Mode::L2 {
+        observed.obstacles.extend(obstacles::unfiltered(&kernel.sysctls)?);
+    }
     Ok(())
 }

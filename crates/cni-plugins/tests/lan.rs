@@ -291,6 +291,30 @@ fn a_service_address_leads_to_pods_and_back_through_the_node() {
     }
 }
 
+#[test]
+fn on_a_bridge_the_answer_to_a_service_comes_back_translated_only_by_br_netfilter() {
+    const FILTERED: &str = "net/bridge/bridge-nf-call-iptables";
+    let lan = Lan::enter_bridged();
+    let sysctls = Sysctls::default();
+    assert!(sysctls.read(FILTERED).unwrap().is_some(), "this test needs the module br_netfilter");
+    let conf = lan.conf(&json!({"mode": "l2", "bridge": "br0"}));
+    let pod = Pod::new("client");
+    let asks = addresses_of(&add(&pod, &conf))[0];
+    let elsewhere = ip(ROUTER_ADDRESSES[0]);
+    declare_services(&[(8001, elsewhere), (8002, elsewhere)]);
+    // Each question is the first of its flow: what conntrack knows of an earlier one would answer too.
+    for (port, filtered, answered_by) in [(8001, "1", ip("10.96.0.10")), (8002, "0", elsewhere)] {
+        sysctls.write(FILTERED, filtered).unwrap();
+        let (backend, frontend) = (udp(&lan.host, elsewhere, port), udp(&pod.ns, asks, 0));
+        let service = SocketAddr::new(ip("10.96.0.10"), port);
+        assert_eq!(one_datagram(&frontend, service, &backend).ip(), asks);
+        backend.send_to(b"answer", frontend.local_addr().unwrap()).unwrap();
+        frontend.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let (_, from) = frontend.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!(from, SocketAddr::new(answered_by, port), "{FILTERED}={filtered}");
+    }
+}
+
 /// As kube-proxy does: one rule a port of a service.
 fn declare_services(backends: &[(u16, IpAddr)]) {
     let rules = backends.iter().map(|(port, backend)| {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lab::options::{Chaos, Families, LabName, MAX_NODES, MAX_PODS, Mode, Sabotage, UplinkRuns};
+use lab::options::{Chaos, Families, LabName, MAX_NODES, MAX_PODS, Mode, Restarts, Sabotage, UplinkRuns};
 use lab::registry::Registry;
 use lab::report::{ProbeKind, Report};
 use lab::{LabError, Options};
@@ -16,6 +16,7 @@ Examples:
   hostgw lab                                three nodes, two pods each, both families
   hostgw lab --mode bridge --family ipv6    pods on a bridge, IPv6 only
   hostgw lab --nodes 5 -o json              one JSON document (`hostgw schema lab` describes it)
+  hostgw lab --scenario l2-routed           pods on the nodes' own LAN, through restarts and firewalls
   hostgw lab --chaos --duration 2m          let faults come, and see each healed
   hostgw lab --keep --name mine             leave it running, then:
   hostgw lab exec mine node2/pod1 -- ip address
@@ -45,7 +46,7 @@ struct Build {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_PODS)))]
     pods: u8,
     /// How pods are attached.
-    #[arg(long, value_enum, default_value_t = ModeArg::Ptp)]
+    #[arg(long, value_enum, default_value_t = ModeArg::Ptp, conflicts_with = "scenario")]
     mode: ModeArg,
     /// Which address families the cluster has.
     #[arg(long, value_enum, default_value_t = FamilyArg::Dual)]
@@ -65,8 +66,8 @@ struct Build {
     /// Decides the order of the probes, and of faults and the nodes they meet; default: one that is made up, and told.
     #[arg(long)]
     seed: Option<u64>,
-    /// Prove something else than the cluster.
-    #[arg(long, value_enum, conflicts_with_all = ["chaos", "fault", "keep"])]
+    /// Prove something else than the cluster, or more.
+    #[arg(long, value_enum, conflicts_with = "chaos")]
     scenario: Option<ScenarioArg>,
     /// How often the scenario does its work.
     #[arg(long, default_value_t = 20, requires = "scenario", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -80,8 +81,8 @@ struct Build {
     /// For how long faults come, in seconds (s), minutes (m) or hours (h); each comes at least once.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, requires = "chaos")]
     duration: u64,
-    /// Spoil a run of chaos, to see it fail.
-    #[arg(long, value_name = "KIND", hide = true, requires = "chaos")]
+    /// Spoil a run of faults or restarts, to see it fail.
+    #[arg(long, value_name = "KIND", hide = true)]
     sabotage: Option<Sabotage>,
     /// What to print.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -139,6 +140,10 @@ enum ModeArg {
 enum ScenarioArg {
     /// A node's uplink joins a bridge and leaves it while sessions and pings go over it.
     Uplink,
+    /// Pods are hosts of the nodes' LAN, on bridges; nodes drop what they forward, an agent and a node start anew.
+    L2,
+    /// The same with pods behind routed links.
+    L2Routed,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -186,14 +191,19 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         Some(name) => name,
         None => format!("lab-{:04x}", made_up & 0xffff).parse()?,
     };
+    let spoiled = wanted.chaos || matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed));
+    if let Some(kind) = wanted.sabotage.filter(|_| !spoiled) {
+        let remedy = "add --chaos, or --scenario l2 or l2-routed, for it to spoil".to_owned();
+        return Err(LabError::Option { option: "--sabotage", value: kind.name().to_owned(), remedy });
+    }
     let options = Options {
         nodes: wanted.nodes,
         pods: wanted.pods,
-        mode: match wanted.mode {
-            ModeArg::Ptp => Mode::Ptp,
-            ModeArg::Bridge => Mode::Bridge,
-            ModeArg::L2 => Mode::L2,
-            ModeArg::L2Routed => Mode::L2Routed,
+        mode: match (wanted.scenario, wanted.mode) {
+            (Some(ScenarioArg::L2), _) | (None, ModeArg::L2) => Mode::L2,
+            (Some(ScenarioArg::L2Routed), _) | (None, ModeArg::L2Routed) => Mode::L2Routed,
+            (Some(ScenarioArg::Uplink), _) | (None, ModeArg::Ptp) => Mode::Ptp,
+            (None, ModeArg::Bridge) => Mode::Bridge,
         },
         family: match wanted.family {
             FamilyArg::Dual => Families::Dual,
@@ -206,9 +216,10 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         timeout_s: wanted.timeout,
         seed: wanted.seed.unwrap_or(made_up),
         fault: wanted.fault,
-        uplink: wanted
-            .scenario
-            .map(|ScenarioArg::Uplink| UplinkRuns { runs: wanted.runs, budget_ms: wanted.budget }),
+        uplink: matches!(wanted.scenario, Some(ScenarioArg::Uplink))
+            .then_some(UplinkRuns { runs: wanted.runs, budget_ms: wanted.budget }),
+        restarts: matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed))
+            .then_some(Restarts { sabotage: wanted.sabotage }),
         chaos: wanted.chaos.then_some(Chaos { duration_s: wanted.duration, sabotage: wanted.sabotage }),
     };
     let report = lab::launch(&options)?;

@@ -17,15 +17,15 @@ use kernel::{address, route};
 use crate::conflist::Conflist;
 use crate::lan;
 use crate::node::{Node, root_of};
-use crate::nodes_file::{config_yaml, nodes_yaml};
-use crate::options::{Family, Mode};
+use crate::nodes_file::{LeftOut, config_yaml, nodes_yaml};
+use crate::options::Mode;
 use crate::place::{self, Place};
 use crate::policy_rule::{self, PolicyRule};
 use crate::probe::{self, Inhabitants, Server, first_targets};
-use crate::report::{ProbeKind, ProbeReport};
+use crate::report::ProbeReport;
 use crate::runtime::{self, Pod};
 use crate::topology::{HOST_PORT, NodePlan, Topology, UPLINK};
-use crate::{LabError, Options, foreign, root_folder};
+use crate::{LabError, Options, foreign, root_folder, ruleset};
 
 /// The outside host's table of routes to pods, for its unmasqueraded addresses only.
 const UNMASQUERADED_TABLE: u32 = 100;
@@ -96,15 +96,12 @@ impl Cluster {
 
     /// Plants what others would have configured, and lists it, node by node.
     pub(crate) fn plant_foreign(&self) -> Result<Vec<BTreeSet<String>>, LabError> {
-        let (families, routers) = (self.topology.families.each(), self.routers());
-        let link = self.topology.node_link();
-        self.on_each_node(|node| plant_foreign_on(node, link, families, &routers))
+        self.on_each_node(|node| plant_foreign_on(node, &self.topology, self.routers()))
     }
 
     /// The same on one node, which was booted anew.
     pub(crate) fn plant_foreign_again(&self, at: usize) -> Result<BTreeSet<String>, LabError> {
-        let (link, families) = (self.topology.node_link(), self.topology.families.each());
-        plant_foreign_on(self.node(at)?, link, families, &self.routers())
+        plant_foreign_on(self.node(at)?, &self.topology, self.routers())
     }
 
     /// A node by its place in the order.
@@ -127,10 +124,10 @@ impl Cluster {
     /// Starts every agent and waits until each announced its node; gives how long each took.
     pub(crate) fn start_agents(
         &mut self,
-        fault: Option<ProbeKind>,
+        left_out: Option<LeftOut>,
         deadline: Instant,
     ) -> Result<Vec<Duration>, LabError> {
-        let config = config_yaml(&self.topology, fault == Some(ProbeKind::EgressNomasq));
+        let config = config_yaml(&self.topology, left_out);
         let nodes = nodes_yaml(&self.topology.nodes);
         for node in &mut self.nodes {
             node.configure(&config)?;
@@ -337,13 +334,16 @@ fn routes_to_pods(nodes: &[NodePlan], uplink: u32) -> Vec<Route> {
 
 fn plant_foreign_on(
     node: &Node,
-    link: &'static str,
-    families: &'static [Family],
-    routers: &[IpAddr],
+    topology: &Topology,
+    routers: Vec<IpAddr>,
 ) -> Result<BTreeSet<String>, LabError> {
-    let (name, routers) = (node.plan.name.clone(), routers.to_vec());
+    let (link, families, drops) = (topology.node_link(), topology.families.each(), topology.drops_forwarded);
+    let name = node.plan.name.clone();
     node.place.run(move || {
         foreign::plant(&name, link, families, &routers)?;
+        if drops {
+            ruleset::plant_dropping_forward().map_err(LabError::kernel(&*name))?;
+        }
         foreign::snapshot(&name)
     })
 }

@@ -106,11 +106,20 @@ fn cut_off_from_lan() -> Result<(), KernelError> {
         if let Some(uplink) = link::by_name(socket, UPLINK)?.filter(|uplink| uplink.master.is_some()) {
             link::set_down(batch, uplink.index);
         }
-        for proxied in neighbour::dump(socket, true)? {
-            neighbour::delete_proxy(batch, proxied.index, proxied.ip);
-        }
-        Ok(())
+        delete_answers(socket, batch)
     })
+}
+
+/// The node answers for nobody any more.
+pub(crate) fn forget_answers() -> Result<(), KernelError> {
+    execute(delete_answers)
+}
+
+fn delete_answers(socket: &mut Socket, batch: &mut Batch) -> Result<(), KernelError> {
+    for proxied in neighbour::dump(socket, true)? {
+        neighbour::delete_proxy(batch, proxied.index, proxied.ip);
+    }
+    Ok(())
 }
 
 /// Deletes the unicast routes of a protocol, as `ip route flush proto` does.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::options::Family;
-use crate::report::{ChaosReport, ProbeKind, ProbeReport, Repair, Report};
+use crate::report::{ChaosFailure, ChaosReport, ProbeKind, ProbeReport, Repair, Report};
 
 /// More failures of one kind are counted, not listed.
 const LISTED: usize = 4;
@@ -55,8 +55,12 @@ fn cells(report: &Report, kind: ProbeKind, family: Family) -> [String; 2] {
     [format!("{passed}/{} {mark}", of_kind.len()), median]
 }
 
-/// One row a damage, then what was not as it must be, and what went on meanwhile.
-fn repairs(text: &mut String, repairs: &[Repair], chaos: &ChaosReport) -> std::fmt::Result {
+/// One row a damage, then what was not as it must be.
+fn repairs<'a>(
+    text: &mut String,
+    repairs: &[Repair],
+    failures: impl Iterator<Item = &'a ChaosFailure>,
+) -> std::fmt::Result {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["fault", "on", "noticed ms", "undone ms", "whole ms"]);
@@ -69,9 +73,14 @@ fn repairs(text: &mut String, repairs: &[Repair], chaos: &ChaosReport) -> std::f
         column.set_cell_alignment(CellAlignment::Right);
     }
     writeln!(text, "{table}")?;
-    for failure in &chaos.failures {
+    for failure in failures {
         writeln!(text, "✗ {} on {}: {}: {}", failure.fault, failure.node, failure.code, failure.message)?;
     }
+    Ok(())
+}
+
+/// What went on while faults came.
+fn meanwhile(text: &mut String, chaos: &ChaosReport) -> std::fmt::Result {
     let (flows, churn) = (chaos.flows, chaos.churn);
     for outage in chaos.outages.iter().filter(|outage| outage.longest_ms > 0).take(LISTED) {
         let during = outage.during.as_deref().unwrap_or("no fault");
@@ -117,8 +126,11 @@ fn failures(text: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn footer(text: &mut String, report: &Report) -> std::fmt::Result {
+    if report.chaos.is_some() || report.restarts.is_some() {
+        repairs(text, &report.repairs, report.failures())?;
+    }
     if let Some(chaos) = &report.chaos {
-        repairs(text, &report.repairs, chaos)?;
+        meanwhile(text, chaos)?;
     }
     if let Some(removed) = &report.removed_node {
         match removed.routes_absent_ms {

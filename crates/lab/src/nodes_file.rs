@@ -38,9 +38,18 @@ fn write_node(yaml: &mut String, node: &NodePlan) -> std::fmt::Result {
     writeln!(yaml, "    - type: Hostname\n      address: {}", node.name)
 }
 
-/// An agent's configuration. `masquerade_all` leaves out the CIDRs that are never masqueraded: a planted fault.
+/// What is left out of an agent's configuration: a planted fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftOut {
+    /// The CIDRs that are never masqueraded.
+    NeverMasquerade,
+    /// Accept rules where others drop by policy.
+    ForeignRules,
+}
+
+/// An agent's configuration.
 #[must_use]
-pub(crate) fn config_yaml(topology: &Topology, masquerade_all: bool) -> String {
+pub(crate) fn config_yaml(topology: &Topology, left_out: Option<LeftOut>) -> String {
     let mut yaml = format!("mode: {}\n", topology.mode);
     if topology.mode == crate::options::Mode::Bridge {
         yaml.push_str("bridge: cni0\n");
@@ -54,7 +63,10 @@ pub(crate) fn config_yaml(topology: &Topology, masquerade_all: bool) -> String {
             let _ = writeln!(yaml, "  - \"{subnet}\"");
         }
     }
-    if !masquerade_all {
+    if left_out == Some(LeftOut::ForeignRules) {
+        yaml.push_str("forwarding:\n  foreignRules: false\n");
+    }
+    if left_out != Some(LeftOut::NeverMasquerade) {
         yaml.push_str("masquerade:\n  neverMasquerade:\n");
         for cidr in topology.never_masquerade() {
             let _ = writeln!(yaml, "  - \"{cidr}\"");
@@ -78,7 +90,7 @@ mod tests {
     fn the_configuration_names_mode_and_exempt_cidrs() {
         let mut wanted = options(1, 1, Families::Dual);
         wanted.mode = Mode::Bridge;
-        insta::assert_snapshot!(config_yaml(&Topology::new(&wanted), false));
+        insta::assert_snapshot!(config_yaml(&Topology::new(&wanted), None));
     }
 
     #[test]

@@ -174,6 +174,16 @@ pub struct Options {
     pub chaos: Option<Chaos>,
     /// Moves of a node's uplink, in the place of agents and pods.
     pub uplink: Option<UplinkRuns>,
+    /// Agents and nodes that start anew, on a LAN that pods share.
+    pub restarts: Option<Restarts>,
+}
+
+/// The nodes of a flat network drop by policy what they forward, as Docker and ufw leave them; an agent and a node start
+/// anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    /// Spoils the run, to show that it notices.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// Joins of the first node's uplink to a bridge, each left again, while sessions go on.
@@ -194,7 +204,7 @@ pub struct Chaos {
     pub sabotage: Option<Sabotage>,
 }
 
-/// What spoils a run of chaos.
+/// What spoils a run of faults or restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sabotage {
@@ -208,12 +218,27 @@ pub enum Sabotage {
     DeleteForeign,
     /// A pod is never deleted.
     LeavePod,
+    /// The agents leave the policy of others' FORWARD chains as it is.
+    KeepDropping,
+    /// Nobody attaches the pods of a node that was booted.
+    LosePods,
 }
 
 impl Sabotage {
     /// Each of them.
-    pub const ALL: [Self; 5] =
+    pub const ALL: [Self; 7] = [
+        Self::HoldAgents,
+        Self::NoDamage,
+        Self::CutFlow,
+        Self::DeleteForeign,
+        Self::LeavePod,
+        Self::KeepDropping,
+        Self::LosePods,
+    ];
+
+    const OF_CHAOS: [Self; 5] =
         [Self::HoldAgents, Self::NoDamage, Self::CutFlow, Self::DeleteForeign, Self::LeavePod];
+    const OF_RESTARTS: [Self; 4] = [Self::HoldAgents, Self::NoDamage, Self::KeepDropping, Self::LosePods];
 
     /// As it is typed.
     #[must_use]
@@ -224,6 +249,8 @@ impl Sabotage {
             Self::CutFlow => "cut-flow",
             Self::DeleteForeign => "delete-foreign",
             Self::LeavePod => "leave-pod",
+            Self::KeepDropping => "keep-dropping",
+            Self::LosePods => "lose-pods",
         }
     }
 }
@@ -275,6 +302,7 @@ impl Options {
                 remedy: "use --mode ptp or bridge: its faults are those of routes to peers".to_owned(),
             });
         }
+        self.check_sabotage()?;
         if let Some(chaos) = self.chaos {
             within("--duration", chaos.duration_s, 86_400)?;
             if self.nodes < 2 || self.pods < 2 {
@@ -289,8 +317,34 @@ impl Options {
         }
         if let Some(uplink) = self.uplink {
             within("--runs", uplink.runs.into(), 10_000)?;
+            if self.keep || self.fault.is_some() {
+                return Err(LabError::Option {
+                    option: "--scenario",
+                    value: "uplink with --keep or --fault".to_owned(),
+                    remedy: "leave these out: it has no pods".to_owned(),
+                });
+            }
         }
         within("--timeout", self.timeout_s, 3600)
+    }
+
+    /// What is planted must be of a kind that the run can notice.
+    fn check_sabotage(&self) -> Result<(), LabError> {
+        let of_chaos =
+            self.chaos.and_then(|chaos| chaos.sabotage).map(|kind| (kind, &Sabotage::OF_CHAOS[..]));
+        let of_restarts = self.restarts.and_then(|restarts| restarts.sabotage);
+        let planted = of_chaos.or(of_restarts.map(|kind| (kind, &Sabotage::OF_RESTARTS[..])));
+        match planted {
+            Some((kind, noticed)) if !noticed.contains(&kind) => {
+                let noticed: Vec<_> = noticed.iter().map(|kind| kind.name()).collect();
+                Err(LabError::Option {
+                    option: "--sabotage",
+                    value: kind.name().to_owned(),
+                    remedy: format!("use one that this run notices: {}", noticed.join(", ")),
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// After so many seconds everything is given up. Each fault may take its time beyond the duration.
@@ -311,6 +365,19 @@ mod tests {
         let error = options(32, 5).check().unwrap_err();
         assert_eq!(error.to_string(), "--nodes times --pods is 160: give 1 to 128");
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn sabotage_that_a_run_would_not_notice_is_refused() {
+        let mut options = crate::topology::tests::options(2, 2, Families::Dual);
+        options.mode = Mode::L2;
+        options.restarts = Some(Restarts { sabotage: Some(Sabotage::CutFlow) });
+        assert_eq!(
+            options.check().unwrap_err().to_string(),
+            "--sabotage is cut-flow: use one that this run notices: hold-agents, no-damage, keep-dropping, lose-pods"
+        );
+        options.restarts = Some(Restarts { sabotage: Some(Sabotage::LosePods) });
+        options.check().unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use crate::chaos::report::{ChaosFailure, ChaosReport, Churned, Flows, Outage, Repair};
+pub use crate::chaos::restarts::RestartReport;
 use crate::options::{Families, Family, Mode};
 pub use crate::uplink::{FlowReport, UplinkReport};
 
@@ -144,6 +145,9 @@ pub struct Report {
     /// What moving an uplink did to sessions over it; absent without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uplink: Option<UplinkReport>,
+    /// What came of agents and nodes that started anew; absent without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<RestartReport>,
     /// What followed the removal of the last node; absent where no other node could tell, or the lab was kept.
     pub removed_node: Option<RemovedNode>,
     /// Whether what others had configured on the nodes is as before; absent where a fault was planted.
@@ -288,9 +292,19 @@ impl Report {
             && self.uplink.as_ref().is_none_or(UplinkReport::ok)
             && self.probes.iter().all(|probe| probe.ok)
             && self.chaos.as_ref().is_none_or(|chaos| chaos.failures.is_empty() && !self.repairs.is_empty())
+            && self
+                .restarts
+                .as_ref()
+                .is_none_or(|restarts| restarts.failures.is_empty() && !self.repairs.is_empty())
             && self.removed_node.as_ref().is_none_or(|removed| removed.ok)
             && self.foreign_objects.iter().all(|node| node.ok)
             && self.teardown.iter().all(|node| node.ok)
+    }
+
+    /// What should not have happened after a fault or a restart.
+    pub fn failures(&self) -> impl Iterator<Item = &ChaosFailure> {
+        let of_chaos = self.chaos.iter().flat_map(|chaos| &chaos.failures);
+        of_chaos.chain(self.restarts.iter().flat_map(|restarts| &restarts.failures))
     }
 
     /// Whether something failed that this node has a part in.
@@ -298,7 +312,7 @@ impl Report {
     pub fn faults_on(&self, node: &str) -> bool {
         let at = |place: &str| place.split(['/', ':']).next() == Some(node);
         self.probes.iter().any(|probe| !probe.ok && (at(&probe.from) || at(&probe.to)))
-            || self.chaos.iter().any(|chaos| chaos.failures.iter().any(|failure| failure.node == node))
+            || self.failures().any(|failure| failure.node == node)
             || self.removed_node.iter().any(|removed| !removed.ok)
             || self.foreign_objects.iter().any(|found| !found.ok && found.node == node)
             || self.teardown.iter().any(|found| !found.ok && found.node == node)
@@ -378,6 +392,7 @@ pub(crate) mod tests {
                 notes: Vec::new(),
             }],
             uplink: None,
+            restarts: None,
             chaos: Some(ChaosReport {
                 duration_s: 60,
                 order: vec!["routes-deleted on node1".to_owned(), "uplink-down on node2".to_owned()],

@@ -17,6 +17,10 @@ pub(crate) const HOST_PORT_TABLE: &str = "hostgw_hostport";
 /// The tables of the family `inet` that are ours.
 const OURS: [&str; 2] = [AGENT_TABLE, HOST_PORT_TABLE];
 
+/// Where iptables keeps its rules for what is forwarded.
+const IPTABLES_FILTER: &str = "filter";
+const IPTABLES_FORWARD: &str = "FORWARD";
+
 /// `NFNL_SUBSYS_NFTABLES` and its requests for lists (`linux/netfilter/nf_tables.h`).
 const GETTABLE: u16 = 0xa01;
 const GETCHAIN: u16 = 0xa04;
@@ -53,6 +57,32 @@ pub(crate) fn plant_foreign_table() -> Result<(), KernelError> {
     let table = foreign_table().map_err(unreadable)?;
     let mut transaction = Transaction::new();
     transaction.create(&table, Existing::Refuse);
+    transaction.commit(&mut Socket::open(Protocol::Netfilter)?)
+}
+
+/// Plants the chains in which Docker and ufw drop by policy what a node forwards, as iptables makes them.
+pub(crate) fn plant_dropping_forward() -> Result<(), KernelError> {
+    let base = BaseChain {
+        kind: ChainKind::Filter,
+        hook: Hook::Forward,
+        priority: priority::FILTER,
+        policy: Policy::Drop,
+    };
+    let mut transaction = Transaction::new();
+    for family in [Family::Ip, Family::Ip6] {
+        let mut table = Table::new(family, IPTABLES_FILTER);
+        table.chains = vec![Chain::base(IPTABLES_FORWARD, base.clone(), Vec::new())];
+        transaction.create(&table, Existing::Refuse);
+    }
+    transaction.commit(&mut Socket::open(Protocol::Netfilter)?)
+}
+
+/// Deletes the rules of those chains, as `iptables -F FORWARD` does.
+pub(crate) fn flush_forward() -> Result<(), KernelError> {
+    let mut transaction = Transaction::new();
+    for family in [Family::Ip, Family::Ip6] {
+        transaction.flush_chain(&TableName::new(family, IPTABLES_FILTER), IPTABLES_FORWARD);
+    }
     transaction.commit(&mut Socket::open(Protocol::Netfilter)?)
 }
 
@@ -109,9 +139,10 @@ pub(crate) fn count_our_rules() -> Result<BTreeMap<String, usize>, KernelError> 
 pub(crate) fn dump_foreign() -> Result<Vec<Vec<u8>>, KernelError> {
     let mut socket = Socket::open(Protocol::Netfilter)?;
     let mut objects = Vec::new();
-    for kind in [GETTABLE, GETCHAIN, GETRULE] {
+    for kind in [GETTABLE, GETRULE] {
         objects.extend(dump(&mut socket, kind, 0, |_| {})?);
     }
+    objects.extend(dump(&mut socket, GETCHAIN, 0, |_| {})?.iter().map(|chain| without_use(chain)));
     for set in dump(&mut socket, GETSET, 0, |_| {})? {
         let (family, attributes) = (set[0], Attributes::new(&set[1..]));
         if let (Some(table), Some(name)) = (attributes.get(TABLE_NAME), attributes.get(SET_NAME)) {
@@ -123,6 +154,19 @@ pub(crate) fn dump_foreign() -> Result<Vec<Vec<u8>>, KernelError> {
         objects.push(set);
     }
     Ok(objects)
+}
+
+/// A chain without the count of its rules: what others add is theirs.
+fn without_use(chain: &[u8]) -> Vec<u8> {
+    /// `NFTA_CHAIN_USE`.
+    const USE: u16 = 6;
+    let (family, attributes) = chain.split_at(1);
+    let mut kept = family.to_vec();
+    for attribute in Attributes::new(attributes).filter(|attribute| attribute.kind() != USE) {
+        kept.extend(attribute.kind().to_ne_bytes());
+        kept.extend(attribute.value());
+    }
+    kept
 }
 
 fn dump(

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use crate::chaos::restarts;
 use crate::cluster::Cluster;
 use crate::node::Node;
-use crate::nodes_file::nodes_yaml;
+use crate::nodes_file::{LeftOut, nodes_yaml};
+use crate::options::{Restarts, Sabotage};
 use crate::progress::Progress;
 use crate::report::{
-    Binaries, NodeReport, OutsideReport, PodReport, ProbeReport, RemovedNode, Report, SCHEMA_VERSION,
-    Teardown,
+    Binaries, NodeReport, OutsideReport, PodReport, ProbeKind, ProbeReport, RemovedNode, Report,
+    SCHEMA_VERSION, Teardown,
 };
 use crate::topology::{HOST_PORT, NodePlan, Topology};
 use crate::{LabError, Options, aftermath, binaries, chaos, fault, foreign, probe, uplink};
@@ -50,7 +52,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
     }
     let ready = progress.step(
         "agents",
-        || cluster.start_agents(options.fault, deadline),
+        || cluster.start_agents(left_out(options), deadline),
         |ready| (true, format!("{} announced", count(ready.len(), "node"))),
     )?;
     let links = cluster.on_each_node(|node| {
@@ -81,6 +83,12 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         let send = || Ok::<_, LabError>(send_probes(&cluster, options, deadline));
         report.probes.extend(progress.step("probes", send, |probes| passed(probes))?);
     }
+    if let Some(restarts) = options.restarts.filter(|_| options.fault.is_none()) {
+        let (outcome, repairs) = restarts::run(&mut cluster, restarts, &mut before, &mut progress)?;
+        (report.restarts, report.repairs) = (Some(outcome), repairs);
+        let send = || Ok::<_, LabError>(send_probes(&cluster, options, deadline));
+        report.probes.extend(progress.step("probes", send, |probes| passed(probes))?);
+    }
     if options.fault.is_none() && !options.keep {
         take_down(&mut cluster, &mut progress, &mut report, &links)?;
     }
@@ -100,6 +108,16 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         show_logs(&mut cluster, &report);
     }
     Ok((report, cluster))
+}
+
+/// What is planted by the agents' own configuration.
+fn left_out(options: &Options) -> Option<LeftOut> {
+    let keeps_dropping = |restarts: Restarts| restarts.sabotage == Some(Sabotage::KeepDropping);
+    if options.fault == Some(ProbeKind::EgressNomasq) {
+        Some(LeftOut::NeverMasquerade)
+    } else {
+        options.restarts.is_some_and(keeps_dropping).then_some(LeftOut::ForeignRules)
+    }
 }
 
 fn count(number: usize, thing: &str) -> String {
@@ -268,6 +286,7 @@ fn report(
         repairs: Vec::new(),
         chaos: None,
         uplink: None,
+        restarts: None,
         removed_node: None,
         foreign_objects: Vec::new(),
         teardown: Vec::new(),

@@ -36,6 +36,8 @@ pub(crate) struct Topology {
     pub(crate) nodes: Vec<NodePlan>,
     /// The host that is not of the cluster.
     pub(crate) outside: OutsidePlan,
+    /// The nodes drop by policy what they forward.
+    pub(crate) drops_forwarded: bool,
 }
 
 /// A node.
@@ -150,7 +152,8 @@ impl Topology {
             lan: of_each(&|family| lan(family, 2)),
             unmasqueraded: families.iter().map(|family| unmasqueraded_address(*family)).collect(),
         };
-        Self { mode: options.mode, families: options.family, nodes, outside }
+        let drops_forwarded = options.restarts.is_some();
+        Self { mode: options.mode, families: options.family, nodes, outside, drops_forwarded }
     }
 
     /// The link on which a node holds its addresses.
@@ -219,6 +222,7 @@ pub(crate) mod tests {
             fault: None,
             chaos: None,
             uplink: None,
+            restarts: None,
         }
     }
 

@@ -119,6 +119,40 @@ fn hosts_of_the_lan_and_pods_there_reach_each_other_and_a_node_that_does_not_ans
 }
 
 #[test]
+fn agents_and_nodes_of_a_flat_network_start_anew_although_its_nodes_drop_what_they_forward() {
+    for scenario in ["l2", "l2-routed"] {
+        let arguments = ["--scenario", scenario, "--nodes", "2", "-o", "json"];
+        let output = run(&arguments);
+        assert_all_passed(&output, &arguments);
+        let report = document(&output);
+        assert_eq!(report["mode"], scenario);
+        let repaired: Vec<_> =
+            report["repairs"].as_array().unwrap().iter().map(|repair| &repair["fault"]).collect();
+        assert_eq!(repaired, ["agent-restarted", "node-rebooted"]);
+    }
+}
+
+#[test]
+fn a_restart_that_breaks_nothing_or_is_not_overcome_and_a_node_that_goes_on_dropping_fail_the_run() {
+    let spoiled = |sabotage: &str| {
+        let output = run(&["--scenario", "l2-routed", "--nodes", "2", "--sabotage", sabotage, "-o", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{sabotage}: {}", String::from_utf8_lossy(&output.stderr));
+        document(&output)
+    };
+    for (sabotage, fault, code) in [
+        ("hold-agents", "agent-restarted", "not_restored"),
+        ("no-damage", "agent-restarted", "fault_not_observed"),
+        ("lose-pods", "node-rebooted", "not_restored"),
+    ] {
+        let failure = &spoiled(sabotage)["restarts"]["failures"][0];
+        assert_eq!((&failure["fault"], &failure["code"]), (&fault.into(), &code.into()), "{sabotage}");
+    }
+    let dropping = spoiled("keep-dropping");
+    let lost = |probe: &Value| probe["kind"] == "lan-pod" && probe["ok"] == false;
+    assert!(dropping["probes"].as_array().unwrap().iter().any(lost));
+}
+
+#[test]
 fn every_kind_of_probe_notices_its_planted_fault() {
     // Most of the time goes by in waiting for answers that must not come.
     std::thread::scope(|scope| {
@@ -293,6 +327,10 @@ fn what_cannot_be_meant_is_a_usage_error() {
         &["--name", "../x"],
         &["exec", "none", "node1", "--", "true"],
         &["--bin-dir", "/nonexistent"],
+        &["--scenario", "l2", "--mode", "bridge"],
+        &["--scenario", "l2", "--sabotage", "cut-flow"],
+        &["--sabotage", "hold-agents"],
+        &["--scenario", "uplink", "--keep"],
     ] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }

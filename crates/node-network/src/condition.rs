@@ -368,6 +368,19 @@ pub enum Condition {
         /// How many pods hold an address of it.
         pods: usize,
     },
+    /// Answers on the LAN take the short way, past the node that has translated the question.
+    #[error(
+        "{}: what pods on the bridge answer their neighbours over {family} passes by this node's translation, so that Services and \
+         host ports do not work for hosts and pods of the LAN: {}set it to 1, or use mode l2-routed",
+        bridge_sysctl(*family, *loaded),
+        if *loaded { "" } else { "load br_netfilter and " }
+    )]
+    BridgeUnfiltered {
+        /// The family.
+        family: Family,
+        /// The module is loaded.
+        loaded: bool,
+    },
     /// This node has no part of the LAN.
     #[error(
         "node `{node}` has no slice of the LAN: give it a pod CIDR there, with `lan.slices: annotation` the annotation hostgw.io/lan-slice, or with `index` a name that ends in its number"
@@ -414,6 +427,7 @@ impl Condition {
             | Self::MultipathClash { .. }
             | Self::ForeignChainMayDrop { .. }
             | Self::LinkNotForwarding { .. }
+            | Self::BridgeUnfiltered { .. }
             | Self::NoNextHop { held: true, .. } => Severity::Warning,
             _ => Severity::Error,
         }
@@ -456,10 +470,19 @@ impl Condition {
             Self::NoChosenAddress => "no-chosen-address",
             Self::LeaseLost { .. } => "lease-lost",
             Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",
+            Self::BridgeUnfiltered { .. } => "bridge-unfiltered",
             Self::NoLanSlice { .. } => "no-lan-slice",
             Self::LanSliceUnreadable { .. } => "lan-slice-unreadable",
             Self::LanSliceRefused { .. } => "lan-slice-refused",
             Self::NotAnnounced => "not-announced",
         }
     }
+}
+
+fn bridge_sysctl(family: Family, loaded: bool) -> String {
+    let program = match family {
+        Family::Ipv4 => "iptables",
+        Family::Ipv6 => "ip6tables",
+    };
+    format!("net.bridge.bridge-nf-call-{program} is {}", if loaded { "0" } else { "absent" })
 }

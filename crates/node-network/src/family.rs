@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// An address family.
@@ -104,4 +104,12 @@ pub fn overlaps(a: &IpNet, b: &IpNet) -> bool {
 #[must_use]
 pub fn host_prefix(address: IpAddr) -> IpNet {
     IpNet::from(address)
+}
+
+/// A prefix that is written in the source; one that cannot be does not compile.
+pub(crate) const fn net(address: IpAddr, prefix_len: u8) -> IpNet {
+    match address {
+        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new_assert(v4, prefix_len)),
+        IpAddr::V6(v6) => IpNet::V6(Ipv6Net::new_assert(v6, prefix_len)),
+    }
 }

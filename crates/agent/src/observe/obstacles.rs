@@ -95,3 +95,15 @@ pub(super) fn links(
     }
     Ok(found)
 }
+
+/// Families of which a bridge forwards frames past all rules (`br_netfilter`).
+pub(super) fn unfiltered(sysctls: &Sysctls) -> Result<Vec<Obstacle>, KernelError> {
+    let mut found = Vec::new();
+    for (family, program) in [(Version::Ipv4, "iptables"), (Version::Ipv6, "ip6tables")] {
+        let value = sysctls.read(&format!("net/bridge/bridge-nf-call-{program}"))?;
+        if value.as_deref() != Some("1") {
+            found.push(Obstacle::BridgeUnfiltered { family, loaded: value.is_some() });
+        }
+    }
+    Ok(found)
+}

@@ -1,14 +1,17 @@
 //! The cluster itself changes: nodes come and go, move, and boot anew.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
+use kernel::link::Mac;
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::sysctl::Sysctls;
 use kernel::{address, link};
 
 use crate::chaos::field::Field;
 use crate::chaos::setback::Setback;
+use crate::cluster::Cluster;
 use crate::options::Family;
 use crate::probe::{self, Probe, Server};
 use crate::report::{ProbeKind, Transport};
@@ -159,33 +162,49 @@ pub(crate) fn new_pod_is_reached(field: &mut Field<'_>, at: usize) -> Result<(),
 
 /// The node's namespaces, processes and `/run` go; it is built anew from its disk and plugged in.
 pub(crate) fn reboot(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
-    let name = field.name(at);
     field.churn.stop();
     field.flows.excuse(at);
-    field.cluster.forget_pods(at)?;
-    lan::unplug(&name)?;
     field.number += 1;
     let boot_id = format!("00000000-0000-4000-8000-{:012x}", field.number);
-    field.cluster.node_mut(at)?.reboot(&boot_id)?;
+    field.foreign[at] = boot_again(field.cluster, at, &boot_id, field.macs[at])?;
+    Ok(())
+}
+
+/// Builds a node anew from its disk, without its agent; gives what is there that is not ours.
+pub(super) fn boot_again(
+    cluster: &mut Cluster,
+    at: usize,
+    boot_id: &str,
+    mac: Option<Mac>,
+) -> Result<BTreeSet<String>, LabError> {
+    cluster.forget_pods(at)?;
+    lan::unplug(&cluster.node(at)?.plan.name)?;
+    cluster.node_mut(at)?.reboot(boot_id)?;
     // The network card is the same.
-    field.cluster.plug_in(field.cluster.node(at)?, field.macs[at])?;
-    let foreign = field.cluster.plant_foreign_again(at)?;
-    field.foreign[at] = foreign;
-    Ok(field.cluster.serve_node(at)?)
+    cluster.plug_in(cluster.node(at)?, mac)?;
+    let foreign = cluster.plant_foreign_again(at)?;
+    cluster.serve_node(at)?;
+    Ok(foreign)
 }
 
 /// The agent is started; once it says that the node is ready, pods come back.
 pub(crate) fn finish_boot(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
-    field.cluster.node_mut(at)?.start_agent()?;
-    let node = field.cluster.node(at)?;
-    let ready = || node.place.run(|| Ok::<_, LabError>(std::path::Path::new("/run/hostgw/ready").exists()));
-    if Field::poll(PATIENCE, || ready().unwrap_or(false).then_some(())).is_none() {
-        let message =
-            format!("{} was not announced after its boot; its log ends:\n{}", field.name(at), node.log_end());
-        return Err(Setback::found("not_restored", message));
-    }
+    start_announced(field.cluster, at)?;
     field.cluster.attach_pods_again(at)?;
     field.flows.open(&field.cluster.pods, Some(at))?;
     field.send_pulses()?;
     Ok(field.churn.start(field.cluster)?)
+}
+
+/// Starts a node's agent, and waits until it says that the node is ready.
+pub(super) fn start_announced(cluster: &mut Cluster, at: usize) -> Result<(), Setback> {
+    cluster.node_mut(at)?.start_agent()?;
+    let node = cluster.node(at)?;
+    let ready = || node.place.run(|| Ok::<_, LabError>(std::path::Path::new("/run/hostgw/ready").exists()));
+    if Field::poll(PATIENCE, || ready().unwrap_or(false).then_some(())).is_none() {
+        let (name, log) = (&node.plan.name, node.log_end());
+        let message = format!("{name} was not announced after its boot; its log ends:\n{log}");
+        return Err(Setback::found("not_restored", message));
+    }
+    Ok(())
 }

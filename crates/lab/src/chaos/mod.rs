@@ -20,6 +20,7 @@ mod process_faults;
 mod pulse;
 mod recipe;
 pub(crate) mod report;
+pub(crate) mod restarts;
 mod setback;
 mod storm_faults;
 mod survey;
@@ -276,6 +277,6 @@ fn sabotage(field: &mut Field<'_>, sabotage: Option<Sabotage>) -> Result<(), Lab
         }
         Some(Sabotage::DeleteForeign) => field.in_netns(0, || crate::fault::delete_routes(4)),
         Some(Sabotage::LeavePod) => field.leave_pod(),
-        Some(Sabotage::NoDamage) | None => Ok(()),
+        Some(Sabotage::NoDamage | Sabotage::KeepDropping | Sabotage::LosePods) | None => Ok(()),
     }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use link_name::LinkName;
 
 use crate::cluster::ClusterNode;
-use crate::family::{Family, PerFamily};
+use crate::family::{Family, PerFamily, net};
 use crate::observed::HostFacts;
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 
 /// A sysctl that we may write. The order of the variants is the order in which they are written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,8 +97,8 @@ impl fmt::Display for ForwardAccept {
 
 /// Forwarding for each family of which this node has pods.
 pub(super) fn sysctls(pod_prefixes: &[IpNet], settings: &Settings) -> Vec<WantedSysctl> {
-    let has_pods = |family: &Family| pod_prefixes.iter().any(|prefix| Family::of_net(prefix) == *family);
-    let families = Family::BOTH.into_iter().filter(|family| settings.forwarding.enabled && has_pods(family));
+    let forwards = |family: &Family| settings.forwarding.enabled && has_pods_of(pod_prefixes, *family);
+    let families = Family::BOTH.into_iter().filter(forwards);
     families.map(|family| WantedSysctl { sysctl: Sysctl::forwarding(family), value: "1" }).collect()
 }
 
@@ -124,11 +125,34 @@ pub(super) fn answering(
 }
 
 pub(super) fn forward_accepts(pod_prefixes: &[IpNet], settings: &Settings) -> BTreeSet<ForwardAccept> {
-    let both = |prefix: &IpNet| {
-        [Direction::From, Direction::To].map(|direction| ForwardAccept { prefix: *prefix, direction })
-    };
     if !settings.forwarding.foreign_rules {
         return BTreeSet::new();
     }
-    pod_prefixes.iter().flat_map(both).collect()
+    let both = |prefix: &IpNet| {
+        [Direction::From, Direction::To].map(|direction| ForwardAccept { prefix: *prefix, direction })
+    };
+    let mut accepts: BTreeSet<_> = pod_prefixes.iter().flat_map(both).collect();
+    if settings.mode == Mode::L2 {
+        let of_link =
+            LINK_SCOPE.iter().filter(|(prefix, _)| has_pods_of(pod_prefixes, Family::of_net(prefix)));
+        accepts.extend(
+            of_link.map(|(prefix, direction)| ForwardAccept { prefix: *prefix, direction: *direction }),
+        );
+    }
+    accepts
+}
+
+/// What hosts of one link say to all, or by their link-local addresses: no router forwards it, so that a FORWARD chain sees
+/// it only of a bridge's frames, under `br_netfilter`. Without it nobody finds the other by neighbour discovery, or hears
+/// the LAN's broadcasts.
+const LINK_SCOPE: [(IpNet, Direction); 5] = [
+    (net(IpAddr::V4(Ipv4Addr::BROADCAST), 32), Direction::To),
+    (net(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 24), Direction::To),
+    (net(IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0)), 16), Direction::To),
+    (net(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10), Direction::From),
+    (net(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10), Direction::To),
+];
+
+fn has_pods_of(pod_prefixes: &[IpNet], family: Family) -> bool {
+    pod_prefixes.iter().any(|prefix| Family::of_net(prefix) == family)
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::nft_table::{BaseChain, ChainKind, Hook, Match, NftTable, Rule, SetName, Verdict};
 use crate::POD_LINK_PREFIX;
 use crate::cluster::{ClusterNode, ClusterSnapshot};
-use crate::family::{Family, host_prefix};
+use crate::family::{Family, host_prefix, net};
 use crate::observed::HostFacts;
 use crate::settings::Settings;
 
@@ -161,13 +161,6 @@ fn forward_chain() -> BaseChain {
     }
     rules.push(Rule { name: "nothing else is forwarded", matches: Vec::new(), verdict: Verdict::Drop });
     BaseChain { name: "forward", kind: ChainKind::Filter, hook: Hook::Forward, priority: FILTER, rules }
-}
-
-const fn net(address: IpAddr, prefix_len: u8) -> IpNet {
-    match address {
-        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new_assert(v4, prefix_len)),
-        IpAddr::V6(v6) => IpNet::V6(Ipv6Net::new_assert(v6, prefix_len)),
-    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,13 @@ pub enum Obstacle {
         /// The sysctl that is 0, as a path below `/proc/sys`.
         sysctl: String,
     },
+    /// What the bridge to the LAN forwards by itself passes by the rules of a family.
+    BridgeUnfiltered {
+        /// The family.
+        family: Family,
+        /// The kernel's module for that is loaded, and is told not to.
+        loaded: bool,
+    },
 }
 
 /// Which packets a chain filters.

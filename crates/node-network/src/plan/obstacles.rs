@@ -33,7 +33,10 @@ fn condition(own: &OwnNetwork, obstacle: &Obstacle) -> Option<Condition> {
         Obstacle::LinkNotForwarding { sysctl } => {
             Some(Condition::LinkNotForwarding { sysctl: sysctl.clone() })
         }
-        Obstacle::Chain { .. } => None,
+        Obstacle::BridgeUnfiltered { family, loaded } if own.has_pods_of(*family) => {
+            Some(Condition::BridgeUnfiltered { family: *family, loaded: *loaded })
+        }
+        Obstacle::Chain { .. } | Obstacle::BridgeUnfiltered { .. } => None,
     }
 }
 

@@ -66,6 +66,23 @@ fn nothing_is_masqueraded_towards_the_lan() {
 }
 
 #[test]
+fn on_a_bridge_chains_that_drop_let_through_what_hosts_of_a_link_say_to_each_other() {
+    let mut cluster = flat();
+    let accepted = |cluster: &ThreeNodes| -> Vec<String> {
+        let own = cluster.desired().own.unwrap();
+        own.forward_accepts.iter().map(ToString::to_string).filter(|line| !line.contains("2.")).collect()
+    };
+    assert!(!accepted(&cluster).iter().any(|line| line.contains("fe80")));
+    (cluster.settings.mode, cluster.settings.bridge) = (Mode::L2, Some("br0".parse().unwrap()));
+    let found = accepted(&cluster);
+    for wanted in ["accept to ff02::/16", "accept from fe80::/10", "accept to fe80::/10"] {
+        assert!(found.iter().any(|line| line == wanted), "{found:?}");
+    }
+    cluster.settings.forwarding.foreign_rules = false;
+    assert_eq!(accepted(&cluster), [""; 0]);
+}
+
+#[test]
 fn a_slice_that_is_not_the_nodes_alone_announces_nothing_and_is_named() {
     type Change = fn(&mut ThreeNodes);
     let cases: [(Change, &str); 6] = [
