@@ -40,7 +40,7 @@ pub struct Program {
 /// All that is in an image.
 #[derive(Debug)]
 pub struct Image {
-    /// The reference under which a runtime knows it, such as `ghcr.io/hostgw/hostgw:0.1.0`.
+    /// The reference under which a runtime knows it, such as `localhost/hostgw:0.1.0`.
     pub(crate) reference: String,
     /// The command, the name of a program first.
     pub(crate) entrypoint: Vec<String>,

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_port_is_no_tag() {
-        assert_eq!(tag("ghcr.io/hostgw/hostgw:0.1.0"), "0.1.0");
+        assert_eq!(tag("localhost:5000/a/hostgw:0.1.0"), "0.1.0");
         assert_eq!(tag("registry:5000/hostgw"), "latest");
         assert_eq!(tag("hostgw"), "latest");
     }
