@@ -17,7 +17,7 @@ use node_network::observed::ObservedNode;
 use node_network::settings::Mode;
 use node_network::{DesiredNode, Settings};
 
-use crate::atomic_file::{self, FileError};
+use crate::atomic_file;
 use crate::paths::Paths;
 
 pub(crate) use forward_chains::{COMMENT as FORWARD_RULE_COMMENT, accept_rule, forward_chains};
@@ -49,23 +49,6 @@ impl Kernel {
     }
 }
 
-/// Why this node could not be observed; nothing is planned then.
-#[derive(Debug, thiserror::Error)]
-pub enum ObserveError {
-    /// The kernel refused.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// A file cannot be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl ObserveError {
-    pub(crate) fn is_permission(&self) -> bool {
-        matches!(self, Self::Kernel(error) if error.is_permission())
-    }
-}
-
 /// What the choice of desired state needs: links, addresses, routes, files. Of others' routes those count that were
 /// `seen`, while nothing has put them in doubt.
 pub(crate) fn observe_node(
@@ -73,7 +56,7 @@ pub(crate) fn observe_node(
     settings: &Settings,
     paths: &Paths,
     seen: &mut Seen,
-) -> Result<ObservedNode, ObserveError> {
+) -> Result<ObservedNode, KernelError> {
     let table = settings.routes.table;
     if seen.foreign.is_none() {
         seen.hold_foreign(routes::others(&mut kernel.route, table)?);
@@ -84,7 +67,8 @@ pub(crate) fn observe_node(
     let conflist = paths.on_node(Path::new(&settings.cni.conf_file));
     let mut observed = ObservedNode {
         routes: ours.iter().chain(foreign).map(routes::observed_route).collect(),
-        conflist: atomic_file::read(&conflist, CONFLIST_MAX)?,
+        // What cannot be read is not what was written: it is written anew, and that fails or succeeds on its own.
+        conflist: atomic_file::read(&conflist, CONFLIST_MAX).unwrap_or_else(|_| Some(Vec::new())),
         ready_file: paths.ready_file().exists(),
         links,
         ..ObservedNode::default()
@@ -110,7 +94,7 @@ pub(crate) fn observe_for_plan(
     observed: &mut ObservedNode,
     settings: &Settings,
     seen: &mut Seen,
-) -> Result<(), ObserveError> {
+) -> Result<(), KernelError> {
     if seen.lacks(desired) {
         seen.hold_foreign(routes::others(&mut kernel.route, settings.routes.table)?);
         observed.routes.retain(|route| route.is_ours() || route.is_pods());

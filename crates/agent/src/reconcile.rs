@@ -20,9 +20,7 @@ use node_network::{Change, Condition, NodeName, PerFamily, Plan, Settings, Sever
 use crate::apply::{Applied, apply};
 use crate::atomic_file::{self, FileError};
 use crate::foreign_changes::ForeignChanges;
-use crate::observe::{
-    Doubt, Kernel, ObserveError, Seen, look_up_all, look_up_for_pod, observe_for_plan, observe_node,
-};
+use crate::observe::{Doubt, Kernel, Seen, look_up_all, look_up_for_pod, observe_for_plan, observe_node};
 use crate::paths::Paths;
 use crate::pods::{self, PodsReport, Records};
 use crate::source::Reading;
@@ -33,13 +31,13 @@ use crate::uninstall::traces::runs_our_plugin;
 pub enum PassError {
     /// This node cannot be observed.
     #[error("failed to observe this node: {}{}", .0, remedy(.0))]
-    Observe(#[from] ObserveError),
+    Observe(#[from] KernelError),
     /// The record of foreign changes cannot be read; without it nothing foreign may be changed.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-fn remedy(error: &ObserveError) -> &'static str {
+fn remedy(error: &KernelError) -> &'static str {
     match error {
         error if error.is_permission() => "; it takes CAP_NET_ADMIN in the node's network namespace",
         _ => "",
@@ -210,10 +208,8 @@ impl Reconciler {
             let Decided { mut plan, internal_ips, pod_cidrs } =
                 self.decide(snapshot, reading.whole, &records, &mut observed)?;
             (report.internal_ips, report.pod_cidrs) = (internal_ips, pod_cidrs);
-            let mut foreign = ForeignChanges::load(
-                self.paths.foreign_changes_file(),
-                Sysctls::default().boot_id().map_err(ObserveError::from)?,
-            )?;
+            let mut foreign =
+                ForeignChanges::load(self.paths.foreign_changes_file(), Sysctls::default().boot_id()?)?;
             let noted = self.note_conflist(&plan, &observed, &mut foreign);
             report.pods_problems.extend(noted.err().map(|error| error.to_string()));
             report.applied = apply(&plan, &mut self.kernel, &mut foreign, &self.settings, &self.paths);

@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cni_plugins::host_ports::table::TABLE as HOST_PORT_TABLE;
 use kernel::KernelError;
 use kernel::link::{self, Link};
 use kernel::neighbour;
 use kernel::netlink::{Batch, Socket};
-use kernel::nftables::{Family, TableName, Transaction, tables};
+use kernel::nftables::{TableName, Transaction};
 use kernel::route::{self, Route};
 use kernel::sysctl::Sysctls;
 use node_network::Settings;
-use node_network::desired::TABLE_NAME;
 
 use crate::atomic_file::{self, FileError};
 use crate::foreign_changes::ForeignChanges;
@@ -24,7 +22,7 @@ use crate::uplink;
 
 pub(crate) mod traces;
 
-use traces::{OurRule, PodBridge};
+use traces::{OurRule, OurTable, PodBridge};
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -112,10 +110,7 @@ pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<Unin
     let uplinks_left = leave_uplinks(paths, &mut report);
     remove_routes(&mut kernel.route, &mut report);
     remove_proxies(&mut kernel.route, &mut report);
-    for table in our_tables() {
-        let what = format!("deleted table {} {}", table.family.as_str(), table.name);
-        report.note(what, delete_table(&mut kernel.netfilter, &table));
-    }
+    remove_tables(&mut kernel.netfilter, force, &mut report);
     put_back_sysctls(&kernel, &foreign, &mut report);
     remove_files(paths, uplinks_left, &mut report);
     report.left = leftovers(&mut kernel, &conflists, paths)?;
@@ -154,10 +149,6 @@ impl Conflists {
     fn found(&self) -> BTreeSet<PathBuf> {
         traces::our_files(self.folders.iter().map(PathBuf::as_path))
     }
-}
-
-fn our_tables() -> [TableName; 2] {
-    [TABLE_NAME, HOST_PORT_TABLE].map(|name| TableName::new(Family::Inet, name))
 }
 
 fn delete_link(socket: &mut Socket, link: &Link) -> Result<bool, KernelError> {
@@ -221,6 +212,18 @@ fn remove_proxies(socket: &mut Socket, report: &mut UninstallReport) {
             other => other.map(|()| true),
         };
         report.note(format!("answers no more for {}", proxied.ip), gone);
+    }
+}
+
+/// The pods of drop-in plugins carry no name of ours, and live on: what serves them goes by force alone.
+fn remove_tables(socket: &mut Socket, force: bool, report: &mut UninstallReport) {
+    let tables = match traces::our_tables(socket) {
+        Ok(tables) => tables,
+        Err(error) => return report.failed.push(error.to_string()),
+    };
+    for found in tables.into_iter().filter(|found| force || found.entries == 0) {
+        let what = format!("deleted table {} {}", found.table.family.as_str(), found.table.name);
+        report.note(what, delete_table(socket, &found.table));
     }
 }
 
@@ -315,13 +318,15 @@ fn leftovers(kernel: &mut Kernel, conflists: &Conflists, paths: &Paths) -> Resul
             name = bridge.name
         ),
     }));
-    let names: BTreeSet<TableName> = our_tables().into();
-    let found = tables(&mut kernel.netfilter, Some(Family::Inet))?.into_iter();
-    left.extend(
-        found
-            .filter(|table| names.contains(&table.name))
-            .map(|table| format!("table inet {}", table.name.name)),
-    );
+    let tables = traces::our_tables(&mut kernel.netfilter)?;
+    left.extend(tables.into_iter().map(|OurTable { table, entries }| match entries {
+        0 => format!("table inet {}", table.name),
+        _ => format!(
+            "table inet {}, in which are {entries} entries of pods that drop-in plugins attached: delete those pods, or \
+             give --force",
+            table.name
+        ),
+    }));
     let rules = traces::our_rules(&mut kernel.netfilter)?;
     left.extend(rules.iter().map(|OurRule { rule, comment }| {
         format!("rule `{comment}` in {} {} {}", rule.table.family.as_str(), rule.table.name, rule.chain)

@@ -5,10 +5,8 @@ mod support;
 use std::net::IpAddr;
 
 use agent::AgentError;
-use kernel::link;
 use kernel::netlink::{Protocol, Socket};
 use kernel::route::{self, Hop};
-use link_name::LinkName;
 use node_network::settings::OnLinkPrefix;
 use support::{Node, change, dual, foreign_route, node, routed, routes, run, run_with_input};
 
@@ -327,63 +325,18 @@ fn a_thousand_peers_are_routed_in_one_pass() {
 }
 
 #[test]
-fn uninstall_deletes_the_pods_bridge_and_not_one_that_somebody_made() {
-    let mut node = Node::new();
-    node.settings.mode = node_network::settings::Mode::Bridge;
-    node.write_nodes(&[dual(1)]);
-    for (mac, stays) in [([0x0e, 0x58, 10, 244, 1, 1], false), ([0x02, 0, 0, 0, 0, 1], true)] {
-        assert!(node.pass().converged);
-        change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500, true));
-        assert!(agent::uninstall(&node.settings, &node.paths(), false).unwrap().is_clean());
-        let mut socket = Socket::open(Protocol::Route).unwrap();
-        assert_eq!(link::by_name(&mut socket, "cni0").unwrap().is_some(), stays);
-    }
-}
-
-#[test]
-fn uninstall_finds_what_earlier_settings_made() {
-    let mut node = Node::new();
-    node.settings.mode = node_network::settings::Mode::Bridge;
-    node.settings.cni.conf_file = "/etc/cni/net.d/05-pods.conflist".to_owned();
-    run("iptables", &["-N", "DOCKER-USER"]);
-    run("iptables", &["-P", "FORWARD", "DROP"]);
-    run("iptables", &["-A", "FORWARD", "-j", "DOCKER-USER"]);
-    node.write_nodes(&[dual(1)]);
-    node.pass();
-    run("iptables", &["-D", "FORWARD", "-j", "DOCKER-USER"]);
-    std::fs::write(node.path("etc/cni/net.d/.hostgw-05-pods.conflist.new"), "{").unwrap();
-    let mac = [0x0e, 0x58, 10, 244, 1, 1];
-    change(|batch, _| link::create_bridge(batch, &LinkName::new("cni0").unwrap(), mac, 1500, true));
-    run("ip", &["link", "add", "other", "type", "veth", "peer", "name", "other1"]);
-    run("ip", &["link", "set", "other", "master", "cni0"]);
-    // A link that shapes what a pod sent is no living pod.
-    run("ip", &["link", "add", "hgi0123456789ab", "type", "ifb"]);
-    node.settings = node_network::Settings::default();
-    let report = agent::uninstall(&node.settings, &node.paths(), false).unwrap();
-    assert!(!report.is_clean() && report.failed.is_empty(), "{report:?}");
-    assert_eq!(report.left.len(), 1, "{report:?}");
-    assert!(report.left[0].contains("cni0") && report.left[0].contains("other"), "{report:?}");
-    assert_eq!(std::fs::read_dir(node.path("etc/cni/net.d")).unwrap().count(), 0);
-    assert!(!run("iptables", &["-S"]).contains("hostgw"));
-    run("ip", &["link", "set", "other", "nomaster"]);
-    let report = agent::uninstall(&node.settings, &node.paths(), false).unwrap();
-    assert!(report.is_clean(), "{report:?}");
-    let mut socket = Socket::open(Protocol::Route).unwrap();
-    assert!(link::by_name(&mut socket, "cni0").unwrap().is_none());
-}
-
-#[test]
-fn uninstall_names_a_configuration_of_our_plugin_that_somebody_else_wrote() {
+fn what_stands_in_the_place_of_the_conflist_keeps_no_route_from_being_made() {
     let node = Node::new();
-    node.write_nodes(&[dual(1)]);
-    node.pass();
-    let theirs = node.path("etc/cni/net.d/20-theirs.conflist");
-    std::fs::write(&theirs, r#"{"name":"x","plugins":[{"type":"hostgw"}]}"#).unwrap();
-    std::fs::write(node.path("etc/cni/net.d/30-other.conflist"), r#"{"plugins":[{"type":"bridge"}]}"#)
-        .unwrap();
-    let report = agent::uninstall(&node.settings, &node.paths(), false).unwrap();
-    assert_eq!(report.left, [theirs.display().to_string()]);
-    assert!(theirs.exists());
+    node.write_nodes(&[dual(1), dual(2)]);
+    let conflist = node.path("etc/cni/net.d/10-hostgw.conflist");
+    std::fs::create_dir_all(&conflist).unwrap();
+    let state = node.pass();
+    assert!(!state.converged && routed("10.244.2.0/24", "192.0.2.12"), "{state}");
+    assert!(state.to_string().contains("10-hostgw.conflist"), "{state}");
+    std::fs::remove_dir(&conflist).unwrap();
+    std::fs::write(&conflist, vec![b' '; 2 << 20]).unwrap();
+    assert!(node.pass().converged);
+    assert_eq!(node.conflist()["name"], "hostgw");
 }
 
 #[test]

@@ -35,3 +35,4 @@ pub mod wiring;
 mod xtables;
 
 pub use call::run;
+pub use owned_table::DROP_IN_TABLES;

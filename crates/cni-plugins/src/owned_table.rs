@@ -12,6 +12,9 @@ use rustix::io::Errno;
 
 use crate::netfilter;
 
+/// The names of the tables (family `inet`) of the drop-in plugins: host ports, masquerading, and the firewall's owners.
+pub const DROP_IN_TABLES: [&str; 3] = ["hostgw_portmap", "hostgw_masquerade", "hostgw_firewall"];
+
 /// How often a transaction is tried again that met somebody else's.
 const ATTEMPTS: usize = 8;
 

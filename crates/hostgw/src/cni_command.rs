@@ -8,6 +8,9 @@ use clap::{Args, Subcommand};
 use crate::output::{fail, print_text};
 
 const EXAMPLES: &str = "\
+Example:
+  hostgw cni install --to /opt/cni/bin
+
 Installs hostgw-cni as DIR/hostgw, and as DIR/loopback where nobody else's is there. A file is replaced as a whole: a
 runtime that executes it meanwhile gets the old one or the new one. What is there already is not written again.
 

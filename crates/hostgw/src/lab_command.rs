@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use lab::options::{Chaos, Families, LabName, MAX_NODES, MAX_PODS, Mode, Restarts, Sabotage, UplinkRuns};
+use lab::options::{
+    Chaos, Families, Fault, LabName, MAX_NODES, MAX_PODS, Mode, Restarts, Sabotage, UplinkRuns,
+};
 use lab::registry::Registry;
-use lab::report::{ProbeKind, Report};
+use lab::report::Report;
 use lab::{LabError, Options};
 
 const EXAMPLES: &str = "\
@@ -87,9 +89,9 @@ struct Build {
     /// What to print.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Break what this kind of probe proves, to see it fail.
+    /// Break what this kind of probe proves, or first-packet, or removed-node, to see it fail.
     #[arg(long, value_name = "KIND", hide = true)]
-    fault: Option<ProbeKind>,
+    fault: Option<Fault>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,9 +17,19 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+const EXAMPLES: &str = "\
+Examples:
+  hostgw lab                                                    see it work, on this machine, touching nothing of it
+  hostgw plan --source file:/etc/hostgw/nodes.yaml --node-name node1
+  hostgw agent --source kubernetes --node-name node1
+  hostgw status
+  hostgw uplink join --link eth0 --bridge br0 --dry-run
+
+`hostgw COMMAND --help` has more, and each command's exit codes.";
+
 /// Kubernetes pod networking with plain Linux routes.
 #[derive(Debug, Parser)]
-#[command(name = "hostgw", version, max_term_width = 100)]
+#[command(name = "hostgw", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

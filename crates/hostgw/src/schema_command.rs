@@ -6,8 +6,16 @@ use clap::{Args, ValueEnum};
 
 use crate::output::{fail, print_text};
 
+const EXAMPLES: &str = "\
+Examples:
+  hostgw schema status
+  hostgw schema lab > lab.schema.json
+
+Exit codes: 0 printed; 2 usage.";
+
 /// Print the JSON Schema of a document that another command prints with `-o json`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Schema {
     /// Which command's document.
     #[arg(value_enum)]

@@ -8,6 +8,10 @@ use crate::node_arguments::Files;
 use crate::output::{fail, print_text};
 
 const EXAMPLES: &str = "\
+Examples:
+  hostgw uninstall            once the agent is stopped and the node is drained
+  hostgw uninstall --force    also where pods live
+
 Removes the CNI configuration, routes (protocols 104 and 105), nftables tables, accept rules in iptables' chains,
 records and state, and puts sysctls back to what they were before. Then looks again, and names what is left.
 

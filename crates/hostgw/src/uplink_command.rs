@@ -20,9 +20,10 @@ Examples:
   hostgw uplink confirm
   hostgw uplink leave --link eth0
 
-The link's addresses, routes of every table, policy rules, neighbours and settings move with it; established
-connections stay. A watchdog, started before the first change, puts everything back if the gateways (or the --probe
-addresses) do not answer, if the command is killed, or if nobody confirms in time. A boot brings the state before.
+The link's addresses, routes of every table, policy rules, neighbours and settings move with it; established \
+connections stay. A watchdog, started before the first change, puts everything back if the gateways (or the --probe \
+addresses) do not answer, if the command is killed, or if nobody confirms in time. A boot brings the state before, \
+unless --persist changed what it brings.
 
 Exit codes: 0 done; 1 failed and put back; 2 usage, or the move is refused; 4 no permission.";
 
@@ -40,6 +41,7 @@ pub(crate) struct Uplink {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make the link a port of a new bridge that takes over all it holds.
+    #[command(after_help = EXAMPLES)]
     Join {
         /// The NIC, bond or VLAN link.
         #[arg(long, value_name = "NAME")]
@@ -55,6 +57,7 @@ enum Verb {
         guard: Guard,
     },
     /// Give the link back what the bridge holds, and delete the bridge.
+    #[command(after_help = EXAMPLES)]
     Leave {
         /// The link.
         #[arg(long, value_name = "NAME")]
@@ -63,8 +66,10 @@ enum Verb {
         guard: Guard,
     },
     /// Keep the move that was made.
+    #[command(after_help = EXAMPLES)]
     Confirm,
     /// Tell how each link stands; put back what was broken off and has no watchdog any more.
+    #[command(after_help = EXAMPLES)]
     Status {
         /// What to print.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]

@@ -150,6 +150,13 @@ impl Traced {
         if call == libc::SYS_openat { info[6] & MAKES != 0 } else { !HARMLESS.contains(&call) }
     }
 
+    /// Lets it run to its end, untraced; its exit code.
+    fn let_go(mut self) -> Option<i32> {
+        // SAFETY: the kernel reads no memory of ours for this request.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_DETACH, self.pid, 0, 0) }, 0);
+        self.child.wait().unwrap().code()
+    }
+
     fn kill(mut self) {
         self.child.kill().unwrap();
         while libc::WIFSTOPPED(wait(self.pid)) {}
@@ -172,6 +179,16 @@ fn others() -> BTreeSet<pid_t> {
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<pid_t>().ok());
     pids.filter(|pid| *pid != own && netns::id_of(format!("/proc/{pid}/ns/net").as_ref()) == Some(here))
         .collect()
+}
+
+/// Whether there were any; the command itself is none.
+fn kill_watchdogs(command: pid_t) -> bool {
+    let watchdogs: Vec<_> = others().into_iter().filter(|pid| *pid != command).collect();
+    for watchdog in &watchdogs {
+        // SAFETY: a process of this test's own namespace, which is a watchdog that it started.
+        unsafe { libc::kill(*watchdog, libc::SIGKILL) };
+    }
+    !watchdogs.is_empty()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,10 +302,7 @@ impl Scene {
         let when = format!("{verb} was killed ({victims:?}) at boundary {at}; again: {sweep}");
         let command = traced.pid;
         if !done && *victims == Victims::CommandAndWatchdog {
-            for watchdog in others().into_iter().filter(|pid| *pid != command) {
-                // SAFETY: a process of this test's own namespace, which is a watchdog that it started.
-                unsafe { libc::kill(watchdog, libc::SIGKILL) };
-            }
+            kill_watchdogs(command);
         }
         // It had less to do this time, and was done before.
         if !done {
@@ -352,4 +366,19 @@ fn a_join_whose_watchdog_is_killed_too_is_put_back_by_status() {
 #[test]
 fn a_leave_whose_watchdog_is_killed_too_is_put_back_by_status() {
     sweep("leave", Victims::CommandAndWatchdog);
+}
+
+#[test]
+fn a_join_whose_watchdog_alone_is_killed_is_put_back_by_the_command() {
+    let node = Node::new();
+    let before = node.dump();
+    let join = ["join", "--link", "eth0", "--bridge", "br0", "--confirm-within", "10m"];
+    let traced = Traced::start(&mut node.command(&join));
+    while !node.is_port() {
+        assert!(traced.step_to(false), "the join ended before the link was a port");
+    }
+    assert!(kill_watchdogs(traced.pid), "no watchdog watches a move that is being made");
+    assert_eq!(traced.let_go(), Some(1));
+    node.assert_same(&before, "the watchdog was killed");
+    assert!(!node.journal().exists());
 }

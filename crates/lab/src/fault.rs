@@ -1,4 +1,4 @@
-//! For each kind of probe, damage that it must notice: a probe that never fails proves nothing. The agents are held
+//! For each kind of probe, and each check, damage that it must notice: one that never fails proves nothing. The agents are held
 //! meanwhile, for they would repair most of it.
 
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::options::Family;
 use crate::policy_rule::{self, PolicyRule};
 use crate::report::ProbeKind;
-use crate::ruleset::{AGENT_TABLE, HOST_PORT_TABLE, delete_our_table};
+use crate::ruleset::{self, AGENT_TABLE, HOST_PORT_TABLE, delete_our_table};
 use crate::runtime::Pod;
 use crate::topology::{POD_LINK, UPLINK, is_of};
 
@@ -74,6 +74,22 @@ pub(crate) fn plant(kind: ProbeKind, nodes: &[Node], pods: &[Vec<Pod>]) -> Resul
             })
         })),
     }
+}
+
+/// Lets nothing through of what the first node's pods send.
+pub(crate) fn silence_pods(nodes: &[Node]) -> Result<(), LabError> {
+    nodes.first().map_or(Ok(()), |node| {
+        let (name, cidrs) = (node.plan.name.clone(), node.plan.pod_cidrs.clone());
+        node.place.run(move || ruleset::silence(&cidrs).map_err(LabError::kernel(name)))
+    })
+}
+
+/// Ends that.
+pub(crate) fn let_pods_speak(nodes: &[Node]) -> Result<(), LabError> {
+    nodes.first().map_or(Ok(()), |node| {
+        let name = node.plan.name.clone();
+        node.place.run(move || ruleset::end_silence().map_err(LabError::kernel(name)))
+    })
 }
 
 /// Carries out what `write` asks for.

@@ -168,8 +168,8 @@ pub struct Options {
     pub timeout_s: u64,
     /// Decides the order of the probes, so that a failure that depends on it can be had again.
     pub seed: u64,
-    /// Breaks the thing that this kind of probe proves, to show that the probe notices.
-    pub fault: Option<ProbeKind>,
+    /// Breaks the thing that a probe or a check proves, to show that it notices.
+    pub fault: Option<Fault>,
     /// Faults that the cluster must heal.
     pub chaos: Option<Chaos>,
     /// Moves of a node's uplink, in the place of agents and pods.
@@ -184,6 +184,57 @@ pub struct Options {
 pub struct Restarts {
     /// Spoils the run, to show that it notices.
     pub sabotage: Option<Sabotage>,
+}
+
+/// What a planted fault is against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Fault {
+    /// Every probe of a kind, but for first packets.
+    Probe(ProbeKind),
+    /// What a pod of the first node sends until its first packets were sent.
+    FirstPacket,
+    /// The check that a removed node's routes go: the agents are held.
+    RemovedNode,
+}
+
+impl Fault {
+    /// As it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Probe(kind) => kind.name(),
+            Self::FirstPacket => "first-packet",
+            Self::RemovedNode => "removed-node",
+        }
+    }
+}
+
+impl From<Fault> for String {
+    fn from(fault: Fault) -> Self {
+        fault.name().to_owned()
+    }
+}
+
+impl TryFrom<String> for Fault {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all =
+            || ProbeKind::ALL.map(Self::Probe).into_iter().chain([Self::FirstPacket, Self::RemovedNode]);
+        all().find(|fault| fault.name() == name).ok_or_else(|| {
+            let names: Vec<_> = all().map(Self::name).collect();
+            format!("there is no fault `{name}`: there are {}", names.join(", "))
+        })
+    }
 }
 
 /// Joins of the first node's uplink to a bridge, each left again, while sessions go on.

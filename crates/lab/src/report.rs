@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::chaos::report::{ChaosFailure, ChaosReport, Churned, Flows, Outage, Repair};
 pub use crate::chaos::restarts::RestartReport;
-use crate::options::{Families, Family, Mode};
+use crate::options::{Families, Family, Fault, Mode};
 pub use crate::uplink::{FlowReport, UplinkReport};
 
 /// The JSON Schema of [`Report`].
@@ -129,7 +129,7 @@ pub struct Report {
     /// Decided the order of the probes.
     pub seed: u64,
     /// The fault that was planted, if one was.
-    pub fault: Option<ProbeKind>,
+    pub fault: Option<Fault>,
     /// The programs that were run.
     pub binaries: Binaries,
     /// The host beyond the cluster.

@@ -6,7 +6,7 @@ use kernel::KernelError;
 use kernel::netlink::{Attributes, Batch, Protocol, Socket};
 use kernel::nftables::{
     self, BaseChain, Chain, ChainKind, Existing, Family, Hook, ObservedChain, Policy, Rule, Selector, Set,
-    Statement, Table, TableName, Transaction, priority,
+    Statement, Table, TableName, Transaction, Value, priority,
 };
 use kernel::route::Family as Version;
 
@@ -84,6 +84,33 @@ pub(crate) fn flush_forward() -> Result<(), KernelError> {
         transaction.flush_chain(&TableName::new(family, IPTABLES_FILTER), IPTABLES_FORWARD);
     }
     transaction.commit(&mut Socket::open(Protocol::Netfilter)?)
+}
+
+/// A table that drops what these addresses send.
+const SILENCE: &str = "silence";
+
+/// Drops whatever `sources` send, until [`end_silence`].
+pub(crate) fn silence(sources: &[ipnet::IpNet]) -> Result<(), KernelError> {
+    let version = |net: &ipnet::IpNet| if net.addr().is_ipv4() { Version::V4 } else { Version::V6 };
+    let drop_from = |net: &ipnet::IpNet| {
+        Rule::new([Statement::is(Selector::Saddr(version(net)), Value::Net(*net)), Statement::drop()])
+    };
+    let base = BaseChain {
+        kind: ChainKind::Filter,
+        hook: Hook::Prerouting,
+        priority: priority::FILTER,
+        policy: Policy::Accept,
+    };
+    let mut table = Table::new(Family::Inet, SILENCE);
+    table.chains = vec![Chain::base("prerouting", base, sources.iter().map(drop_from).collect())];
+    let mut transaction = Transaction::new();
+    transaction.create(&table, Existing::Refuse);
+    transaction.commit(&mut Socket::open(Protocol::Netfilter)?)
+}
+
+/// Lets them be heard again.
+pub(crate) fn end_silence() -> Result<(), KernelError> {
+    delete_our_table(SILENCE)
 }
 
 /// Deletes a table of ours, as `nft delete table inet NAME` does.

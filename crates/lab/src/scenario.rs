@@ -9,7 +9,7 @@ use crate::chaos::restarts;
 use crate::cluster::Cluster;
 use crate::node::Node;
 use crate::nodes_file::{LeftOut, nodes_yaml};
-use crate::options::{Restarts, Sabotage};
+use crate::options::{Fault, Restarts, Sabotage};
 use crate::progress::Progress;
 use crate::report::{
     Binaries, NodeReport, OutsideReport, PodReport, ProbeKind, ProbeReport, RemovedNode, Report,
@@ -59,6 +59,9 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         let name = node.plan.name.clone();
         node.place.run(move || aftermath::links(&name))
     })?;
+    if options.fault == Some(Fault::FirstPacket) {
+        fault::silence_pods(&cluster.nodes)?;
+    }
     let first = progress.step(
         "pods",
         || cluster.attach_pods(),
@@ -67,7 +70,10 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
             (good, format!("attached; of first packets, {said}"))
         },
     )?;
-    if let Some(kind) = options.fault {
+    if options.fault == Some(Fault::FirstPacket) {
+        fault::let_pods_speak(&cluster.nodes)?;
+    }
+    if let Some(Fault::Probe(kind)) = options.fault {
         let planted = || fault::plant(kind, &cluster.nodes, &cluster.pods);
         progress.step("fault", planted, |()| (true, format!("planted against {}", kind.name())))?;
     }
@@ -89,7 +95,10 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         let send = || Ok::<_, LabError>(send_probes(&cluster, options, deadline));
         report.probes.extend(progress.step("probes", send, |probes| passed(probes))?);
     }
-    if options.fault.is_none() && !options.keep {
+    if options.fault == Some(Fault::RemovedNode) {
+        cluster.nodes.iter().try_for_each(Node::hold_agent)?;
+    }
+    if matches!(options.fault, None | Some(Fault::RemovedNode)) && !options.keep {
         take_down(&mut cluster, &mut progress, &mut report, &links)?;
     }
     if options.fault.is_none() {
@@ -113,7 +122,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
 /// What is planted by the agents' own configuration.
 fn left_out(options: &Options) -> Option<LeftOut> {
     let keeps_dropping = |restarts: Restarts| restarts.sabotage == Some(Sabotage::KeepDropping);
-    if options.fault == Some(ProbeKind::EgressNomasq) {
+    if options.fault == Some(Fault::Probe(ProbeKind::EgressNomasq)) {
         Some(LeftOut::NeverMasquerade)
     } else {
         options.restarts.is_some_and(keeps_dropping).then_some(LeftOut::ForeignRules)

@@ -183,6 +183,24 @@ fn assert_noticed(mode: &str, kind: &str) {
     assert_eq!(output.status.code(), Some(1));
 }
 
+#[test]
+fn first_packets_that_are_lost_and_routes_that_stay_are_noticed() {
+    let report = |fault: &str| {
+        let output = run(&["--nodes", "2", "--fault", fault, "-o", "json"]);
+        assert_eq!(output.status.code(), Some(1), "{fault}: {}", String::from_utf8_lossy(&output.stderr));
+        document(&output)
+    };
+    let lost = report("first-packet");
+    let probes = lost["probes"].as_array().unwrap();
+    let (first, later): (Vec<_>, Vec<_>) = probes.iter().partition(|probe| probe["first_packet"] == true);
+    let mut silenced = first.iter().filter(|probe| probe["from"] == "node1/pod2").peekable();
+    assert!(silenced.peek().is_some() && silenced.all(|probe| probe["ok"] == false), "{first:#?}");
+    assert!(later.iter().all(|probe| probe["ok"] == true), "{later:#?}");
+    let stayed = report("removed-node");
+    assert_eq!(stayed["removed_node"]["ok"], false, "{}", stayed["removed_node"]);
+    assert!(stayed["probes"].as_array().unwrap().iter().all(|probe| probe["ok"] == true));
+}
+
 /// Chaos with something planted that must make it fail; what its document says.
 fn spoiled(sabotage: &str) -> Value {
     let output = run(&["--chaos", "--duration", "1s", "--seed", "7", "--sabotage", sabotage, "-o", "json"]);

@@ -53,6 +53,9 @@ pub enum UplinkError {
     /// The watchdog did not come up; nothing was touched.
     #[error("failed to start the watchdog: {0}; nothing was changed")]
     Watchdog(io::Error),
+    /// Somebody ended it.
+    #[error("the watchdog was ended while the link was moved, so that nobody would put it back in time")]
+    Unwatched,
     /// A target does not answer even now; nothing was touched.
     #[error(
         "{target} does not answer before any change, so that its silence would prove nothing: give --probe an address that answers"

@@ -112,8 +112,12 @@ impl Mover {
         };
         self.store.write_journal(&journal)?;
         let moved = self.carry_out_and_probe(&journal, wanted).and_then(|()| {
-            let settles = wanted.confirm_within.is_zero();
-            if settles { self.settle(&journal).map_err(|error| error.to_string()) } else { Ok(()) }
+            let settled = if wanted.confirm_within.is_zero() {
+                self.settle(&journal)
+            } else {
+                self.await_confirmation(&mut journal, wanted.confirm_within)
+            };
+            settled.map_err(|error| error.to_string())
         });
         if let Err(reason) = moved {
             return Err(match self.put_back(&journal) {
@@ -121,13 +125,16 @@ impl Mover {
                 Err(error) => UplinkError::NotPutBack { reason, left: error.to_string() },
             });
         }
-        if !wanted.confirm_within.is_zero() {
-            let within = u64::try_from(wanted.confirm_within.as_millis()).unwrap_or(u64::MAX);
-            journal.phase = Phase::Unconfirmed { until_ms: store::now_ms().saturating_add(within) };
-            self.store.write_journal(&journal)?;
-        }
         drop(lifeline);
         Ok(())
+    }
+
+    /// Leaves the move to its watchdog; one that is not there (any more) would put nothing back.
+    fn await_confirmation(&self, journal: &mut Journal, within: Duration) -> Result<(), UplinkError> {
+        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        journal.phase = Phase::Unconfirmed { until_ms: store::now_ms().saturating_add(within) };
+        self.store.write_journal(journal)?;
+        if self.store.is_watched()? { Ok(()) } else { Err(UplinkError::Unwatched) }
     }
 
     /// The move is as it shall stay. The caller holds the store's lock.

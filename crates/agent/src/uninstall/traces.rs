@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cni_plugins::DROP_IN_TABLES;
+use cni_plugins::host_ports::table::TABLE as HOST_PORT_TABLE;
 use cni_plugins::wiring::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, is_our_bridge_mac};
 use kernel::KernelError;
 use kernel::link::{self, Link};
 use kernel::neighbour::{self, Neighbour};
 use kernel::netlink::Socket;
 use kernel::nftables::xtables::{comment_of, filter_table};
-use kernel::nftables::{ObservedRule, rules};
+use kernel::nftables::{Family, ObservedRule, TableName, observe, rules, tables};
 use kernel::route::{self, Filter, Route};
+use node_network::desired::TABLE_NAME;
 use node_network::{NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL};
 
 use crate::atomic_file;
@@ -79,6 +82,37 @@ pub(super) fn our_proxies(socket: &mut Socket) -> Result<Vec<Neighbour>, KernelE
     let mut proxies = neighbour::dump(socket, true)?;
     proxies.retain(|proxied| proxied.protocol == POD_ROUTE_PROTOCOL);
     Ok(proxies)
+}
+
+/// A table of ours, and how many entries in it are those of pods that live without a link of ours.
+#[derive(Debug)]
+pub(super) struct OurTable {
+    pub(super) table: TableName,
+    pub(super) entries: usize,
+}
+
+/// The agent's table, the plugin's, and those of the drop-in plugins.
+pub(super) fn our_tables(socket: &mut Socket) -> Result<Vec<OurTable>, KernelError> {
+    let mut found = Vec::new();
+    for TableName { name, family } in
+        tables(socket, Some(Family::Inet))?.into_iter().map(|listed| listed.name)
+    {
+        let is_native = name == TABLE_NAME || name == HOST_PORT_TABLE;
+        if !is_native && !DROP_IN_TABLES.contains(&name.as_str()) {
+            continue;
+        }
+        let table = TableName { name, family };
+        let entries = if is_native { 0 } else { entries_of_pods(socket, &table)? };
+        found.push(OurTable { table, entries });
+    }
+    Ok(found)
+}
+
+/// Those that say whose they are.
+fn entries_of_pods(socket: &mut Socket, table: &TableName) -> Result<usize, KernelError> {
+    let sets = observe(socket, table)?.map(|table| table.sets).unwrap_or_default();
+    let elements = sets.iter().flat_map(|set| &set.set.elements);
+    Ok(elements.filter(|element| element.comment.is_some()).count())
 }
 
 /// A rule of ours in a chain of iptables.

@@ -11,10 +11,10 @@ use rustix::io::Errno;
 
 use crate::chained::Valid;
 use crate::netfilter;
-use crate::owned_table::{Owned, OwnedTable, PutError};
+use crate::owned_table::{DROP_IN_TABLES, Owned, OwnedTable, PutError};
 use crate::owner_tag;
 
-const TABLE: OwnedTable = OwnedTable { name: "hostgw_firewall", sets: &["pods4", "pods6"], uses: &[], frame };
+const TABLE: OwnedTable = OwnedTable { name: DROP_IN_TABLES[2], sets: &["pods4", "pods6"], uses: &[], frame };
 
 fn frame() -> Table {
     let mut table = Table::new(Family::Inet, TABLE.name);

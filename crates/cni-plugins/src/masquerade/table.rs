@@ -15,11 +15,11 @@ use rustix::io::Errno;
 
 use super::Masquerade;
 use crate::netfilter;
-use crate::owned_table::{Owned, OwnedTable, PutError};
+use crate::owned_table::{DROP_IN_TABLES, Owned, OwnedTable, PutError};
 use crate::owner_tag;
 
 const TABLE: OwnedTable =
-    OwnedTable { name: "hostgw_masquerade", sets: &["pods4", "pods6"], uses: &[("postrouting", 2)], frame };
+    OwnedTable { name: DROP_IN_TABLES[1], sets: &["pods4", "pods6"], uses: &[("postrouting", 2)], frame };
 /// How many rules the chain of a subnet has.
 const SUBNET_RULES: u32 = 3;
 /// What the reference plugins keep.

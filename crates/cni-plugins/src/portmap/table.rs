@@ -21,11 +21,11 @@ use crate::failure::kernel_refused;
 use crate::host_ports::table::{WayBack, elements_at, frame as host_port_frame, no_loopback_from, number};
 use crate::host_ports::{forget_flows_from, forget_flows_to, wanted};
 use crate::netfilter;
-use crate::owned_table::{Owned, OwnedTable, PutError, values_of};
+use crate::owned_table::{DROP_IN_TABLES, Owned, OwnedTable, PutError, values_of};
 use crate::owner_tag;
 
 const TABLE: OwnedTable = OwnedTable {
-    name: "hostgw_portmap",
+    name: DROP_IN_TABLES[0],
     sets: &[
         "any4",
         "exact4",
