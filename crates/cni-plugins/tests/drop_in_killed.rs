@@ -1,5 +1,5 @@
 //! `kill -9` at system calls of the drop-ins' ADD and DEL, and system calls that fail: a DEL, or a GC, sets it right.
-//! `HOSTGW_SWEEP=full` takes every one, otherwise some.
+//! `HOSTGW_SWEEP=full` takes every one, `kinds` the first and the last of each kind, otherwise some.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::drop_in_host::{Host, link_names};
 use support::node::Pod;
 use support::plugin::Call;
-use support::sweep::Sweep;
+use support::sweep::{Share, Sweep};
 use support::tracer::{End, SPARED, Victims, fail, kill, survey, wait_for_end};
 
 const SAMPLES: usize = 12;
@@ -50,7 +50,9 @@ fn killed(kind: &str, verb: &str, way: impl Fn(&Host, &Pod, &Value)) {
     host.del(&pod, &conf);
     let sweep = Sweep::chosen();
     let all: Vec<usize> = (0..boundaries.len()).collect();
-    for at in sweep.of(&all, SAMPLES, &format!("{kind} {verb}")) {
+    let call_at =
+        |at: &usize| boundaries[*at].before.then_some((boundaries[*at].in_child, boundaries[*at].call));
+    for at in sweep.of(&all, SAMPLES, &format!("{kind} {verb}"), Share::ALL, call_at) {
         prepare();
         if let End::Killed { orphan: Some(orphan) } = kill(&call, at, Victims::Caller) {
             wait_for_end(orphan);
@@ -101,7 +103,7 @@ fn an_add_of_which_a_system_call_fails_leaves_nothing_or_succeeds() {
             place.before && !place.in_child && place.call.is_some_and(|call| !SPARED.contains(&call))
         };
         let before: Vec<usize> = (0..boundaries.len()).filter(may_fail).collect();
-        for at in sweep.of(&before, SAMPLES, kind) {
+        for at in sweep.of(&before, SAMPLES, kind, Share::ALL, |at| boundaries[*at].call) {
             let outcome = fail(&call, at, ENOMEM);
             if outcome.is_ok() {
                 host.del(&pod, &conf);

@@ -1,5 +1,6 @@
 //! Every system call of ADD, DEL and GC fails, one at a time, with errors that a kernel short of something gives: the call
-//! says so and leaves nothing, or does without. `HOSTGW_SWEEP=full` takes every call and error, otherwise some.
+//! says so and leaves nothing, or does without. `HOSTGW_SWEEP=full` takes every call and error, `kinds` the first
+//! and the last call of each kind, otherwise some.
 #![cfg(target_arch = "x86_64")] // A call is made to fail in the registers that this architecture has.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::print_stdout, reason = "how many calls there are, and which were taken, is worth knowing")]
@@ -8,7 +9,7 @@ mod support;
 
 use support::cut::Cut;
 use support::scene::{BRIDGE, Scene, Way, difference};
-use support::sweep::Sweep;
+use support::sweep::{Share, Sweep};
 use support::tracer::{Boundary, SPARED, fail, survey};
 
 /// So many failures a sweep make a sample.
@@ -38,7 +39,14 @@ fn sweep(mode: &str, cut: Cut) {
 
     let name = format!("{mode} {cut:?}");
     let places = places(&boundaries);
-    let chosen = sweep.of(&places, SAMPLES, &name);
+    // Two errors a kind, others for others.
+    let kind = |&(at, errno): &(usize, i32)| {
+        let Boundary { in_child, call, .. } = boundaries[at];
+        let number = usize::try_from(call?).unwrap_or_default();
+        let errors = [number, number + 1].map(|number| ERRORS[number % ERRORS.len()]);
+        errors.contains(&errno).then_some((in_child, call))
+    };
+    let chosen = sweep.of(&places, SAMPLES, &name, Share::ALL, kind);
     let mut failed = 0;
     for &(at, errno) in &chosen {
         cut.prepare(&mut scene);

@@ -1,5 +1,6 @@
-//! `kill -9` before and after every system call of ADD, DEL and GC, and of what they fork: whatever comes next, the same
-//! ADD, a DEL, a GC or a pass of the agent, sets it right. `HOSTGW_SWEEP=full` takes every boundary, otherwise some.
+//! `kill -9` between every two system calls of ADD, DEL and GC, and of what they fork: whatever comes next, the same
+//! ADD, a DEL, a GC or a pass of the agent, sets it right. `HOSTGW_SWEEP=full` takes every boundary, `kinds` the first and the
+//! last call of each kind, otherwise some.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(
     clippy::print_stdout,
@@ -10,20 +11,32 @@ mod support;
 
 use support::cut::Cut;
 use support::scene::{BRIDGE, Scene, Way, difference};
-use support::sweep::Sweep;
+use support::sweep::{Share, Sweep};
 use support::tracer::{Boundary, End, Victims, kill, survey, wait_for_end};
 
 /// So many kills a sweep make a sample.
 const SAMPLES: usize = 6;
 
-/// Where a run is cut short, and who is killed. Before the fork and after the child's end there is nobody else.
+/// Where a run is cut short, and who is killed. After a call is before the next one: nothing happens between them that
+/// outlives the process (`docs/decisions/0019`). Before the fork and after the child's end there is nobody else.
 fn places(boundaries: &[Boundary]) -> Vec<(usize, Victims)> {
     let whom = |boundary: &Boundary| match boundary.in_child {
         false => vec![Victims::Caller],
         true => vec![Victims::Caller, Victims::Child, Victims::Both],
     };
-    let numbered = boundaries.iter().enumerate();
+    let numbered = boundaries.iter().enumerate().filter(|(_, boundary)| boundary.before);
     numbered.flat_map(|(at, boundary)| whom(boundary).into_iter().map(move |victims| (at, victims))).collect()
+}
+
+/// What follows a kill does not change where there is one: the ways take turns.
+fn share(cut: Cut, way: Way) -> Share {
+    let ways: &[Way] = if Cut::ADDS.contains(&cut) {
+        &[Way::Del, Way::Gc, Way::Agent, Way::Retry]
+    } else {
+        &[Way::Del, Way::Gc, Way::Agent]
+    };
+    let number = ways.iter().position(|other| *other == way).unwrap();
+    Share { number, among: ways.len() }
 }
 
 /// Kills `cut` at the chosen places, and lets `way` follow each time.
@@ -51,11 +64,13 @@ fn sweep(mode: &str, cut: Cut, way: Way) {
 
     let places = places(&boundaries);
     let name = format!("{mode} {cut:?} {way:?}");
-    let chosen = sweep.of(&places, SAMPLES, &name);
+    let kind =
+        |&(at, victims): &(usize, Victims)| Some((boundaries[at].in_child, boundaries[at].call, victims));
+    let chosen = sweep.of(&places, SAMPLES, &name, share(cut, way), kind);
     for &(at, victims) in &chosen {
         cut.prepare(&mut scene);
         match kill(&cut.call(&scene), at, victims) {
-            // For a moment it has a hand on the record. DEL and ADD wait for that, the others leave it to the next time.
+            // For a moment it has a hand on the record. DEL waits for that, ADD says so, the others leave it to the next time.
             End::Killed { orphan: Some(orphan) } if matches!(way, Way::Gc | Way::Agent) => {
                 wait_for_end(orphan);
             }
@@ -89,8 +104,8 @@ fn sweep(mode: &str, cut: Cut, way: Way) {
     scene.prove_neighbour();
     let all = if chosen.len() == places.len() { "all".to_owned() } else { format!("{chosen:?}") };
     println!(
-        "{name}: {} boundaries, {} ways to be killed there, {} taken: {all}; again: {}",
-        boundaries.len(),
+        "{name}: {} system calls, {} ways to be killed before one, {} taken: {all}; again: {}",
+        boundaries.iter().filter(|boundary| boundary.before).count(),
         places.len(),
         chosen.len(),
         sweep.again()

@@ -25,6 +25,7 @@ use super::plugin::{Call, program};
 const PERMANENT: u16 = 0x80;
 pub(crate) const BRIDGE: &str = "cni0";
 const TABLE: &str = "hostgw_hostport";
+const TRY_AGAIN_LATER: u64 = 11;
 /// Nothing that is waited for takes longer, on a machine however loaded.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -129,7 +130,12 @@ impl Scene {
     pub(crate) fn clear(&mut self, way: Way) {
         match way {
             Way::Retry => {
-                let again = self.call("ADD").run();
+                let deadline = Instant::now() + PATIENCE;
+                let mut again = self.call("ADD").run();
+                // What the killed call forked may still be at it: "try again later" (CNI spec, "Error").
+                while !again.is_ok() && again.error().0 == TRY_AGAIN_LATER && Instant::now() < deadline {
+                    again = self.call("ADD").run();
+                }
                 if again.is_ok() {
                     self.prove(&again.result());
                 } else {

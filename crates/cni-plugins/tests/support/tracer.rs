@@ -52,7 +52,7 @@ pub(crate) struct Boundary {
 }
 
 /// Who is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Victims {
     /// The program itself; what it forked goes on.
     Caller,
