@@ -13,7 +13,7 @@ const TEMPORARY: &str = ".hostgw-";
 
 /// A file that could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to {attempted} {}: {source}", path.display())]
+#[error("failed to {attempted} {}: {source}{}", path.display(), remedy(source))]
 pub struct FileError {
     /// `write`, `read` or `remove`.
     pub attempted: &'static str,
@@ -21,6 +21,10 @@ pub struct FileError {
     pub path: PathBuf,
     /// Why.
     pub source: io::Error,
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied { "; run it as root" } else { "" }
 }
 
 impl FileError {

@@ -6,6 +6,7 @@
 mod support;
 
 use std::net::{Ipv6Addr, SocketAddrV6};
+use std::os::unix::process::CommandExt;
 
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sockopt};
 use support::{Node, ip, ip_batch, wait_until};
@@ -243,6 +244,27 @@ fn a_link_that_a_program_manages_and_a_nexthop_object_are_refused() {
     ip_batch("nexthop add id 7 via 192.0.2.254 dev eth0\nroute add 198.18.0.0/15 nhid 7");
     let (code, text) = node.join(&[]);
     assert!(code == 2 && text.contains("nexthop object 7"), "{text}");
+}
+
+#[test]
+#[allow(unsafe_code, reason = "between fork and exec, only system calls are made")]
+fn without_privilege_a_move_ends_before_anything_is_touched() {
+    let node = Node::new();
+    let before = node.dump();
+    for (capability, named) in [(libc::c_ulong::from(12_u8), "CAP_NET_ADMIN"), (13, "CAP_NET_RAW")] {
+        let mut command = node.command(&["join", "--link", "eth0", "--bridge", "br0"]);
+        // SAFETY: `prctl` is a system call, and this one concerns the child alone.
+        unsafe {
+            command.pre_exec(move || match libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let (code, text) = Node::outcome(&command.output().unwrap());
+        assert!(code == 4 && text.contains(named), "{named}: {code}: {text}");
+        node.assert_same(&before, named);
+        assert!(!node.journal().exists(), "{named}");
+    }
 }
 
 #[test]

@@ -171,6 +171,15 @@ pub(crate) fn create_bridge(
     Ok(bridge)
 }
 
+/// Whether the kernel lets this process change links here: it is asked for a change of nothing.
+pub(crate) fn refuse_unprivileged(socket: &mut Socket, link: &LinkRef) -> Result<(), KernelError> {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&link.index.to_ne_bytes());
+    let mut batch = Batch::new();
+    batch.message("change a link", RTM_SETLINK, 0, &header);
+    socket.execute_all(&mut batch)
+}
+
 /// Gives a link the settings that differ from its own.
 pub(crate) fn write_settings(
     sysctls: &Sysctls,

@@ -12,6 +12,7 @@ use kernel::sysctl::Sysctls;
 use link_name::LinkName;
 use serde::Serialize;
 
+use crate::carry_out;
 use crate::check::{self, Facts, Refusal};
 use crate::configured_by::{Program, configured_by};
 use crate::error::UplinkError;
@@ -101,6 +102,7 @@ impl Prepared {
 
     /// Makes the move.
     pub fn make(mut self) -> Result<(), UplinkError> {
+        carry_out::refuse_unprivileged(&mut self.mover.socket, &self.wanted.link)?;
         let silent = probe::silent(
             &mut self.mover.socket,
             self.wanted.before.holder.index,

@@ -21,7 +21,7 @@ pub enum UplinkError {
     #[error("{0}{remedy}", remedy = remedy(.0))]
     Kernel(#[from] KernelError),
     /// A file cannot be read or written.
-    #[error("failed to {attempted} {}: {source}", path.display())]
+    #[error("failed to {attempted} {}: {source}{}", path.display(), file_remedy(source))]
     File {
         /// `read`, `write`, `open`, `lock` or `remove`.
         attempted: &'static str,
@@ -81,6 +81,10 @@ pub enum UplinkError {
     /// There is nothing to confirm, or to leave.
     #[error("{0}")]
     Nothing(String),
+}
+
+fn file_remedy(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied { "; run it as root" } else { "" }
 }
 
 fn remedy(error: &KernelError) -> &'static str {
