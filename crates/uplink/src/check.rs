@@ -165,3 +165,62 @@ fn is_link_local(object: &crate::object::Object) -> bool {
         ipnet::IpNet::V6(ip) => ip.addr().is_unicast_link_local(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Joins `name` of these links to `br0`; the machine of a test has neither radios nor every driver.
+    fn refusal(name: &str, links: &[Link], wireless: bool) -> String {
+        let all = Dumped::default();
+        let facts = Facts { links, all: &all, wireless, program: None, persist: false, probes: 0 };
+        let [link, bridge] = [name, "br0"].map(|name| LinkName::new(name).unwrap());
+        join(&link, &bridge, &facts).unwrap_err().to_string()
+    }
+
+    fn nic(name: &str) -> Link {
+        let mac = Some([2, 0, 0, 0, 0, 1]);
+        Link {
+            index: 2,
+            name: name.to_owned(),
+            flags: kernel::link::UP,
+            mac,
+            carrier: true,
+            ..Link::default()
+        }
+    }
+
+    fn upper(kind: &str) -> Link {
+        let kind = Some(kind.to_owned());
+        Link { index: 3, name: "up0".to_owned(), kind, peer: Some(2), ..nic("up0") }
+    }
+
+    #[test]
+    fn each_link_that_cannot_be_a_port_is_refused_by_what_it_is() {
+        let of_kind = |kind: &str| Link { kind: Some(kind.to_owned()), ..nic("eth0") };
+        let refused = [
+            (refusal("wlan0", &[nic("wlan0")], true), "wireless"),
+            (refusal("hgw0123456789ab", &[nic("hgw0123456789ab")], false), "is a pod's"),
+            (refusal("eth0", &[of_kind("ipvlan")], false), "shares another link's frames"),
+            (refusal("eth0", &[of_kind("macvlan")], false), "shares another link's frames"),
+            (refusal("eth0", &[of_kind("bridge")], false), "is a bridge itself"),
+            (refusal("eth0", &[Link { mac: None, ..nic("eth0") }], false), "no Ethernet link"),
+            (refusal("eth0", &[Link { carrier: false, ..nic("eth0") }], false), "no carrier"),
+        ];
+        for (said, wanted) in refused {
+            assert!(said.contains(wanted), "{wanted}: {said}");
+        }
+    }
+
+    #[test]
+    fn links_that_take_all_frames_of_the_link_are_named_and_vlans_may_stay() {
+        for kind in EXCLUSIVE_UPPERS {
+            let said = refusal("eth0", &[nic("eth0"), upper(kind)], false);
+            assert!(said.contains("carries up0"), "{kind}: {said}");
+        }
+        let of_another_namespace = Link { peer_netns: Some(1), ..upper("macvlan") };
+        for harmless in [upper("vlan"), of_another_namespace] {
+            assert!(refusal("eth0", &[nic("eth0"), harmless], false).contains("has no address"));
+        }
+    }
+}
