@@ -81,15 +81,15 @@ pub(crate) fn apply(
     let mut routes_done = false;
     let mut failed: Vec<(Change<'_>, String)> = Vec::new();
     for change in plan.changes() {
-        let line = change.line();
+        if matches!(change, Change::Route(_)) && routes_done {
+            continue;
+        }
         let waits_for = failed.iter().find(|(earlier, _)| change.waits_for(earlier)).map(|(_, what)| what);
         let result = match (waits_for, change) {
             (Some(failed), _) => Err(ApplyError::Waits(failed.clone())),
             (_, Change::Route(_)) => {
-                if !routes_done {
-                    applied.outcomes.extend(routes::apply(&routes, &mut kernel.route));
-                    routes_done = true;
-                }
+                applied.outcomes.extend(routes::apply(&routes, &mut kernel.route));
+                routes_done = true;
                 continue;
             }
             (_, Change::Sysctl(change)) => foreign
@@ -109,6 +109,7 @@ pub(crate) fn apply(
                 atomic_file::replace(&path, conflist.render().as_bytes(), 0o644).map_err(ApplyError::from)
             }
         };
+        let line = change.line();
         if result.is_err() {
             failed.push((change, format!("{} {}", line.kind, line.what)));
         }

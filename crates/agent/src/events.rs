@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use kernel::KernelError;
-use kernel::events::{Events, Group, Heard};
+use kernel::events::{Event, Events, Group, Heard};
 use kernel::netlink::Protocol;
 use rustix::fs::inotify;
 use rustix::io::Errno;
@@ -54,7 +54,7 @@ impl KernelEvents {
     }
 
     /// Resolves when something was heard that matters, by what was `seen`.
-    pub(crate) async fn heard(&mut self, seen: &Seen) -> Result<(), KernelError> {
+    pub(crate) async fn heard(&mut self, seen: &mut Seen) -> Result<(), KernelError> {
         let Self { route, netfilter, deletions, doubt } = self;
         while *doubt == Doubt::Nothing {
             tokio::select! {
@@ -66,7 +66,7 @@ impl KernelEvents {
                 }
                 ready = netfilter.readable_mut() => {
                     let mut ready = ready.map_err(|error| unpollable(&error))?;
-                    if drain_netfilter(&mut ready.get_inner_mut().0, doubt)? {
+                    if drain_netfilter(&mut ready.get_inner_mut().0, doubt, seen)? {
                         ready.clear_ready();
                     }
                 }
@@ -76,9 +76,9 @@ impl KernelEvents {
     }
 
     /// Hears what there is to be heard, right before looking: it will be seen.
-    pub(crate) fn drain(&mut self, seen: &Seen) -> Result<(), KernelError> {
+    pub(crate) fn drain(&mut self, seen: &mut Seen) -> Result<(), KernelError> {
         drain_routes(&mut self.route.get_mut().0, &mut self.doubt, &mut self.deletions, seen)?;
-        drain_netfilter(&mut self.netfilter.get_mut().0, &mut self.doubt)?;
+        drain_netfilter(&mut self.netfilter.get_mut().0, &mut self.doubt, seen)?;
         Ok(())
     }
 
@@ -100,29 +100,28 @@ fn drain_routes(
     events: &mut Events,
     doubt: &mut Doubt,
     deletions: &mut Deletions,
-    seen: &Seen,
+    seen: &mut Seen,
 ) -> Result<bool, KernelError> {
-    drain(events, doubt, |port, kind, payload| {
-        deletions.note(port, kind, payload);
-        seen.doubt(kind, payload)
+    drain(events, doubt, |event| {
+        deletions.note(event.author, event.kind, event.payload);
+        seen.hear(event)
     })
 }
 
-/// Rules say nothing of routes, and are looked at in each pass.
-fn drain_netfilter(events: &mut Events, doubt: &mut Doubt) -> Result<bool, KernelError> {
-    drain(events, doubt, |_, _, _| Doubt::Ours)
+fn drain_netfilter(events: &mut Events, doubt: &mut Doubt, seen: &mut Seen) -> Result<bool, KernelError> {
+    drain(events, doubt, |event| seen.hear_of_rules(event))
 }
 
 /// Adds to `doubt` what is heard; whether that was all.
 fn drain(
     events: &mut Events,
     doubt: &mut Doubt,
-    mut judge: impl FnMut(u32, u16, &[u8]) -> Doubt,
+    mut judge: impl FnMut(Event<'_>) -> Doubt,
 ) -> Result<bool, KernelError> {
     // Bounded, so that a flood cannot keep us from looking.
     for _ in 0..10_000 {
         let mut worst = *doubt;
-        match events.read_authored(|port, kind, payload| worst = judge(port, kind, payload).max(worst))? {
+        match events.read_events(|event| worst = judge(event).max(worst))? {
             Heard::Nothing => return Ok(true),
             Heard::Something => *doubt = worst,
             // It may have been anything.

@@ -2,6 +2,7 @@
 //!
 //! A thread of its own, because a lease is prolonged from within its pod's network namespace; one for all leases.
 
+mod folders;
 mod keeper;
 mod prolonging;
 

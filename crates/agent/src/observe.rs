@@ -4,6 +4,7 @@ mod forward_chains;
 mod links;
 mod nft;
 mod obstacles;
+mod own_routes;
 mod routes;
 mod seen;
 
@@ -22,7 +23,7 @@ use crate::paths::Paths;
 
 pub(crate) use forward_chains::{COMMENT as FORWARD_RULE_COMMENT, accept_rule, forward_chains};
 pub(crate) use routes::{look_up_all, look_up_for_pod};
-pub(crate) use seen::{Doubt, Seen};
+pub(crate) use seen::{Doubt, OwnPorts, Seen};
 
 /// A conflist is a few kilobytes; a longer one is not ours.
 const CONFLIST_MAX: u64 = 1 << 20;
@@ -47,6 +48,11 @@ impl Kernel {
             sysctls: Sysctls::at(paths.sysctls()),
         })
     }
+
+    /// By which events name this agent as the author of a change.
+    pub(crate) fn ports(&self) -> Result<OwnPorts, KernelError> {
+        Ok(OwnPorts { route: self.route.port()?, netfilter: self.netfilter.port()? })
+    }
 }
 
 /// What the choice of desired state needs: links, addresses, routes, files. Of others' routes those count that were
@@ -63,10 +69,14 @@ pub(crate) fn observe_node(
     }
     let foreign = seen.foreign.as_deref().unwrap_or_default();
     let links = links::links(kernel, foreign)?;
-    let ours = routes::ours(&mut kernel.route, table)?;
+    let mut routes = match seen.own.take() {
+        Some(routes) => routes,
+        None => routes::ours(&mut kernel.route, table)?.iter().map(routes::observed_route).collect(),
+    };
+    routes.extend(foreign.iter().map(routes::observed_route));
     let conflist = paths.on_node(Path::new(&settings.cni.conf_file));
     let mut observed = ObservedNode {
-        routes: ours.iter().chain(foreign).map(routes::observed_route).collect(),
+        routes,
         // What cannot be read is not what was written: it is written anew, and that fails or succeeds on its own.
         conflist: atomic_file::read(&conflist, CONFLIST_MAX).unwrap_or_else(|_| Some(Vec::new())),
         ready_file: paths.ready_file().exists(),
@@ -104,9 +114,21 @@ pub(crate) fn observe_for_plan(
     let known = std::mem::take(&mut seen.next_hops);
     observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired, known);
     let Some(own) = &desired.own else { return Ok(()) };
-    observed.nft = nft::observed_table(&mut kernel.netfilter, &own.nft)?;
-    observed.forward_chains = forward_chains(&mut kernel.netfilter)?;
-    observed.obstacles = obstacles::chains(&mut kernel.netfilter, &observed.forward_chains)?;
+    observed.nft = match &seen.own_table {
+        Some((chains, table)) if *chains == own.nft.chains => table.clone(),
+        _ => nft::observed_table(&mut kernel.netfilter, &own.nft)?,
+    };
+    seen.own_table = Some((own.nft.chains.clone(), observed.nft.clone()));
+    let (forward_chains, refusing) = match seen.others_chains.take() {
+        Some(known) => known,
+        None => {
+            let forward = forward_chains(&mut kernel.netfilter)?;
+            let refusing = obstacles::chains(&mut kernel.netfilter, &forward)?;
+            (forward, refusing)
+        }
+    };
+    seen.others_chains = Some((forward_chains.clone(), refusing.clone()));
+    (observed.forward_chains, observed.obstacles) = (forward_chains, refusing);
     observed.obstacles.extend(obstacles::legacy()?);
     observed.obstacles.extend(obstacles::links(&kernel.sysctls, observed, settings.pod_bridge())?);
     if settings.mode == Mode::L2 {

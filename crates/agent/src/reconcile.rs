@@ -125,7 +125,9 @@ pub struct Reconciler {
 impl Reconciler {
     /// Opens the sockets that a pass needs.
     pub fn new(this_node: NodeName, settings: Settings, paths: Paths) -> Result<Self, KernelError> {
-        Ok(Self { kernel: Kernel::open(&paths)?, this_node, settings, paths, seen: Seen::default() })
+        let kernel = Kernel::open(&paths)?;
+        let seen = Seen::new(kernel.ports()?);
+        Ok(Self { kernel, this_node, settings, paths, seen })
     }
 
     /// What a pass would change, without changing anything. A snapshot that is not `whole` deletes nothing.
@@ -172,8 +174,8 @@ impl Reconciler {
     }
 
     /// What the kernel may not have changed unheard since the last pass.
-    pub(crate) const fn seen(&self) -> &Seen {
-        &self.seen
+    pub(crate) const fn seen(&mut self) -> &mut Seen {
+        &mut self.seen
     }
 
     /// One pass that looks anew at what is in doubt, and at everything where the last one did not succeed.
@@ -216,7 +218,7 @@ impl Reconciler {
             report.applied_after = began.elapsed();
             let origins = records.packet_origins(&observed);
             report.conditions = self.judge(&mut plan, &report.applied, &origins);
-            self.seen.next_hops = std::mem::take(&mut observed.next_hops);
+            self.seen.doubt_rules_of(&plan);
             if !self.settings.node_address.is_empty() && report.chosen_ips.is_empty() {
                 report.conditions.push(Condition::NoChosenAddress);
             }
@@ -226,6 +228,7 @@ impl Reconciler {
         // Whether a conflist is there, not whether this pass wrote one.
         report.announced = self.paths.ready_file().exists() && self.conflist_path().exists();
         self.see_to_pods(&records, &observed, &mut report);
+        self.seen.take_back(observed);
         report.duration = began.elapsed();
         Ok(report)
     }
@@ -247,13 +250,9 @@ impl Reconciler {
         let mut conditions = plan.conditions.clone();
         let socket = &mut self.kernel.route;
         let found = look_up_all(socket, &self.seen.unproven(&plan.peers, plan));
-        let seen = &self.seen;
-        let answer = |address: IpAddr| {
-            let unasked = || seen.proven(address).ok_or_else(|| "it was not looked up".to_owned());
-            found.get(&address).cloned().unwrap_or_else(unasked)
-        };
-        conditions.extend(judge_effective(&mut plan.peers, answer));
-        self.seen.prove(&plan.peers, &found);
+        // What was not asked about was seen before to be used.
+        conditions.extend(judge_effective(&mut plan.peers, |probe| found.get(&probe).cloned()));
+        self.seen.prove(&plan.peers);
         conditions.extend(judge_effective_for_pods(&mut plan.peers, |address| {
             let origin = pods.get(node_network::Family::of(address))?;
             Some((origin.0, look_up_for_pod(socket, address, *origin)?))

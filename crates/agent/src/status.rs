@@ -1,12 +1,15 @@
 //! What the agent tells of itself: `/run/hostgw/state.json`, which `hostgw status` reads.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use node_network::plan::{ConditionDocument, PeerReport, PeerState};
 use node_network::{NodeName, Severity};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::atomic_file::{self, FileError};
 use crate::reconcile::ReconcileReport;
@@ -74,18 +77,31 @@ pub struct StateDocument {
 #[serde(rename_all = "camelCase")]
 pub struct Peer {
     /// The peer.
-    pub node: String,
+    pub node: NodeName,
     /// Its pods.
     #[serde(rename = "podCIDR")]
-    pub pod_cidr: String,
+    pub pod_cidr: IpNet,
     /// Its address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_hop: Option<String>,
+    pub next_hop: Option<IpAddr>,
     /// The link that leads there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-    /// `routed`, `shadowed`, `held` or `refused`.
-    pub state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared_text")]
+    pub link: Option<Arc<str>>,
+    /// What became of its route.
+    pub state: PeerState,
+}
+
+/// A name that thousands of peers have in common.
+mod shared_text {
+    use super::{Arc, Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+        text.as_deref().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<str>>, D::Error> {
+        Ok(Option::<String>::deserialize(from)?.map(Arc::from))
+    }
 }
 
 /// What an operator should know.
@@ -218,19 +234,8 @@ impl StateDocument {
 }
 
 fn peer(report: &PeerReport) -> Peer {
-    Peer {
-        node: report.node.to_string(),
-        pod_cidr: report.pod_cidr.to_string(),
-        next_hop: report.next_hop.map(|hop| hop.to_string()),
-        link: report.link.clone(),
-        state: match report.state {
-            PeerState::Routed => "routed",
-            PeerState::Shadowed => "shadowed",
-            PeerState::Held => "held",
-            PeerState::Refused => "refused",
-        }
-        .to_owned(),
-    }
+    let PeerReport { node, pod_cidr, next_hop, link, state } = report.clone();
+    Peer { node, pod_cidr, next_hop, link, state }
 }
 
 fn state_condition(condition: &ConditionDocument) -> StateCondition {
@@ -268,15 +273,16 @@ impl fmt::Display for StateDocument {
         writeln!(f, "announced  {}", yes(self.ready))?;
         writeln!(f, "pods       {} attached", self.attachments)?;
         writeln!(f, "policy     NetworkPolicy is {}", self.network_policy)?;
-        let routed = self.peers.iter().filter(|peer| peer.state == "routed").count();
+        let routed = self.peers.iter().filter(|peer| peer.state == PeerState::Routed).count();
         writeln!(f, "peers      {routed} of {} pod CIDRs routed", self.peers.len())?;
-        let (nodes, cidrs) =
-            (width(self.peers.iter().map(|p| &p.node)), width(self.peers.iter().map(|p| &p.pod_cidr)));
-        for peer in &self.peers {
-            let via = peer.next_hop.as_ref().map(|hop| format!(" via {hop}")).unwrap_or_default();
-            let link = peer.link.as_ref().map(|link| format!(" dev {link}")).unwrap_or_default();
-            let line =
-                format!("  {:<nodes$}  {:<cidrs$}  {:<8}{via}{link}", peer.node, peer.pod_cidr, peer.state);
+        let cidrs: Vec<String> = self.peers.iter().map(|peer| peer.pod_cidr.to_string()).collect();
+        let nodes_width = self.peers.iter().map(|peer| peer.node.as_str().len()).max().unwrap_or_default();
+        let cidrs_width = cidrs.iter().map(String::len).max().unwrap_or_default();
+        for (Peer { node, next_hop, link, state, .. }, cidr) in self.peers.iter().zip(&cidrs) {
+            let via = next_hop.map(|hop| format!(" via {hop}")).unwrap_or_default();
+            let link = link.as_ref().map(|link| format!(" dev {link}")).unwrap_or_default();
+            let (node, state) = (node.as_str(), state.as_str());
+            let line = format!("  {node:<nodes_width$}  {cidr:<cidrs_width$}  {state:<8}{via}{link}");
             writeln!(f, "{}", line.trim_end())?;
         }
         for StateCondition { severity, message, .. } in &self.conditions {
@@ -287,10 +293,6 @@ impl fmt::Display for StateDocument {
         }
         Ok(())
     }
-}
-
-fn width<'a>(texts: impl Iterator<Item = &'a String>) -> usize {
-    texts.map(String::len).max().unwrap_or_default()
 }
 
 /// The JSON Schema of the document.

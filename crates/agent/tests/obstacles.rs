@@ -140,6 +140,6 @@ fn a_policy_rule_that_takes_pods_packets_elsewhere_is_reported() {
         assert_eq!(codes(&node), ["route-not-effective"; 2]);
         let state = node.pass();
         assert!(state.to_string().contains("for packets of pod 10.244.1."), "{state}");
-        assert!(state.peers.iter().all(|peer| peer.state == "shadowed"), "{state}");
+        assert!(state.peers.iter().all(|peer| peer.state.as_str() == "shadowed"), "{state}");
     }
 }

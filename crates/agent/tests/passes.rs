@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use agent::AgentError;
 use kernel::netlink::{Protocol, Socket};
 use kernel::route::{self, Hop};
+use node_network::plan::PeerState;
 use node_network::settings::OnLinkPrefix;
 use support::{Node, change, dual, foreign_route, node, routed, routes, run, run_with_input};
 
@@ -107,9 +108,8 @@ fn routes_of_others_are_left_alone_and_reported() {
     }
     assert!(!state.converged);
     assert_eq!(state.exit_code(), 1);
-    let peers: Vec<_> =
-        state.peers.iter().map(|peer| (peer.pod_cidr.as_str(), peer.state.as_str())).collect();
-    assert!(peers.contains(&("10.244.3.0/24", "shadowed")), "{peers:?}");
+    let peers: Vec<_> = state.peers.iter().map(|peer| (peer.pod_cidr.to_string(), peer.state)).collect();
+    assert!(peers.contains(&("10.244.3.0/24".to_owned(), PeerState::Shadowed)), "{peers:?}");
     assert!(routed("10.244.3.0/24", "192.0.2.13") && routed("fd00:10:244:2::/64", "2001:db8::12"));
     node.assert_nothing_to_change();
     assert_eq!(agent::uninstall(&node.settings, &node.paths(), false).unwrap().left, Vec::<String>::new());
@@ -218,7 +218,7 @@ fn peers_at_host_addresses_are_on_link_where_a_setting_says_so() {
     change(|batch, _| route::add(batch, &foreign_route("0.0.0.0/0", "192.0.2.1", 0, 3)));
     let state = node.pass();
     assert!(state.to_string().contains("only the default route leads to it"), "{state}");
-    assert_eq!(state.peers[0].state, "refused");
+    assert_eq!(state.peers[0].state, PeerState::Refused);
     let prefix = "198.51.100.0/24".parse().unwrap();
     node.settings.routes.on_link_prefixes = vec![OnLinkPrefix { prefix, link: None }];
     assert!(node.pass().converged);
@@ -319,7 +319,7 @@ fn a_thousand_peers_are_routed_in_one_pass() {
     node.write_nodes(&nodes);
     let state = node.pass();
     // 200 IPv4 addresses for a thousand nodes: only the first of each group may keep it.
-    assert_eq!(state.peers.iter().filter(|peer| peer.state == "routed").count(), 1_200);
+    assert_eq!(state.peers.iter().filter(|peer| peer.state == PeerState::Routed).count(), 1_200);
     assert_eq!(routes(true).len(), 1_202);
     node.assert_nothing_to_change();
 }
@@ -364,8 +364,8 @@ fn one_failure_does_not_keep_routes_from_being_checked() {
     let state = node.pass();
     assert!(!state.failures.is_empty());
     let states: Vec<_> =
-        state.peers.iter().map(|peer| (peer.pod_cidr.as_str(), peer.state.as_str())).collect();
-    assert_eq!(states, [("10.244.2.0/24", "shadowed"), ("fd00:10:244:2::/64", "routed")]);
+        state.peers.iter().map(|peer| format!("{} {}", peer.pod_cidr, peer.state.as_str())).collect();
+    assert_eq!(states, ["10.244.2.0/24 shadowed", "fd00:10:244:2::/64 routed"]);
 }
 
 #[test]

@@ -75,6 +75,22 @@ pub enum Heard {
     Lost,
 }
 
+/// One change that the kernel tells of.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'bytes> {
+    /// The port of the socket through which it was asked for ([`crate::netlink::Socket::port`]); 0 is the kernel itself.
+    pub author: u32,
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// `nlmsg_flags`: of a new object, in what way it came.
+    pub flags: u16,
+    /// What stands behind `struct nlmsghdr`.
+    pub payload: &'bytes [u8],
+}
+
+/// `NLM_F_REPLACE` of [`Event::flags`]: the new object stands in the place of one that had its key.
+pub const REPLACED: u16 = 0x100;
+
 impl Events {
     /// Subscribes in the calling thread's network namespace. `receive_buffer` is in bytes; a larger one than the
     /// system's maximum takes privilege, and without it the maximum is kept.
@@ -101,17 +117,19 @@ impl Events {
 
     /// Reads one datagram of events without waiting, and hands each message's type and payload to `each`.
     pub fn read(&mut self, mut each: impl FnMut(u16, &[u8])) -> Result<Heard, KernelError> {
-        self.read_authored(|_, kind, payload| each(kind, payload))
+        self.read_events(|event| each(event.kind, event.payload))
     }
 
-    /// As [`Events::read`], with the port of the socket through which each change was asked for; 0 is the kernel itself.
-    pub fn read_authored(&mut self, mut each: impl FnMut(u32, u16, &[u8])) -> Result<Heard, KernelError> {
+    /// As [`Events::read`], with all that is told of each change.
+    pub fn read_events(&mut self, mut each: impl FnMut(Event<'_>)) -> Result<Heard, KernelError> {
         match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
             Ok((read, _)) => {
                 let mut replies = Replies::new(&self.buffer[..read]);
                 while let Some((_, _, reply)) = replies.next() {
                     match reply {
-                        Reply::Object { kind, payload } => each(replies.port(), kind, payload),
+                        Reply::Object { kind, payload } => {
+                            each(Event { author: replies.port(), kind, flags: replies.flags(), payload });
+                        }
                         Reply::Overrun => return Ok(Heard::Lost),
                         _ => {}
                     }

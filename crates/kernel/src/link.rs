@@ -1,5 +1,6 @@
 //! Links: read them, make veth pairs and bridges, change them, delete them (`linux/if_link.h`).
 
+mod netconf;
 mod settings;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,6 +16,7 @@ const RTM_DELLINK: u16 = 17;
 pub(crate) const RTM_GETLINK: u16 = 18;
 pub(crate) const RTM_SETLINK: u16 = 19;
 
+pub use netconf::netconf_index;
 pub use settings::{ALL_MULTICAST, set_flags, set_tx_queue_len};
 use settings::{IFLA_PROMISCUITY, IFLA_TXQLEN};
 

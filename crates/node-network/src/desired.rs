@@ -5,6 +5,7 @@ mod forwarding;
 mod lan_slices;
 mod masquerade;
 mod nft_table;
+mod node_addresses;
 mod own_clash;
 mod precedence;
 mod routes;

@@ -3,7 +3,9 @@
 //! A look-up nearly always matches something (the default route, a route of ours); only a connected route on a real
 //! link means that the peer is on link.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::family::{Family, PerFamily};
 use crate::observed::{Leg, LinkKind, ObservedLink, ObservedNode, ObservedRoute, RouteKind};
@@ -14,8 +16,8 @@ use crate::settings::Settings;
 pub struct OnLink {
     /// Index of the outgoing link.
     pub link: u32,
-    /// Its name, to be shown.
-    pub name: String,
+    /// Its name, to be shown; the same one for all its peers.
+    pub name: Arc<str>,
     /// No connected route says so, a setting does: the kernel must be told (`RTNH_F_ONLINK`).
     pub forced: bool,
     /// The link is a WireGuard tunnel: it carries pods' packets only if its AllowedIPs name the pod CIDR.
@@ -70,56 +72,80 @@ impl NextHopProblem {
     }
 }
 
-/// The link that leads to `address`. Among equal links that of `installed` is kept.
-pub fn next_hop(
-    address: IpAddr,
-    installed: Option<&ObservedRoute>,
-    observed: &ObservedNode,
-    own_addresses: &PerFamily<IpAddr>,
-    settings: &Settings,
-) -> Result<OnLink, NextHopProblem> {
-    if observed.holder_of(address).is_some() {
-        return Err(NextHopProblem::Local);
-    }
-    if let Some(link) = forced_link(address, observed, settings) {
-        let link = link?;
-        return Ok(on_link(link, true));
-    }
-    let found = match observed.next_hops.get(&address) {
-        None => return Err(NextHopProblem::NotLookedUp),
-        Some(Err(error)) => return Err(NextHopProblem::LookupFailed(error.clone())),
-        Some(Ok(found)) => found,
-    };
-    match found.kind {
-        RouteKind::Unicast => {}
-        RouteKind::Local => return Err(NextHopProblem::Local),
-        other => return Err(NextHopProblem::NotUnicast(other)),
-    }
-    if found.protocol == crate::NODE_ROUTE_PROTOCOL || found.protocol == crate::POD_ROUTE_PROTOCOL {
-        return Err(NextHopProblem::InsidePodCidr(found.dst));
-    }
-    let direct = |leg: &&Leg| leg.via.is_none();
-    let installed_link = installed.and_then(|route| route.legs.first()).map(|leg| leg.link);
-    let same_link = found.legs.iter().filter(direct).find(|leg| Some(leg.link) == installed_link);
-    let Some(leg) = same_link.or_else(|| found.legs.iter().find(direct)) else {
-        return Err(match found.legs.iter().find_map(|leg| leg.via) {
-            Some(gateway) if found.dst.prefix_len() > 0 => NextHopProblem::ViaGateway(gateway),
-            _ => NextHopProblem::DefaultRoute,
-        });
-    };
-    // A point-to-point default (`default dev ppp0`) has no gateway either.
-    if found.dst.prefix_len() == 0 {
-        return Err(NextHopProblem::DefaultRoute);
-    }
-    let link = observed.links.get(&leg.link).ok_or(NextHopProblem::UnknownLink(leg.link))?;
-    if link.is_pod_link() || is_container_bridge(link, observed, own_addresses) {
-        return Err(NextHopProblem::PodLink(link.name.clone()));
-    }
-    Ok(on_link(link, false))
+/// What the ways to all peers are judged by.
+#[derive(Debug)]
+pub struct NextHops<'a> {
+    observed: &'a ObservedNode,
+    own_addresses: &'a PerFamily<IpAddr>,
+    settings: &'a Settings,
+    local: BTreeSet<IpAddr>,
+    names: BTreeMap<u32, Arc<str>>,
 }
 
-fn on_link(link: &ObservedLink, forced: bool) -> OnLink {
-    OnLink { link: link.index, name: link.name.clone(), forced, wireguard: link.kind == LinkKind::Wireguard }
+impl<'a> NextHops<'a> {
+    /// For a node with these addresses of its own.
+    #[must_use]
+    pub fn new(
+        observed: &'a ObservedNode,
+        own_addresses: &'a PerFamily<IpAddr>,
+        settings: &'a Settings,
+    ) -> Self {
+        let local = observed.addresses().map(|(_, held)| held.address.addr()).collect();
+        let names = observed.links.values().map(|link| (link.index, link.name.as_str().into())).collect();
+        Self { observed, own_addresses, settings, local, names }
+    }
+
+    /// The link that leads to `address`. Among equal links that of `installed` is kept.
+    pub fn towards(
+        &self,
+        address: IpAddr,
+        installed: Option<&ObservedRoute>,
+    ) -> Result<OnLink, NextHopProblem> {
+        let Self { observed, own_addresses, settings, .. } = *self;
+        if self.local.contains(&address) {
+            return Err(NextHopProblem::Local);
+        }
+        if let Some(link) = forced_link(address, observed, settings) {
+            let link = link?;
+            return Ok(self.on_link(link, true));
+        }
+        let found = match observed.next_hops.get(&address) {
+            None => return Err(NextHopProblem::NotLookedUp),
+            Some(Err(error)) => return Err(NextHopProblem::LookupFailed(error.clone())),
+            Some(Ok(found)) => found,
+        };
+        match found.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Local => return Err(NextHopProblem::Local),
+            other => return Err(NextHopProblem::NotUnicast(other)),
+        }
+        if found.protocol == crate::NODE_ROUTE_PROTOCOL || found.protocol == crate::POD_ROUTE_PROTOCOL {
+            return Err(NextHopProblem::InsidePodCidr(found.dst));
+        }
+        let direct = |leg: &&Leg| leg.via.is_none();
+        let installed_link = installed.and_then(|route| route.legs.first()).map(|leg| leg.link);
+        let same_link = found.legs.iter().filter(direct).find(|leg| Some(leg.link) == installed_link);
+        let Some(leg) = same_link.or_else(|| found.legs.iter().find(direct)) else {
+            return Err(match found.legs.iter().find_map(|leg| leg.via) {
+                Some(gateway) if found.dst.prefix_len() > 0 => NextHopProblem::ViaGateway(gateway),
+                _ => NextHopProblem::DefaultRoute,
+            });
+        };
+        // A point-to-point default (`default dev ppp0`) has no gateway either.
+        if found.dst.prefix_len() == 0 {
+            return Err(NextHopProblem::DefaultRoute);
+        }
+        let link = observed.links.get(&leg.link).ok_or(NextHopProblem::UnknownLink(leg.link))?;
+        if link.is_pod_link() || is_container_bridge(link, observed, own_addresses) {
+            return Err(NextHopProblem::PodLink(link.name.clone()));
+        }
+        Ok(self.on_link(link, false))
+    }
+
+    fn on_link(&self, link: &ObservedLink, forced: bool) -> OnLink {
+        let name = self.names.get(&link.index).cloned().unwrap_or_else(|| link.name.as_str().into());
+        OnLink { link: link.index, name, forced, wireguard: link.kind == LinkKind::Wireguard }
+    }
 }
 
 fn forced_link<'a>(

@@ -15,7 +15,7 @@ pub use filter::{ChainPosition, ForwardChain, ObservedAccept};
 pub use link::{LinkKind, ObservedAddress, ObservedLink};
 pub use nft::ObservedNftTable;
 pub use obstacle::{Obstacle, ObstacleHook};
-pub use route::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind};
+pub use route::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind, RoutesByDestination};
 
 use crate::desired::Sysctl;
 use crate::family::{Family, host_prefix};
@@ -93,12 +93,13 @@ impl ObservedNode {
             match route.kind {
                 RouteKind::Unicast => {
                     let hops = route.legs.iter().filter_map(|leg| leg.via);
-                    facts.holders.entry(route.key.dst).or_default().extend(hops);
+                    facts.holders.extend(hops.map(|hop| (route.key.dst, hop)));
                 }
                 RouteKind::Unreachable => facts.guards.push(route.key.dst),
                 _ => {}
             }
         }
+        facts.holders.sort_unstable();
         let foreign = self.routes.iter().filter(|route| !route.is_ours() && !route.is_pods());
         let legs = foreign.flat_map(|route| &route.legs).filter(|leg| !of_pods.contains(&leg.link));
         facts.gateways = legs.filter_map(|leg| leg.via).collect();
@@ -149,8 +150,8 @@ pub struct HostFacts {
     pub bridge_fault: Option<BridgeFault>,
     /// Connected prefixes of links that are not pods', and the links' names.
     pub on_link_prefixes: Vec<(IpNet, String)>,
-    /// Next hops of our routes now, by destination: the present holder of a pod CIDR.
-    pub holders: BTreeMap<IpNet, Vec<IpAddr>>,
+    /// Destinations of our routes now, in order, with a next hop each: the present holder of a pod CIDR.
+    pub holders: Vec<(IpNet, IpAddr)>,
     /// Our guards now: this node's pod CIDRs as it last knew them.
     pub guards: Vec<IpNet>,
     /// The runtime was given a CNI configuration: pods may have addresses of the guarded CIDRs.

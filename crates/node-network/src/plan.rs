@@ -18,7 +18,7 @@ pub use forward_rules::{ForwardRuleChange, ForwardRulePlace};
 pub use nft::{ElementChange, NftChange};
 pub use routes::{
     InstalledRoute, PeerReport, PeerState, RouteChange, WantedLeg, WantedRoute, judge_effective,
-    judge_effective_for_pods, probes,
+    judge_effective_for_pods, probe_of,
 };
 pub use sysctls::SysctlChange;
 

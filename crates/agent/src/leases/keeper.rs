@@ -1,4 +1,5 @@
-//! The keeper's loop: files say which leases there are, one timer for all says which is due.
+//! The keeper's loop: files say which leases there are, one timer for all says which is due. Without a lease nothing
+//! wakes it but the first one's coming.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,11 +18,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 
 use super::Board;
+use super::folders::LeaseFolders;
 use super::prolonging::{Came, Prolonging};
 
-/// How often the files are looked through; only those that changed are read.
+/// How often the files are looked through where nothing tells that they changed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often it is asked whether the pods still live.
+/// How soon they are looked through again where something does; only those that changed are read.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often it is asked whether the pods of leases still live.
 const LIVING_EVERY: Duration = Duration::from_secs(60);
 /// How old a lease is before its pod is missed: longer than any ADD.
 const GRACE: Duration = Duration::from_secs(300);
@@ -37,9 +41,18 @@ struct Known {
     next: Duration,
 }
 
+/// Why the keeper no longer waits.
+enum Woken {
+    ToStop,
+    ToLook,
+    ByClockOrAnswer,
+}
+
 #[derive(Debug)]
 pub(super) struct Keeper {
     lease_dir: PathBuf,
+    /// None where the kernel gives no inotify.
+    folders: Option<LeaseFolders>,
     board: Arc<Board>,
     stop: Arc<OwnedFd>,
     dice: Dice,
@@ -54,6 +67,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(lease_dir: PathBuf, board: Arc<Board>, stop: Arc<OwnedFd>) -> Self {
         Self {
+            folders: LeaseFolders::new(&lease_dir),
             lease_dir,
             board,
             stop,
@@ -67,52 +81,81 @@ impl Keeper {
 
     /// Until it is told to stop.
     pub(super) fn run(&mut self) {
-        let (mut looked, mut judged) = (None::<Instant>, None::<Instant>);
+        let (mut look_at, mut judged) = (Some(Instant::now()), None::<Instant>);
+        let mut looked = None::<Instant>;
         loop {
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-                looked = Some(Instant::now());
+            if look_at.is_some_and(|at| at <= Instant::now()) {
                 let judges = judged.is_none_or(|judged| judged.elapsed() >= LIVING_EVERY);
                 if judges {
                     judged = Some(Instant::now());
                 }
-                let problem = self.look(judges).err().map(|error| error.to_string());
-                if let Some(problem) = problem.as_ref().filter(|_| problem != self.problem) {
-                    tracing::warn!("leases: {problem}");
-                }
-                self.problem = problem;
+                looked = Some(Instant::now());
+                look_at = self.look_and_tell(judges).map(|pause| Instant::now() + pause);
             }
             self.begin_what_is_due();
-            let soonest = self.advance();
-            if self.wait(soonest.min(self.until_next())) {
-                return;
+            let next_look = look_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let pauses = [next_look, self.advance(), self.until_next()];
+            match self.wait(pauses.into_iter().flatten().min()) {
+                Woken::ToStop => return,
+                Woken::ToLook => {
+                    look_at = Some(looked.map_or_else(Instant::now, |looked| looked + LOOK_AGAIN))
+                }
+                Woken::ByClockOrAnswer => {}
             }
         }
     }
 
-    /// Waits for answers, at most for so long; whether it is to stop.
-    fn wait(&self, longest: Duration) -> bool {
-        let timeout = Timespec::try_from(longest).ok();
+    /// Looks through the files, and tells what is wrong with them once; after what pause to look again although nothing
+    /// may be heard.
+    fn look_and_tell(&mut self, judges: bool) -> Option<Duration> {
+        // First, so that what happens while it looks is heard.
+        let is_told = self.folders.as_ref().is_some_and(LeaseFolders::renew);
+        let (problem, has_leases) = match self.look(judges) {
+            Ok(has_leases) => (None, has_leases),
+            Err(error) => (Some(error.to_string()), true),
+        };
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.problem) {
+            tracing::warn!("leases: {problem}");
+        }
+        self.problem = problem;
+        match is_told {
+            false => Some(LOOK_EVERY),
+            true => has_leases.then_some(LIVING_EVERY),
+        }
+    }
+
+    /// Waits for answers, files or the end, at most for so long.
+    fn wait(&self, longest: Option<Duration>) -> Woken {
+        let timeout = longest.and_then(|longest| Timespec::try_from(longest).ok());
         let mut waited = vec![PollFd::new(&*self.stop, PollFlags::IN)];
         waited.extend(
             self.running
                 .iter()
                 .map(|one| PollFd::from_borrowed_fd(one.line().socket().as_fd(), PollFlags::IN)),
         );
+        waited.extend(self.folders.as_ref().map(|folders| PollFd::new(folders, PollFlags::IN)));
         // Interrupted or failed, the loop goes round: whatever is due is done by the clock.
-        poll(&mut waited, timeout.as_ref()).is_ok()
+        if poll(&mut waited, timeout.as_ref()).is_ok()
             && waited.first().is_some_and(|stop| !stop.revents().is_empty())
-    }
-
-    fn until_next(&self) -> Duration {
-        match self.timer.first() {
-            Some((next, _)) if self.running.len() < AT_ONCE => next.saturating_sub(now()).min(LOOK_EVERY),
-            _ => LOOK_EVERY,
+        {
+            return Woken::ToStop;
+        }
+        match self.folders.as_ref().is_some_and(LeaseFolders::hear) {
+            true => Woken::ToLook,
+            false => Woken::ByClockOrAnswer,
         }
     }
 
-    /// Takes over which leases there are; with `judges`, gives back those whose pods are gone.
-    fn look(&mut self, judges: bool) -> Result<(), StoreError> {
+    fn until_next(&self) -> Option<Duration> {
+        let (next, _) = self.timer.first().filter(|_| self.running.len() < AT_ONCE)?;
+        // The clock may be set meanwhile.
+        Some(next.saturating_sub(now()).min(LIVING_EVERY))
+    }
+
+    /// Takes over which leases there are; with `judges`, gives back those whose pods are gone. Whether there is any.
+    fn look(&mut self, judges: bool) -> Result<bool, StoreError> {
         let mut seen = BTreeSet::new();
+        let mut remembers = false;
         for store in LeaseStore::all(&self.lease_dir)? {
             for path in store.files()? {
                 let modified = fs::metadata(&path).and_then(|found| found.modified()).ok();
@@ -125,12 +168,13 @@ impl Keeper {
             if judges {
                 forget_remembered(&store)?;
             }
+            remembers |= !store.remembered_files()?.is_empty();
         }
         let gone: Vec<PathBuf> = self.known.keys().filter(|path| !seen.contains(*path)).cloned().collect();
         for path in gone {
             self.forget(&path);
         }
-        Ok(())
+        Ok(remembers || !seen.is_empty())
     }
 
     fn read(
@@ -202,13 +246,13 @@ impl Keeper {
         self.schedule(path, modified, next);
     }
 
-    /// Carries on with all that run; how long there is nothing to do.
-    fn advance(&mut self) -> Duration {
-        let mut soonest = LOOK_EVERY;
+    /// Carries on with all that run; how long they have nothing to do.
+    fn advance(&mut self) -> Option<Duration> {
+        let mut soonest: Option<Duration> = None;
         let mut ended = Vec::new();
         for (index, one) in self.running.iter_mut().enumerate() {
             match one.advance(now()) {
-                Ok(wait) => soonest = soonest.min(wait),
+                Ok(wait) => soonest = Some(soonest.map_or(wait, |soonest| soonest.min(wait))),
                 Err(came) => ended.push((index, came)),
             }
         }

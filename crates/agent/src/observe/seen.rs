@@ -1,76 +1,206 @@
-//! What a pass may take over from the one before: others' routes that matter to ours, and answers to look-ups. It is what
-//! the kernel said, never what was applied, and holds only until the kernel tells of something that could change it
-//! (docs/decisions/0014).
+//! What a pass may take over from the one before: routes, rules, and answers to look-ups. It is what the kernel said, never
+//! what was applied, and holds only until the kernel tells of something that could change it (docs/decisions/0014, 0022).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use cni_plugins::host_ports::table::TABLE as HOST_PORTS_TABLE;
 use ipnet::IpNet;
+use kernel::address::Address;
+use kernel::events::{Event, REPLACED};
+use kernel::link::{self, Link};
+use kernel::nftables::{self, TableName};
 use kernel::route::{Hop, Route};
-use node_network::observed::{FibLookup, FibMatch};
-use node_network::plan::{PeerReport, PeerState, RouteChange, probes};
-use node_network::{Change, DesiredNode, NODE_ROUTE_PROTOCOL, POD_LINK_PREFIX, POD_ROUTE_PROTOCOL, Plan};
+use node_network::desired::{BaseChain, TABLE_NAME};
+use node_network::family::overlaps;
+use node_network::observed::{FibLookup, ForwardChain, ObservedNftTable, ObservedNode, Obstacle};
+use node_network::plan::{PeerReport, PeerState, RouteChange, probe_of};
+use node_network::{Change, DesiredNode, NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL, Plan};
+
+use super::own_routes::{OwnRoutes, Told};
+use super::routes::observed_route;
 
 /// `RTPROT_RA`.
 pub(super) const ROUTER_ADVERTISEMENT: u8 = 9;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_NEWNETCONF: u16 = 80;
+const RTM_DELNETCONF: u16 = 81;
 
 /// How much of what was seen an event puts in doubt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
-    /// It is none of our business.
+    /// It is none of our business, or our own doing.
     #[default]
     Nothing,
-    /// What each pass looks at anyway: our routes, links, rules.
+    /// What each pass looks at anyway, or what was forgotten as the event was heard: our routes, links, rules.
     Ours,
     /// All of it.
     Everything,
 }
 
+/// The netlink ports through which this agent changes routes and rules.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OwnPorts {
+    pub(crate) route: u32,
+    pub(crate) netfilter: u32,
+}
+
 /// What was seen, and is not in doubt.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
+    ports: OwnPorts,
+    pub(super) own: OwnRoutes,
     /// Others' routes that matter, or all of them while they are not sifted; none while they are not known.
     pub(super) foreign: Option<Vec<Route>>,
-    /// The destinations for which they were sifted.
-    sifted_for: Option<BTreeSet<IpNet>>,
+    /// The destinations for which they were sifted, in order.
+    sifted_for: Option<Vec<IpNet>>,
     /// Look-ups of peers' addresses.
-    pub(crate) next_hops: BTreeMap<IpAddr, FibLookup>,
-    /// Addresses in peers' pod CIDRs for which our route wins.
-    effective: BTreeMap<IpAddr, FibMatch>,
+    pub(super) next_hops: BTreeMap<IpAddr, FibLookup>,
+    /// The links that they lead over.
+    hop_links: BTreeSet<u32>,
+    /// Peers' pod CIDRs for which our route was seen to win, in order.
+    effective: Vec<IpNet>,
+    /// Our table, and the chains that it was compared with as it was read.
+    pub(super) own_table: Option<(Vec<BaseChain>, Option<ObservedNftTable>)>,
+    /// Others' chains at the forward hook, and those of them and of others that refuse.
+    pub(super) others_chains: Option<(Vec<ForwardChain>, Vec<Obstacle>)>,
 }
 
 impl Seen {
-    /// Everything is to be looked at anew.
-    pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+    /// Nothing yet.
+    pub(crate) fn new(ports: OwnPorts) -> Self {
+        Self { ports, ..Self::default() }
     }
 
-    /// What an event of the kernel's puts in doubt; `kind` and `payload` are those of a route socket's message.
-    pub(crate) fn doubt(&self, kind: u16, payload: &[u8]) -> Doubt {
-        match kind {
-            RTM_NEWLINK | RTM_DELLINK => match kernel::link::Link::parse(payload) {
-                Some(link) if link.name.starts_with(POD_LINK_PREFIX) => Doubt::Ours,
-                _ => Doubt::Everything,
-            },
-            RTM_NEWROUTE | RTM_DELROUTE => match Route::parse(payload) {
+    /// Everything is to be looked at anew.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::new(self.ports);
+    }
+
+    /// Takes back what a pass has observed and is done with.
+    pub(crate) fn take_back(&mut self, observed: ObservedNode) {
+        self.own
+            .hold(observed.routes.into_iter().filter(|route| route.is_ours() || route.is_pods()).collect());
+        self.next_hops = observed.next_hops;
+        let legs = self.next_hops.values().flatten().flat_map(|found| &found.legs);
+        self.hop_links = legs.map(|leg| leg.link).collect();
+    }
+
+    /// What was seen of rules is in doubt once `plan` has changed them.
+    pub(crate) fn doubt_rules_of(&mut self, plan: &Plan) {
+        let writes_rules = |change| matches!(change, Change::Nft(_) | Change::ForwardRule(_));
+        if plan.changes().any(writes_rules) {
+            (self.own_table, self.others_chains) = (None, None);
+        }
+    }
+
+    /// Takes note of an event of a route socket; what it puts in doubt.
+    pub(crate) fn hear(&mut self, event: Event<'_>) -> Doubt {
+        match event.kind {
+            RTM_NEWROUTE | RTM_DELROUTE => match Route::parse(event.payload) {
                 // What a packet has made the kernel remember.
                 None => Doubt::Nothing,
-                Some(route) if is_ours(&route) => Doubt::Ours,
-                Some(route) => match &self.sifted_for {
-                    Some(destinations) if !self.is_concerned(destinations, &route) => Doubt::Nothing,
-                    _ => Doubt::Everything,
-                },
+                Some(route) if is_ours(&route) => self.hear_of_ours(event, &route),
+                Some(route) => self.hear_of_others(&route),
+            },
+            RTM_NEWLINK | RTM_DELLINK => match Link::parse(event.payload) {
+                Some(link) => {
+                    let keeps_routes = link.is_up() && event.kind == RTM_NEWLINK;
+                    self.hear_of_link(link.index, |own| !keeps_routes && own.lead_over(link.index))
+                }
+                None => Doubt::Everything,
+            },
+            RTM_NEWADDR | RTM_DELADDR => match Address::parse(event.payload) {
+                Some(Address { index, ip, .. }) => {
+                    let is_gone = event.kind == RTM_DELADDR;
+                    self.hear_of_link(index, |own| {
+                        is_gone && (own.lead_over(index) || own.come_from(ip.addr()))
+                    })
+                }
+                None => Doubt::Everything,
+            },
+            RTM_NEWNETCONF | RTM_DELNETCONF => match link::netconf_index(event.payload) {
+                Some(index) => self.hear_of_link(index, |_| false),
+                None => Doubt::Everything,
             },
             _ => Doubt::Everything,
         }
     }
 
+    fn hear_of_ours(&mut self, event: Event<'_>, route: &Route) -> Doubt {
+        let observed = observed_route(route);
+        self.own.tell(match event.kind {
+            RTM_NEWROUTE => Told::New { route: observed, replaces: event.flags & REPLACED != 0 },
+            _ => Told::Gone(observed),
+        });
+        // What this agent writes is as it was planned, and was looked up after it was written.
+        if event.author == self.ports.route { Doubt::Nothing } else { Doubt::Ours }
+    }
+
+    fn hear_of_others(&mut self, route: &Route) -> Doubt {
+        let at_ours = self.own.lead_to(&route.destination);
+        if at_ours {
+            // It may have replaced ours, of which nothing else is told.
+            self.own.forget();
+        }
+        match &self.sifted_for {
+            Some(destinations) if !self.is_concerned(destinations, route) => {
+                if at_ours {
+                    Doubt::Ours
+                } else {
+                    Doubt::Nothing
+                }
+            }
+            _ => Doubt::Everything,
+        }
+    }
+
+    /// IPv4 routes that go with their link or address go without a word. Of a link over which nothing leads that was seen of
+    /// others or of peers, at most our own routes do; what else there is to it, each pass looks at.
+    fn hear_of_link(&mut self, index: u32, may_take_ours: impl FnOnce(&OwnRoutes) -> bool) -> Doubt {
+        let mut kept = self.foreign.iter().flatten().flat_map(|route| &route.hops);
+        let matters = self.hop_links.contains(&index) || kept.any(|hop| hop.index == Some(index));
+        if self.sifted_for.is_none() || matters {
+            return Doubt::Everything;
+        }
+        if may_take_ours(&self.own) {
+            self.own.forget();
+        }
+        Doubt::Ours
+    }
+
+    /// Takes note of an event of nftables; what it puts in doubt.
+    pub(crate) fn hear_of_rules(&mut self, event: Event<'_>) -> Doubt {
+        if event.author == self.ports.netfilter {
+            return Doubt::Nothing;
+        }
+        match nftables::told(event.kind, event.payload) {
+            nftables::Told::Generation => Doubt::Nothing,
+            nftables::Told::Rules(table) | nftables::Told::Elements(table) if is_agents_table(&table) => {
+                self.own_table = None;
+                Doubt::Ours
+            }
+            nftables::Told::Elements(table) if table.name != HOST_PORTS_TABLE => Doubt::Nothing,
+            // Looked at in each pass.
+            nftables::Told::Elements(_) => Doubt::Ours,
+            nftables::Told::Rules(_) => {
+                self.others_chains = None;
+                Doubt::Ours
+            }
+            nftables::Told::Other => {
+                (self.own_table, self.others_chains) = (None, None);
+                Doubt::Ours
+            }
+        }
+    }
+
     /// Whether somebody's route, new or gone, could change what was seen.
-    fn is_concerned(&self, destinations: &BTreeSet<IpNet>, route: &Route) -> bool {
+    fn is_concerned(&self, destinations: &[IpNet], route: &Route) -> bool {
         let to = route.destination;
         let kept = self.foreign.iter().flatten();
         is_always_kept(route)
@@ -82,8 +212,10 @@ impl Seen {
 
     /// Whether others' routes were sifted for other destinations than those of `desired`: then they are too few.
     pub(super) fn lacks(&self, desired: &DesiredNode) -> bool {
-        let sifted = self.sifted_for.as_ref();
-        sifted.is_some_and(|sifted| !desired.routes.keys().all(|destination| sifted.contains(destination)))
+        let Some(sifted) = &self.sifted_for else { return false };
+        // Both are in order.
+        let mut sifted = sifted.iter();
+        !desired.routes.keys().all(|wanted| sifted.by_ref().find(|known| *known >= wanted) == Some(wanted))
     }
 
     /// All of others' routes, anew.
@@ -97,7 +229,7 @@ impl Seen {
             return;
         }
         let Some(foreign) = &mut self.foreign else { return };
-        let destinations: BTreeSet<IpNet> = desired.routes.keys().copied().collect();
+        let destinations: Vec<IpNet> = desired.routes.keys().copied().collect();
         let mut known: BTreeSet<(IpAddr, Option<u32>)> = BTreeSet::new();
         foreign.retain(|route| {
             let leads_anew = gateways(route)
@@ -111,9 +243,9 @@ impl Seen {
         self.sifted_for = Some(destinations);
     }
 
-    /// The addresses that have to be looked up to judge whether `peers`' routes are used: not those that were seen to be
-    /// and that `plan` has left alone.
-    pub(crate) fn unproven(&mut self, peers: &[PeerReport], plan: &Plan) -> Vec<IpAddr> {
+    /// The addresses that have to be looked up to judge whether `peers`' routes are used: not those of routes that were
+    /// seen to be and that `plan` has left alone.
+    pub(crate) fn unproven(&self, peers: &[PeerReport], plan: &Plan) -> Vec<IpAddr> {
         let changed: BTreeSet<IpNet> = plan
             .changes()
             .filter_map(|change| match change {
@@ -123,28 +255,22 @@ impl Seen {
                 _ => None,
             })
             .collect();
-        let mut probes = probes(peers);
-        let asked: BTreeSet<IpAddr> = probes.iter().copied().collect();
-        self.effective.retain(|probe, found| asked.contains(probe) && !changed.contains(&found.dst));
-        probes.retain(|probe| !self.effective.contains_key(probe));
-        probes
+        let is_proven =
+            |pod_cidr: &IpNet| self.effective.binary_search(pod_cidr).is_ok() && !changed.contains(pod_cidr);
+        let unproven = routed(peers).filter(|pod_cidr| !is_proven(pod_cidr));
+        unproven.map(probe_of).collect()
     }
 
-    /// Takes note of the `peers` whose routes were judged, by what look-ups `found`, to be used.
-    pub(crate) fn prove(&mut self, peers: &[PeerReport], found: &BTreeMap<IpAddr, FibLookup>) {
-        let routed = peers.iter().filter(|peer| peer.state == PeerState::Routed);
-        let used = probes(peers).into_iter().zip(routed).filter_map(|(probe, peer)| {
-            let found = found.get(&probe)?.as_ref().ok().filter(|found| found.dst == peer.pod_cidr)?;
-            // The legs say nothing more: without them ten thousand cost little.
-            Some((probe, FibMatch { legs: Vec::new(), ..found.clone() }))
-        });
-        self.effective.extend(used);
+    /// Takes note of the `peers` whose routes were judged to be used.
+    pub(crate) fn prove(&mut self, peers: &[PeerReport]) {
+        self.effective = routed(peers).collect();
+        self.effective.sort_unstable();
     }
+}
 
-    /// Our route, where it was seen to win for `probe`.
-    pub(crate) fn proven(&self, probe: IpAddr) -> Option<FibMatch> {
-        self.effective.get(&probe).cloned()
-    }
+/// The pod CIDRs of peers that have a route.
+fn routed(peers: &[PeerReport]) -> impl Iterator<Item = IpNet> {
+    peers.iter().filter(|peer| peer.state == PeerState::Routed).map(|peer| peer.pod_cidr)
 }
 
 pub(super) fn is_ours(route: &Route) -> bool {
@@ -164,13 +290,17 @@ fn same_leg(a: &Hop, b: &Hop) -> bool {
     (a.gateway, a.index) == (b.gateway, b.index)
 }
 
-/// Whether `net` shares an address with one of `destinations`, which share none with each other.
-fn overlaps_one(destinations: &BTreeSet<IpNet>, net: &IpNet) -> bool {
+/// Whether `net` shares an address with one of `destinations`, which are in order and share none with each other.
+fn overlaps_one(destinations: &[IpNet], net: &IpNet) -> bool {
     let host = |address: IpAddr| IpNet::from(address);
-    let at_or_before = destinations.range(..=host(net.network())).next_back();
-    let inside = destinations.range(host(net.network())..=host(net.broadcast())).next();
-    let overlaps = |other: &&IpNet| other.contains(net) || net.contains(*other);
-    [at_or_before, inside].iter().flatten().any(overlaps)
+    let behind = destinations.partition_point(|other| *other <= host(net.network()));
+    let at_or_before = behind.checked_sub(1).and_then(|at| destinations.get(at));
+    let inside = destinations.get(behind).filter(|other| **other <= host(net.broadcast()));
+    [at_or_before, inside].into_iter().flatten().any(|other| overlaps(other, net))
+}
+
+fn is_agents_table(table: &TableName) -> bool {
+    table.name == TABLE_NAME && table.family == nftables::Family::Inet
 }
 
 #[cfg(test)]
@@ -179,7 +309,7 @@ mod tests {
     use kernel::netlink::Batch;
     use kernel::route::{add, delete};
     use node_network::desired::DesiredRoute;
-    use node_network::observed::RouteKind;
+    use node_network::observed::{FibMatch, RouteKind};
     use node_network::{NodeName, PerFamily};
 
     fn route(destination: &str, protocol: u8, via: Option<&str>) -> Route {
@@ -214,15 +344,20 @@ mod tests {
             legs: Vec::new(),
         };
         seen.next_hops.insert("192.0.2.12".parse().unwrap(), Ok(on_link));
+        seen.hop_links.insert(2);
         seen
     }
 
-    fn doubt_of(seen: &Seen, route: &Route) -> Doubt {
+    /// Somebody's.
+    const AUTHOR: u32 = 4242;
+
+    fn doubt_of(seen: &mut Seen, route: &Route) -> Doubt {
         let (mut made, mut gone) = (Batch::new(), Batch::new());
         add(&mut made, route);
         delete(&mut gone, route);
-        let told = seen.doubt(RTM_NEWROUTE, &made.bytes()[16..]);
-        assert_eq!(seen.doubt(RTM_DELROUTE, &gone.bytes()[16..]), told);
+        let event = |kind, payload| Event { author: AUTHOR, kind, flags: 0, payload };
+        let told = seen.hear(event(RTM_NEWROUTE, &made.bytes()[16..]));
+        assert_eq!(seen.hear(event(RTM_DELROUTE, &gone.bytes()[16..])), told);
         told
     }
 
@@ -242,31 +377,128 @@ mod tests {
 
     #[test]
     fn somebodys_route_far_from_ours_is_none_of_our_business() {
-        let seen = seen(vec![route("30.0.0.0/32", 4, Some("192.0.2.1"))]);
-        assert_eq!(doubt_of(&seen, &route("198.18.0.0/24", 4, Some("192.0.2.1"))), Doubt::Nothing);
-        assert_eq!(doubt_of(&seen, &route("198.18.0.0/24", 4, None)), Doubt::Nothing);
+        let mut seen = seen(vec![route("30.0.0.0/32", 4, Some("192.0.2.1"))]);
+        assert_eq!(doubt_of(&mut seen, &route("198.18.0.0/24", 4, Some("192.0.2.1"))), Doubt::Nothing);
+        assert_eq!(doubt_of(&mut seen, &route("198.18.0.0/24", 4, None)), Doubt::Nothing);
     }
 
     #[test]
     fn a_route_that_could_change_what_was_seen_puts_everything_in_doubt() {
-        let seen = seen(vec![route("30.0.0.0/32", 4, Some("192.0.2.1"))]);
+        let mut seen = seen(vec![route("30.0.0.0/32", 4, Some("192.0.2.1"))]);
         let clashing =
             ["10.244.2.0/24", "10.244.2.7/32", "10.244.0.0/16", "0.0.0.0/0", "192.0.2.12/32", "30.0.0.0/32"];
         for destination in clashing {
-            assert_eq!(doubt_of(&seen, &route(destination, 4, None)), Doubt::Everything, "{destination}");
+            assert_eq!(doubt_of(&mut seen, &route(destination, 4, None)), Doubt::Everything, "{destination}");
         }
         let by_another_gateway = route("198.18.0.0/24", 4, Some("192.0.2.2"));
-        assert_eq!(doubt_of(&seen, &by_another_gateway), Doubt::Everything);
-        let nothing_is_known = Seen::default();
-        assert_eq!(doubt_of(&nothing_is_known, &route("198.18.0.0/24", 4, None)), Doubt::Everything);
+        assert_eq!(doubt_of(&mut seen, &by_another_gateway), Doubt::Everything);
+        let mut nothing_is_known = Seen::default();
+        assert_eq!(doubt_of(&mut nothing_is_known, &route("198.18.0.0/24", 4, None)), Doubt::Everything);
     }
 
     #[test]
     fn our_own_routes_and_pods_links_are_looked_at_in_each_pass_anyway() {
-        let seen = seen(Vec::new());
-        assert_eq!(doubt_of(&seen, &route("10.244.2.0/24", NODE_ROUTE_PROTOCOL, None)), Doubt::Ours);
-        assert_eq!(doubt_of(&seen, &route("10.244.1.7/32", POD_ROUTE_PROTOCOL, None)), Doubt::Ours);
+        let mut seen = seen(Vec::new());
+        assert_eq!(doubt_of(&mut seen, &route("10.244.2.0/24", NODE_ROUTE_PROTOCOL, None)), Doubt::Ours);
+        assert_eq!(doubt_of(&mut seen, &route("10.244.1.7/32", POD_ROUTE_PROTOCOL, None)), Doubt::Ours);
         // RTM_NEWRULE
-        assert_eq!(seen.doubt(32, &[0; 12]), Doubt::Everything);
+        assert_eq!(
+            seen.hear(Event { author: AUTHOR, kind: 32, flags: 0, payload: &[0; 12] }),
+            Doubt::Everything
+        );
+    }
+
+    fn heard(seen: &mut Seen, author: u32, kind: u16, write: impl FnOnce(&mut Batch)) -> Doubt {
+        let mut batch = Batch::new();
+        write(&mut batch);
+        seen.hear(Event { author, kind, flags: 0, payload: &batch.bytes()[16..] })
+    }
+
+    #[test]
+    fn what_this_agent_writes_brings_no_pass_and_is_known_all_the_same() {
+        let mut seen = seen(Vec::new());
+        seen.ports.route = 7;
+        seen.own.hold(Vec::new());
+        let ours = route("10.244.2.0/24", NODE_ROUTE_PROTOCOL, Some("192.0.2.12"));
+        assert_eq!(heard(&mut seen, 7, RTM_NEWROUTE, |batch| add(batch, &ours)), Doubt::Nothing);
+        assert_eq!(seen.own.take(), Some(vec![observed_route(&ours)]));
+    }
+
+    #[test]
+    fn somebodys_route_in_the_place_of_ours_has_ours_listed_anew() {
+        let mut seen = seen(Vec::new());
+        let pods = route("10.244.1.7/32", POD_ROUTE_PROTOCOL, None);
+        seen.own.hold(vec![observed_route(&pods)]);
+        assert_eq!(doubt_of(&mut seen, &route("10.244.1.7/32", 4, None)), Doubt::Ours);
+        assert_eq!(seen.own.take(), None);
+    }
+
+    #[test]
+    fn a_link_puts_in_doubt_what_leads_over_it_and_nothing_else() {
+        let link_event =
+            |seen: &mut Seen, kind, index| heard(seen, 0, kind, |batch| link::set_up(batch, index));
+        let mut seen = seen(vec![route("30.0.0.0/32", 4, Some("192.0.2.1"))]);
+        let pods = Route {
+            hops: vec![Hop { index: Some(9), ..Hop::default() }],
+            ..route("10.244.1.7/32", POD_ROUTE_PROTOCOL, None)
+        };
+        let own = vec![observed_route(&pods)];
+        seen.own.hold(own.clone());
+        assert_eq!(link_event(&mut seen, RTM_NEWLINK, 2), Doubt::Everything);
+        assert_eq!(link_event(&mut seen, RTM_NEWLINK, 9), Doubt::Ours);
+        assert_eq!(link_event(&mut seen, RTM_DELLINK, 8), Doubt::Ours);
+        assert_eq!(seen.own.take(), Some(own.clone()));
+        seen.own.hold(own);
+        assert_eq!(link_event(&mut seen, RTM_DELLINK, 9), Doubt::Ours);
+        assert_eq!(seen.own.take(), None, "IPv4 routes go with their link without a word");
+        assert_eq!(link_event(&mut Seen::default(), RTM_NEWLINK, 9), Doubt::Everything);
+    }
+
+    #[test]
+    fn an_address_that_goes_takes_the_routes_along_whose_source_it_is() {
+        let mut seen = seen(Vec::new());
+        let mut pods = route("10.244.1.7/32", POD_ROUTE_PROTOCOL, None);
+        (pods.source, pods.hops[0].index) = (Some("192.0.2.11".parse().unwrap()), Some(9));
+        let other = |batch: &mut Batch| kernel::address::add(batch, 5, "192.0.2.99/24".parse().unwrap(), 0);
+        let source = |batch: &mut Batch| kernel::address::add(batch, 5, "192.0.2.11/24".parse().unwrap(), 0);
+        seen.own.hold(vec![observed_route(&pods)]);
+        assert_eq!(heard(&mut seen, 0, RTM_DELADDR, other), Doubt::Ours);
+        assert!(seen.own.lead_over(9));
+        assert_eq!(heard(&mut seen, 0, RTM_DELADDR, source), Doubt::Ours);
+        assert_eq!(seen.own.take(), None);
+    }
+
+    #[test]
+    fn rules_are_read_anew_by_whose_they_are() {
+        let named = |family: u8, name: &str| {
+            let length = u16::try_from(4 + name.len() + 1).unwrap().to_ne_bytes();
+            let mut payload = vec![family, 0, 0, 0, length[0], length[1]];
+            payload.extend(1_u16.to_ne_bytes());
+            payload.extend(name.bytes().chain([0]));
+            payload
+        };
+        let (new_rule, new_element, generation) = (10 << 8 | 6, 10 << 8 | 12, 10 << 8 | 15);
+        let known = || Seen {
+            ports: OwnPorts { route: 7, netfilter: 8 },
+            own_table: Some((Vec::new(), None)),
+            others_chains: Some((Vec::new(), Vec::new())),
+            ..Seen::default()
+        };
+        let cases = [
+            (AUTHOR, new_rule, named(1, "hostgw"), (Doubt::Ours, false, true)),
+            (AUTHOR, new_element, named(1, "hostgw"), (Doubt::Ours, false, true)),
+            (AUTHOR, new_element, named(1, HOST_PORTS_TABLE), (Doubt::Ours, true, true)),
+            (AUTHOR, new_element, named(2, "kube-proxy"), (Doubt::Nothing, true, true)),
+            (AUTHOR, new_rule, named(2, "filter"), (Doubt::Ours, true, false)),
+            (AUTHOR, generation, vec![0; 4], (Doubt::Nothing, true, true)),
+            (AUTHOR, new_rule, vec![0; 4], (Doubt::Ours, false, false)),
+            (8, new_rule, named(1, "hostgw"), (Doubt::Nothing, true, true)),
+        ];
+        for (author, kind, payload, expected) in cases {
+            let mut seen = known();
+            let doubt = seen.hear_of_rules(Event { author, kind, flags: 0, payload: &payload });
+            let told = (doubt, seen.own_table.is_some(), seen.others_chains.is_some());
+            assert_eq!(told, expected, "{kind:x} {payload:?}");
+        }
     }
 }

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use kernel::KernelError;
 use kernel::netlink::{Batch, Socket};
 use kernel::route::{self, Hop, Route};
-use node_network::observed::{MAIN_TABLE, ObservedLink, ObservedNode, ObservedRoute, RouteKind};
+use node_network::observed::{
+    MAIN_TABLE, ObservedLink, ObservedNode, ObservedRoute, RouteKind, RoutesByDestination,
+};
 use node_network::{Family, PerFamily};
 
 use super::{PodsReport, Records};
@@ -29,10 +31,8 @@ pub(crate) fn restore(
 ) {
     let links: BTreeMap<&str, &ObservedLink> =
         observed.links.values().map(|link| (link.name.as_str(), link)).collect();
-    let mut at: BTreeMap<IpNet, Vec<&ObservedRoute>> = BTreeMap::new();
-    for route in observed.routes.iter().filter(|route| route.key.table == MAIN_TABLE) {
-        at.entry(route.key.dst).or_default().push(route);
-    }
+    let of_main = observed.routes.iter().filter(|route| route.key.table == MAIN_TABLE);
+    let routes = RoutesByDestination::new(of_main);
     let routed = records
         .entries
         .iter()
@@ -41,7 +41,7 @@ pub(crate) fn restore(
     for entry in routed {
         let Some(link) = links.get(entry.record.wiring.host_link.as_str()) else { continue };
         for address in pod_addresses(&entry.record, observed, internal_ips) {
-            match restore_address(socket, &entry.record, link, &address, &at) {
+            match restore_address(socket, &entry.record, link, &address, &routes) {
                 Ok(Some(done)) => report.done.push(format!("pod {}: {done}", entry.record.attachment)),
                 Ok(None) => {}
                 Err(error) => report.problems.push(format!("pod {}: {error}", entry.record.attachment)),
@@ -70,12 +70,12 @@ fn restore_address(
     record: &Record,
     link: &ObservedLink,
     address: &PodAddress,
-    at: &BTreeMap<IpNet, Vec<&ObservedRoute>>,
+    routes: &RoutesByDestination<'_>,
 ) -> Result<Option<String>, KernelError> {
     let mut wanted = host_route(address);
     wanted.hops = vec![Hop { index: Some(link.index), ..Hop::default() }];
     let metric = if address.subnet.addr().is_ipv6() { IPV6_DEFAULT_METRIC } else { 0 };
-    let here = at.get(&wanted.destination).map(Vec::as_slice).unwrap_or_default();
+    let here = routes.at(&wanted.destination);
     let at_key = here.iter().find(|found| found.key.metric == metric && found.key.tos == 0);
     match at_key {
         Some(found) if !found.is_pods() => Ok(None),

@@ -147,6 +147,8 @@ pub struct FileSource {
     last_good: Option<ClusterSnapshot>,
     /// Some snapshot was read whole, so that `last_good` holds all there is.
     whole: bool,
+    /// `last_good` says something else than it did.
+    differs: bool,
     problem: Option<NodesFileError>,
 }
 
@@ -163,6 +165,7 @@ impl FileSource {
             settled_at: None,
             last_good: None,
             whole: false,
+            differs: false,
             problem: None,
         }
     }
@@ -196,9 +199,10 @@ impl FileSource {
     /// Looks at the file, and whether it says anything else than before: heartbeats alone do not count.
     fn has_news(&mut self) -> bool {
         let told = |source: &Self| (source.whole, source.problem.as_ref().map(ToString::to_string));
-        let (snapshot, before) = (self.last_good.clone(), told(self));
+        let before = told(self);
+        self.differs = false;
         self.look();
-        before != told(self) || snapshot != self.last_good
+        before != told(self) || self.differs
     }
 
     fn look(&mut self) {
@@ -256,6 +260,7 @@ impl FileSource {
             return Err(NodesFileError::LacksThisNode { path, nodes: nodes.len(), this_node });
         }
         if settled {
+            self.differs |= self.last_good.as_ref() != Some(&certain);
             self.last_good = Some(certain);
             self.whole = true;
             return Ok(());
@@ -264,10 +269,14 @@ impl FileSource {
             Some(last) if self.whole && last.nodes == nodes => return Ok(()),
             Some(last) if adds_only(last, &nodes) => {
                 for (name, node) in certain.nodes {
+                    self.differs |= !last.nodes.contains_key(&name);
                     last.nodes.entry(name).or_insert(node);
                 }
             }
-            None if certain.nodes.contains_key(&self.this_node) => self.last_good = Some(certain),
+            None if certain.nodes.contains_key(&self.this_node) => {
+                self.differs = true;
+                self.last_good = Some(certain);
+            }
             _ => {}
         }
         Err(NodesFileError::BeingWritten { path: self.path.clone() })

@@ -5,18 +5,18 @@ use super::*;
 fn state() -> StateDocument {
     let mut state =
         StateDocument::new(&NodeName::new("node1").unwrap(), "file:/etc/hostgw/nodes.yaml".to_owned());
-    let peer = |node: &str, cidr: &str, hop: Option<&str>, state: &str| Peer {
-        node: node.to_owned(),
-        pod_cidr: cidr.to_owned(),
-        next_hop: hop.map(str::to_owned),
-        link: hop.map(|_| "eth0".to_owned()),
-        state: state.to_owned(),
+    let peer = |node: &str, cidr: &str, hop: Option<&str>, state| Peer {
+        node: NodeName::new(node).unwrap(),
+        pod_cidr: cidr.parse().unwrap(),
+        next_hop: hop.map(|hop| hop.parse().unwrap()),
+        link: hop.map(|_| "eth0".into()),
+        state,
     };
     state.pid = 1;
     (state.synced, state.ready, state.nodes, state.attachments, state.passes) = (true, true, 3, 4, 7);
     state.peers = vec![
-        peer("node2", "10.244.2.0/24", Some("192.0.2.12"), "routed"),
-        peer("node3", "fd00:10:244:3::/64", None, "refused"),
+        peer("node2", "10.244.2.0/24", Some("192.0.2.12"), PeerState::Routed),
+        peer("node3", "fd00:10:244:3::/64", None, PeerState::Refused),
     ];
     state.conditions = vec![StateCondition {
         code: "no-internal-ip".to_owned(),

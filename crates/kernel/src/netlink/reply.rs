@@ -47,13 +47,14 @@ pub enum Reply<'bytes> {
 pub struct Replies<'bytes> {
     rest: &'bytes [u8],
     port: u32,
+    flags: u16,
 }
 
 impl<'bytes> Replies<'bytes> {
     /// Walks a datagram.
     #[must_use]
     pub fn new(bytes: &'bytes [u8]) -> Self {
-        Self { rest: bytes, port: 0 }
+        Self { rest: bytes, port: 0, flags: 0 }
     }
 
     /// The port (`nlmsg_pid`) of the message that was given last: of an event, that of the socket through which the change
@@ -61,6 +62,12 @@ impl<'bytes> Replies<'bytes> {
     #[must_use]
     pub fn port(&self) -> u32 {
         self.port
+    }
+
+    /// The flags (`nlmsg_flags`) of the message that was given last.
+    #[must_use]
+    pub fn flags(&self) -> u16 {
+        self.flags
     }
 }
 
@@ -78,6 +85,7 @@ impl<'bytes> Iterator for Replies<'bytes> {
             let flags = u16::from_ne_bytes([header[6], header[7]]);
             let sequence = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
             self.port = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
+            self.flags = flags;
             let payload = if length < HEADER { None } else { self.rest.get(HEADER..length) };
             let Some(payload) = payload else {
                 self.rest = &[];

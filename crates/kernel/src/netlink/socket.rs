@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Batch, DUMP, HEADER, Replies, Reply};
@@ -72,6 +73,21 @@ impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open(protocol: Protocol) -> Result<Self, KernelError> {
         Ok(Self { fd: open(protocol)?, sequence: 0, buffer: vec![0; RECEIVE_MAX] })
+    }
+
+    /// The socket's port, by which events name the author of a change. The kernel chooses it now, if it has not yet.
+    pub fn port(&self) -> Result<u32, KernelError> {
+        let failed = |errno| KernelError::new("ask for the port of a netlink socket", errno);
+        let port = || -> Result<u32, Errno> {
+            Ok(SocketAddrNetlink::try_from(rustix::net::getsockname(&self.fd)?)?.pid())
+        };
+        match port().map_err(failed)? {
+            0 => {
+                rustix::net::bind(&self.fd, &SocketAddrNetlink::new(0, 0)).map_err(failed)?;
+                port().map_err(failed)
+            }
+            port => Ok(port),
+        }
     }
 
     /// Asks for a receive buffer of 4 MiB, so that thousands of refusals fit. Without the privilege for it the

@@ -13,6 +13,7 @@ mod render;
 mod rule;
 mod set;
 mod table;
+mod told;
 mod transaction;
 mod userdata;
 mod value;
@@ -29,6 +30,7 @@ pub use rule::{
 };
 pub use set::{Data, Element, MapData, Set};
 pub use table::{BaseChain, Chain, ChainKind, Family, Hook, Policy, Table, TableName, priority};
+pub use told::{Told, told};
 pub use transaction::{Existing, Transaction};
 pub use userdata::Comment;
 pub use value::{DataType, Value};

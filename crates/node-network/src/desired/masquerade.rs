@@ -31,22 +31,22 @@ pub(super) fn nft_table(
     pod_prefixes: &[IpNet],
 ) -> NftTable {
     let mut sets = BTreeMap::new();
-    for family in Family::BOTH {
-        let of_family = |prefixes: Vec<IpNet>| {
-            IpNet::aggregate(
-                &prefixes.into_iter().filter(|prefix| Family::of_net(prefix) == family).collect(),
-            )
-        };
-        let cluster: Vec<IpNet> =
-            cluster_pods(snapshot, settings).chain(pod_prefixes.iter().copied()).collect();
-        sets.insert(SetName::PodCidrs(family), of_family(pod_prefixes.to_vec()));
-        if settings.masquerade.enabled {
-            let never = never_masquerade(snapshot, settings).chain(cluster.iter().copied()).collect();
-            sets.insert(SetName::NeverMasquerade(family), of_family(never));
+    let mut set = |name: fn(Family) -> SetName, prefixes: &Vec<IpNet>| {
+        let all = IpNet::aggregate(prefixes);
+        for family in Family::BOTH {
+            let of_family = all.iter().copied().filter(|prefix| Family::of_net(prefix) == family);
+            sets.insert(name(family), of_family.collect());
         }
-        if settings.forwarding.restrict_to_pods {
-            sets.insert(SetName::ClusterPods(family), of_family(cluster));
-        }
+    };
+    set(SetName::PodCidrs, &pod_prefixes.to_vec());
+    let mut cluster: Vec<IpNet> =
+        cluster_pods(snapshot, settings).chain(pod_prefixes.iter().copied()).collect();
+    if settings.forwarding.restrict_to_pods {
+        set(SetName::ClusterPods, &cluster);
+    }
+    if settings.masquerade.enabled {
+        cluster.extend(never_masquerade(snapshot, settings));
+        set(SetName::NeverMasquerade, &cluster);
     }
     let mut chains = Vec::new();
     if settings.forwarding.restrict_to_pods {

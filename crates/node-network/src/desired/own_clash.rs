@@ -1,11 +1,10 @@
 //! Whether a pod CIDR of this node may be used here: its guard would cut off whatever else lies in it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::routes::first_within;
+use super::node_addresses::NodeAddresses;
 use crate::cluster::NodeName;
 use crate::family::overlaps;
 use crate::observed::HostFacts;
@@ -38,10 +37,10 @@ pub enum OwnClash {
 pub(super) fn own_clash(
     cidr: &IpNet,
     host: &HostFacts,
-    node_addresses: &BTreeMap<IpAddr, &NodeName>,
+    node_addresses: &NodeAddresses<'_>,
     settings: &Settings,
 ) -> Option<OwnClash> {
-    if let Some((address, holder)) = first_within(node_addresses, cidr) {
+    if let Some((address, holder)) = node_addresses.first_within(cidr) {
         return Some(OwnClash::NodeAddress { address, holder: holder.clone() });
     }
     // The pods' bridge of another mode, or of a network plugin that was here before, with its gateway address.

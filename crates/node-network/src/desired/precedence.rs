@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::cluster::{ClusterNode, SourceKind};
+use crate::family::Family;
 use crate::observed::HostFacts;
 
 /// A node's claim to one pod CIDR.
@@ -17,28 +18,32 @@ pub(super) struct Claim<'a> {
     /// The node on which this runs. It holds a CIDR once it was announced with it; the guard alone proves nothing,
     /// because the loser has one too.
     pub(super) is_this_node: bool,
+    /// The kernel already gives the CIDR to this node.
+    pub(super) is_held: bool,
 }
 
-impl Claim<'_> {
-    /// The kernel already gives the CIDR to this node.
-    fn holds(&self, host: &HostFacts) -> bool {
-        if self.is_this_node {
-            return host.announced && host.guards.contains(&self.cidr);
-        }
-        let hops = host.holders.get(&self.cidr);
-        hops.is_some_and(|hops| self.next_hop.is_some_and(|hop| hops.contains(&hop)))
+impl<'a> Claim<'a> {
+    /// The claim of `node` to one of its CIDRs.
+    pub(super) fn new(node: &'a ClusterNode, cidr: IpNet, is_this_node: bool, host: &HostFacts) -> Self {
+        let next_hop = node.internal_ips.get(Family::of_net(&cidr)).copied();
+        let is_held = if is_this_node {
+            host.announced && host.guards.contains(&cidr)
+        } else {
+            next_hop.is_some_and(|hop| host.holders.binary_search(&(cidr, hop)).is_ok())
+        };
+        Self { node, cidr, next_hop, is_this_node, is_held }
     }
 }
 
 /// `Less` means that `a` wins. The winner is the one that is not terminating; then, of the API, the oldest by
 /// `creationTimestamp`, then by UID; of a file, in which those may be anything, the present holder. Names decide
 /// last, so that the order is total.
-pub(super) fn precedence(a: &Claim<'_>, b: &Claim<'_>, source: SourceKind, host: &HostFacts) -> Ordering {
+pub(super) fn precedence(a: &Claim<'_>, b: &Claim<'_>, source: SourceKind) -> Ordering {
     // No creation time sorts last: `false` < `true`.
     let age = |claim: &Claim<'_>| (claim.node.created.is_none(), claim.node.created);
     let by_source = || match source {
         SourceKind::Kubernetes => age(a).cmp(&age(b)).then_with(|| a.node.uid.cmp(&b.node.uid)),
-        SourceKind::File => b.holds(host).cmp(&a.holds(host)),
+        SourceKind::File => b.is_held.cmp(&a.is_held),
     };
     let by_name = || a.node.name.cmp(&b.node.name).then_with(|| a.cidr.cmp(&b.cidr));
     a.node.terminating.cmp(&b.node.terminating).then_with(by_source).then_with(by_name)

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
+use super::node_addresses::NodeAddresses;
 use super::own_clash::own_clash;
 use super::precedence::{Claim, precedence};
 use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
 use crate::condition::Condition;
-use crate::family::{Family, overlaps};
+use crate::family::{Family, host_prefix, overlaps};
 use crate::observed::HostFacts;
 use crate::settings::Settings;
 
@@ -54,10 +55,15 @@ pub(super) fn desired_routes(
     host: &HostFacts,
     settings: &Settings,
 ) -> RouteChoice {
-    let mut claims = claims(this_node, snapshot);
-    claims.sort_by(|a, b| precedence(a, b, snapshot.source, host));
+    let node_addresses = NodeAddresses::of(snapshot);
+    let mut claims = claims(this_node, snapshot, host);
+    // Where no two nodes claim the same, it does not matter who comes first.
+    let disjoint = are_disjoint(&claims);
+    if !disjoint || !node_addresses.are_unique() {
+        claims.sort_by(|a, b| precedence(a, b, snapshot.source));
+    }
     let lost_own: Vec<Loss<'_>> =
-        settle(&claims).1.into_iter().filter(|loss| loss.claim.is_this_node).collect();
+        settle(&claims, disjoint).1.into_iter().filter(|loss| loss.claim.is_this_node).collect();
     let mut choice = RouteChoice {
         routes: BTreeMap::new(),
         refused: Vec::new(),
@@ -69,7 +75,6 @@ pub(super) fn desired_routes(
     let is_own =
         |claim: &&Claim<'_>| claim.is_this_node && (host.announced || !choice.lost_own.contains(&claim.cidr));
     let mut own: Vec<IpNet> = claims.iter().filter(is_own).map(|claim| claim.cidr).collect();
-    let node_addresses = node_addresses(snapshot);
     if known_for_certain(this_node, snapshot).is_some() {
         for cidr in &own {
             match own_clash(cidr, host, &node_addresses, settings) {
@@ -86,7 +91,7 @@ pub(super) fn desired_routes(
         // Neither a list without this node nor a cache can take away what the guards say was this node's.
         own.extend(&host.guards);
     }
-    choice.peers(&claims, &own, &node_addresses, host);
+    choice.peers(&claims, disjoint, &own, &node_addresses, host);
     choice.hold_unreadable(this_node, snapshot, host, &own);
     choice
 }
@@ -100,18 +105,13 @@ pub(super) fn known_for_certain<'a>(
     (snapshot.freshness == Freshness::Synced && !this.unreadable_pod_cidr).then_some(this)
 }
 
-fn node_addresses(snapshot: &ClusterSnapshot) -> BTreeMap<IpAddr, &NodeName> {
-    let of_node = |node: &ClusterNode| node.internal_ips.values().copied().collect::<Vec<_>>();
-    let nodes = snapshot.nodes.values();
-    nodes.flat_map(|node| of_node(node).into_iter().map(|address| (address, &node.name))).collect()
-}
-
 impl RouteChoice {
     fn peers(
         &mut self,
         claims: &[Claim<'_>],
+        disjoint: bool,
         own: &[IpNet],
-        node_addresses: &BTreeMap<IpAddr, &NodeName>,
+        node_addresses: &NodeAddresses<'_>,
         host: &HostFacts,
     ) {
         let mut peers = Vec::new();
@@ -129,26 +129,33 @@ impl RouteChoice {
                 ),
             }
         }
-        let (winners, losses) = settle(&peers);
+        let (winners, losses) = settle(&peers, disjoint);
         for loss in losses {
             self.refuse(&loss.claim, loss.condition());
         }
         let mut hop_holders: BTreeMap<IpAddr, &NodeName> = BTreeMap::new();
+        let may_share = !node_addresses.are_unique();
+        let mut routes: Vec<(IpNet, DesiredRoute)> = Vec::with_capacity(winners.len() + self.routes.len());
         for claim in &winners {
             let node = claim.node.name.clone();
             match peer_route(claim, host, node_addresses, &hop_holders) {
                 Ok(next_hop) => {
-                    hop_holders.insert(next_hop, &claim.node.name);
-                    self.routes.insert(claim.cidr, DesiredRoute::Peer { node, next_hop });
+                    if may_share {
+                        hop_holders.insert(next_hop, &claim.node.name);
+                    }
+                    routes.push((claim.cidr, DesiredRoute::Peer { node, next_hop }));
                     self.conditions.extend(partly_on_link(claim, host));
                 }
                 Err(condition @ Condition::NoInternalIp { .. }) => {
-                    self.routes.insert(claim.cidr, DesiredRoute::Hold { node });
+                    routes.push((claim.cidr, DesiredRoute::Hold { node }));
                     self.conditions.push(condition);
                 }
                 Err(condition) => self.refuse(claim, condition),
             }
         }
+        // Made of all at once, the map is built from its leaves on.
+        routes.extend(std::mem::take(&mut self.routes));
+        self.routes = routes.into_iter().collect();
     }
 
     /// Where a peer's CIDR cannot be read, the routes that lead to the peer stay, unless others hold them by right.
@@ -161,9 +168,9 @@ impl RouteChoice {
     ) {
         let unreadable = |node: &&ClusterNode| node.unreadable_pod_cidr && node.name != *this_node;
         for node in snapshot.nodes.values().filter(unreadable) {
-            for (dst, hops) in &host.holders {
+            for (dst, hop) in &host.holders {
                 let family = Family::of_net(dst);
-                let leads_there = node.internal_ips.get(family).is_some_and(|hop| hops.contains(hop));
+                let leads_there = node.internal_ips.get(family) == Some(hop);
                 let taken = own.iter().chain(self.routes.keys()).any(|other| overlaps(other, dst));
                 if leads_there && !taken && node.pod_cidrs.get(family).is_none() {
                     self.routes.insert(*dst, DesiredRoute::Hold { node: node.name.clone() });
@@ -196,8 +203,11 @@ impl Loss<'_> {
     }
 }
 
-/// The claims that stand and those that do not, of claims in order of precedence.
-fn settle<'a>(claims: &[Claim<'a>]) -> (Vec<Claim<'a>>, Vec<Loss<'a>>) {
+/// The claims that stand and those that do not, of claims in order of precedence; of `disjoint` ones all do.
+fn settle<'a>(claims: &[Claim<'a>], disjoint: bool) -> (Vec<Claim<'a>>, Vec<Loss<'a>>) {
+    if disjoint {
+        return (claims.to_vec(), Vec::new());
+    }
     let (mut winners, mut losses) = (Vec::with_capacity(claims.len()), Vec::new());
     let mut accepted: BTreeMap<IpNet, &NodeName> = BTreeMap::new();
     for claim in claims {
@@ -212,24 +222,26 @@ fn settle<'a>(claims: &[Claim<'a>]) -> (Vec<Claim<'a>>, Vec<Loss<'a>>) {
     (winners, losses)
 }
 
-fn claims<'a>(this_node: &NodeName, snapshot: &'a ClusterSnapshot) -> Vec<Claim<'a>> {
+fn claims<'a>(this_node: &NodeName, snapshot: &'a ClusterSnapshot, host: &HostFacts) -> Vec<Claim<'a>> {
     let of_node = |node: &'a ClusterNode| {
         let is_this_node = node.name == *this_node;
-        node.pod_cidrs.iter().map(move |(family, cidr)| Claim {
-            node,
-            cidr: *cidr,
-            next_hop: node.internal_ips.get(family).copied(),
-            is_this_node,
-        })
+        node.pod_cidrs.values().map(move |cidr| Claim::new(node, *cidr, is_this_node, host))
     };
     snapshot.nodes.values().flat_map(of_node).collect()
+}
+
+/// Whether no two claims share an address. In order, a prefix stands right before the first one that it holds.
+fn are_disjoint(claims: &[Claim<'_>]) -> bool {
+    let mut cidrs: Vec<IpNet> = claims.iter().map(|claim| claim.cidr).collect();
+    cidrs.sort_unstable();
+    cidrs.windows(2).all(|pair| !overlaps(&pair[0], &pair[1]))
 }
 
 /// The next hop of a peer's CIDR, or why it gets no route.
 fn peer_route(
     claim: &Claim<'_>,
     host: &HostFacts,
-    node_addresses: &BTreeMap<IpAddr, &NodeName>,
+    node_addresses: &NodeAddresses<'_>,
     hop_holders: &BTreeMap<IpAddr, &NodeName>,
 ) -> Result<IpAddr, Condition> {
     let (node, pod_cidr) = (&claim.node.name, claim.cidr);
@@ -250,7 +262,7 @@ fn peer_route(
             other: (*other).clone(),
         });
     }
-    if let Some((address, holder)) = first_within(node_addresses, &pod_cidr) {
+    if let Some((address, holder)) = node_addresses.first_within(&pod_cidr) {
         return Err(Condition::PodCidrHoldsNodeAddress {
             node: node.clone(),
             pod_cidr,
@@ -283,27 +295,11 @@ fn partly_on_link(claim: &Claim<'_>, host: &HostFacts) -> Option<Condition> {
 /// The accepted CIDR that shares an address with `cidr`. Accepted ones are disjoint, so that only the nearest one
 /// that begins at or before `cidr` can hold it, and only ones that begin inside it can be held by it.
 fn overlapping<'a>(accepted: &BTreeMap<IpNet, &'a NodeName>, cidr: &IpNet) -> Option<(IpNet, &'a NodeName)> {
-    let from_start = longest(cidr.network());
+    let from_start = host_prefix(cidr.network());
     let at_or_before = accepted.range(..=from_start).next_back();
-    let inside = accepted.range(from_start..=longest(cidr.broadcast())).next();
+    let inside = accepted.range(from_start..=host_prefix(cidr.broadcast())).next();
     let found = [at_or_before, inside].into_iter().flatten().find(|(other, _)| overlaps(other, cidr))?;
     Some((*found.0, found.1))
-}
-
-/// The greatest prefix that begins at `address`, in the order of prefixes.
-fn longest(address: IpAddr) -> IpNet {
-    match address {
-        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::from(v4)),
-        IpAddr::V6(v6) => IpNet::V6(Ipv6Net::from(v6)),
-    }
-}
-
-pub(super) fn first_within<'a>(
-    addresses: &BTreeMap<IpAddr, &'a NodeName>,
-    cidr: &IpNet,
-) -> Option<(IpAddr, &'a NodeName)> {
-    let (address, node) = addresses.range(cidr.network()..=cidr.broadcast()).next()?;
-    Some((*address, node))
 }
 
 #[cfg(test)]

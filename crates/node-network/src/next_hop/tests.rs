@@ -7,7 +7,7 @@ use crate::three_nodes::{ThreeNodes, found, ip, link, route};
 
 fn look(cluster: &ThreeNodes) -> Result<OnLink, NextHopProblem> {
     let own = cluster.desired().internal_ips;
-    next_hop(ip("192.0.2.12"), None, &cluster.observed, &own, &cluster.settings)
+    NextHops::new(&cluster.observed, &own, &cluster.settings).towards(ip("192.0.2.12"), None)
 }
 
 fn looked_up(answer: crate::observed::FibLookup) -> Result<OnLink, NextHopProblem> {
@@ -25,7 +25,7 @@ fn of_kind(kind: RouteKind) -> crate::observed::FibLookup {
 #[test]
 fn only_a_connected_route_on_a_real_link_is_on_link() {
     use NextHopProblem as Problem;
-    assert_eq!(looked_up(found("192.0.2.0/24", 2, None, 2)).unwrap().name, "eth0");
+    assert_eq!(looked_up(found("192.0.2.0/24", 2, None, 2)).unwrap().name.as_ref(), "eth0");
     assert_eq!(looked_up(found("0.0.0.0/0", 3, Some("192.0.2.1"), 2)), Err(Problem::DefaultRoute));
     assert_eq!(looked_up(found("0.0.0.0/0", 3, None, 2)), Err(Problem::DefaultRoute));
     assert_eq!(
@@ -48,13 +48,13 @@ fn only_a_connected_route_on_a_real_link_is_on_link() {
 fn a_bridge_that_carries_the_nodes_address_or_a_nic_is_an_uplink() {
     let mut cluster = ThreeNodes::new();
     cluster.observed.links.get_mut(&2).unwrap().kind = LinkKind::Bridge;
-    assert_eq!(look(&cluster).unwrap().name, "eth0");
+    assert_eq!(look(&cluster).unwrap().name.as_ref(), "eth0");
     cluster.observed.links.get_mut(&2).unwrap().addresses.clear();
     assert!(look(&cluster).is_err());
     let mut nic = link(9, "eno1", LinkKind::Other, &[]);
     nic.master = Some(2);
     cluster.observed.links.insert(9, nic);
-    assert_eq!(look(&cluster).unwrap().name, "eth0");
+    assert_eq!(look(&cluster).unwrap().name.as_ref(), "eth0");
 }
 
 #[test]
@@ -68,7 +68,8 @@ fn among_equal_links_the_installed_one_is_kept() {
     let mut installed = route("10.244.2.0/24", 104, 104, "192.0.2.12");
     installed.legs[0].link = 3;
     let own = cluster.desired().internal_ips;
-    let kept = next_hop(ip("192.0.2.12"), Some(&installed), &cluster.observed, &own, &cluster.settings);
+    let kept =
+        NextHops::new(&cluster.observed, &own, &cluster.settings).towards(ip("192.0.2.12"), Some(&installed));
     assert_eq!(kept.unwrap().link, 3);
 }
 
@@ -81,7 +82,7 @@ fn an_on_link_prefix_uses_the_default_routes_link_or_the_named_one() {
     assert!(look(&cluster).unwrap_err().to_string().contains("no IPv4 default route"));
     cluster.observed.routes.push(route("0.0.0.0/0", 100, 3, "192.0.2.1"));
     let hop = look(&cluster).unwrap();
-    assert_eq!((hop.name.as_str(), hop.forced), ("eth0", true));
+    assert_eq!((hop.name.as_ref(), hop.forced), ("eth0", true));
     cluster.settings.routes.on_link_prefixes[0].link = Some("eth7".parse().unwrap());
     assert!(look(&cluster).unwrap_err().to_string().contains("link `eth7` does not exist"));
 }

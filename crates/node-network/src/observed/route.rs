@@ -87,6 +87,45 @@ impl ObservedRoute {
     }
 }
 
+/// Routes in order of their destinations, to be searched.
+#[derive(Clone, Debug)]
+pub struct RoutesByDestination<'a>(Vec<&'a ObservedRoute>);
+
+impl<'a> RoutesByDestination<'a> {
+    /// Those that are given; of one destination in the order in which they are.
+    #[must_use]
+    pub fn new(routes: impl Iterator<Item = &'a ObservedRoute>) -> Self {
+        let mut routes: Vec<_> = routes.collect();
+        routes.sort_by_key(|route| route.key.dst);
+        Self(routes)
+    }
+
+    /// The routes to `dst`.
+    #[must_use]
+    pub fn at(&self, dst: &IpNet) -> &[&'a ObservedRoute] {
+        let from = self.from(dst);
+        &from[..from.iter().take_while(|route| route.key.dst == *dst).count()]
+    }
+
+    /// The routes to `dst` or to a part of it.
+    #[must_use]
+    pub fn within(&self, dst: &IpNet) -> &[&'a ObservedRoute] {
+        let from = self.from(dst);
+        &from[..from.iter().take_while(|route| dst.contains(&route.key.dst)).count()]
+    }
+
+    /// The routes to each destination, in order.
+    pub fn each(&self) -> impl Iterator<Item = (IpNet, &[&'a ObservedRoute])> {
+        let groups = self.0.chunk_by(|a, b| a.key.dst == b.key.dst);
+        groups.filter_map(|here| Some((here.first()?.key.dst, here)))
+    }
+
+    fn from(&self, dst: &IpNet) -> &[&'a ObservedRoute] {
+        let at = self.0.partition_point(|route| route.key.dst < *dst);
+        self.0.get(at..).unwrap_or_default()
+    }
+}
+
 /// The route that a look-up matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FibMatch {

@@ -60,6 +60,9 @@ fn same_rules(wanted: &NftTable, observed: &ObservedNftTable) -> bool {
 }
 
 fn element_change(set: SetName, wanted: &[IpNet], observed: &[IpNet]) -> Option<ElementChange> {
+    if wanted == observed {
+        return None;
+    }
     let wanted: BTreeSet<IpNet> = wanted.iter().copied().collect();
     let observed: BTreeSet<IpNet> = observed.iter().copied().collect();
     let remove: Vec<_> = observed.difference(&wanted).copied().collect();

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cluster::NodeName;
 use crate::condition::Condition;
 use crate::desired::{DesiredNode, DesiredRoute, GUARD_METRIC};
 use crate::family::{Family, PerFamily, overlaps};
-use crate::next_hop::{NextHopProblem, next_hop};
-use crate::observed::{FibLookup, Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind};
+use crate::next_hop::{NextHopProblem, NextHops};
+use crate::observed::{
+    FibLookup, Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind, RoutesByDestination,
+};
 use crate::settings::Settings;
 
 /// A route to be.
@@ -33,7 +36,7 @@ pub struct WantedLeg {
     /// Index of the outgoing link.
     pub link: u32,
     /// Its name, to be shown.
-    pub link_name: String,
+    pub link_name: Arc<str>,
     /// Set `RTNH_F_ONLINK`: no connected route confirms the address.
     pub on_link: bool,
     /// This node's internal address where the outgoing link holds it, so that the source is neither a secondary nor
@@ -99,13 +102,18 @@ pub struct PeerReport {
     /// Its address.
     pub next_hop: Option<IpAddr>,
     /// The link that leads to it.
-    pub link: Option<String>,
+    #[serde(serialize_with = "as_text")]
+    pub link: Option<Arc<str>>,
     /// What became of it.
     pub state: PeerState,
 }
 
+fn as_text<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    name.as_deref().serialize(serializer)
+}
+
 /// What became of a peer's route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PeerState {
     /// Installed, or to be installed by this plan.
@@ -116,6 +124,19 @@ pub enum PeerState {
     Held,
     /// No route.
     Refused,
+}
+
+impl PeerState {
+    /// As it stands in documents.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Routed => "routed",
+            Self::Shadowed => "shadowed",
+            Self::Held => "held",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 pub(super) struct RoutePlan {
@@ -129,18 +150,26 @@ pub(super) fn plan_routes(
     settings: &Settings,
     conditions: &mut Vec<Condition>,
 ) -> RoutePlan {
-    let mut at: BTreeMap<IpNet, Vec<&ObservedRoute>> = BTreeMap::new();
-    for route in &observed.routes {
-        at.entry(route.key.dst).or_default().push(route);
+    let routes = RoutesByDestination::new(observed.routes.iter());
+    let own_holder = |family| {
+        let own = desired.internal_ips.get(family).copied()?;
+        let (holder, address) = observed.holder_of(own)?;
+        address.usable.then_some((holder.index, own))
+    };
+    let mut own_holders = PerFamily::default();
+    for family in Family::BOTH {
+        if let Some(holder) = own_holder(family) {
+            own_holders.insert(family, holder);
+        }
     }
     let mut planner = Planner {
-        observed,
+        next_hops: NextHops::new(observed, &desired.internal_ips, settings),
         settings,
-        own_addresses: &desired.internal_ips,
+        own_holders,
         may_delete: desired.may_delete,
-        at,
+        routes: &routes,
         conditions,
-        plan: RoutePlan { changes: BTreeMap::new(), peers: Vec::new() },
+        plan: RoutePlan { changes: BTreeMap::new(), peers: Vec::with_capacity(desired.routes.len()) },
     };
     for (dst, route) in &desired.routes {
         planner.destination(*dst, route);
@@ -153,11 +182,12 @@ pub(super) fn plan_routes(
 }
 
 struct Planner<'a> {
-    observed: &'a ObservedNode,
+    next_hops: NextHops<'a>,
     settings: &'a Settings,
-    own_addresses: &'a PerFamily<IpAddr>,
+    /// The links that hold this node's own addresses, where those can be sources.
+    own_holders: PerFamily<(u32, IpAddr)>,
     may_delete: bool,
-    at: BTreeMap<IpNet, Vec<&'a ObservedRoute>>,
+    routes: &'a RoutesByDestination<'a>,
     conditions: &'a mut Vec<Condition>,
     plan: RoutePlan,
 }
@@ -168,14 +198,14 @@ impl<'a> Planner<'a> {
         node: &NodeName,
         pod_cidr: IpNet,
         next_hop: Option<IpAddr>,
-        link: Option<String>,
+        link: Option<Arc<str>>,
         state: PeerState,
     ) {
         self.plan.peers.push(PeerReport { node: node.clone(), pod_cidr, next_hop, link, state });
     }
 
-    fn at(&self, dst: IpNet) -> Vec<&'a ObservedRoute> {
-        self.at.get(&dst).cloned().unwrap_or_default()
+    fn at(&self, dst: IpNet) -> &'a [&'a ObservedRoute] {
+        self.routes.at(&dst)
     }
 
     fn destination(&mut self, dst: IpNet, desired: &DesiredRoute) {
@@ -186,7 +216,7 @@ impl<'a> Planner<'a> {
                 self.put(route);
             }
             DesiredRoute::Hold { node } => {
-                let installed = self.at(dst).into_iter().find(|route| route.is_ours());
+                let installed = self.at(dst).iter().find(|route| route.is_ours());
                 let hop = installed.and_then(|route| route.legs.first()?.via);
                 let state = if installed.is_some() { PeerState::Held } else { PeerState::Refused };
                 self.report(node, dst, hop, None, state);
@@ -200,13 +230,13 @@ impl<'a> Planner<'a> {
 
     fn peer(&mut self, key: RouteKey, node: &NodeName, address: IpAddr) {
         let dst = key.dst;
-        let installed = self.at(dst).into_iter().find(|route| route.key == key && route.is_ours_alone());
-        let link = match next_hop(address, installed, self.observed, self.own_addresses, self.settings) {
+        let installed = self.at(dst).iter().copied().find(|route| route.key == key && route.is_ours_alone());
+        let link = match self.next_hops.towards(address, installed) {
             Ok(link) => link,
             Err(problem) => return self.no_next_hop(dst, node, address, problem),
         };
         if link.wireguard {
-            let link = link.name.clone();
+            let link = link.name.as_ref().to_owned();
             self.conditions.push(Condition::WireguardNextHop { node: node.clone(), pod_cidr: dst, link });
         }
         let leg = WantedLeg {
@@ -223,9 +253,8 @@ impl<'a> Planner<'a> {
     }
 
     fn prefsrc(&self, family: Family, link: u32) -> Option<IpAddr> {
-        let own = self.own_addresses.get(family).copied()?;
-        let (holder, address) = self.observed.holder_of(own)?;
-        (holder.index == link && address.usable).then_some(own)
+        let (holder, own) = self.own_holders.get(family)?;
+        (*holder == link).then_some(*own)
     }
 
     /// What leads to the same address stays whatever the reason, unless the address is ours. What leads elsewhere
@@ -236,7 +265,7 @@ impl<'a> Planner<'a> {
             problem != NextHopProblem::Local && (problem.is_ignorance() || leads_there(route))
         };
         let (kept, gone): (Vec<_>, Vec<_>) =
-            self.at(dst).into_iter().filter(|route| route.is_ours()).partition(|route| keep(route));
+            self.at(dst).iter().copied().filter(|route| route.is_ours()).partition(|route| keep(route));
         self.delete(dst, &gone, false);
         let held = !kept.is_empty();
         let state = if held { PeerState::Held } else { PeerState::Refused };
@@ -254,7 +283,14 @@ impl<'a> Planner<'a> {
     fn put(&mut self, route: WantedRoute) -> bool {
         let key = route.key;
         let here = self.at(key.dst);
-        let (at_key, elsewhere): (Vec<_>, Vec<_>) = here.into_iter().partition(|found| found.key == key);
+        if let [only] = here
+            && only.key == key
+            && only.is_ours_alone()
+            && is_as_wanted(only, &route)
+        {
+            return true;
+        }
+        let (at_key, elsewhere): (Vec<_>, Vec<_>) = here.iter().copied().partition(|found| found.key == key);
         let old_ones: Vec<_> = elsewhere.into_iter().filter(|found| found.is_ours()).collect();
         if let Some(foreign) = at_key.iter().find(|found| !found.is_ours_alone()) {
             let ours = |leg: &Leg| route.leg.as_ref().is_some_and(|wanted| leads_like(wanted, *leg));
@@ -286,16 +322,17 @@ impl<'a> Planner<'a> {
     }
 
     fn orphans(&mut self, desired: &DesiredNode) {
-        let orphaned: Vec<_> = self
-            .at
-            .iter()
-            .filter(|(dst, _)| !desired.routes.contains_key(dst) && !may_be_somebodys(dst, desired))
-            .map(|(dst, routes)| {
-                (*dst, routes.iter().copied().filter(|route| route.is_ours()).collect::<Vec<_>>())
-            })
-            .collect();
-        for (dst, routes) in orphaned {
-            self.delete(dst, &routes, false);
+        // Both are in order.
+        let mut wanted = desired.routes.keys().peekable();
+        for (dst, here) in self.routes.each() {
+            while wanted.next_if(|wanted| **wanted < dst).is_some() {}
+            if wanted.peek() == Some(&&dst) {
+                continue;
+            }
+            let ours: Vec<_> = here.iter().copied().filter(|route| route.is_ours()).collect();
+            if !ours.is_empty() && !may_be_somebodys(&dst, desired) {
+                self.delete(dst, &ours, false);
+            }
         }
     }
 
@@ -320,12 +357,11 @@ impl<'a> Planner<'a> {
 
     /// Routes of others to the same destination with a lower metric, or to a part of it.
     fn shadows(&mut self, key: RouteKey) {
-        let inside = self.at.range(key.dst..).take_while(|(dst, _)| key.dst.contains(*dst));
+        let inside = self.routes.within(&key.dst).iter();
         let foreign = inside
-            .flat_map(|(_, routes)| routes)
             .filter(|route| !route.is_ours() && !route.is_pods())
             .filter(|route| route.key.table == key.table || route.key.table == MAIN_TABLE);
-        let wins = |route: &&&ObservedRoute| route.key.dst != key.dst || route.key.metric < key.metric;
+        let wins = |route: &&&'a ObservedRoute| route.key.dst != key.dst || route.key.metric < key.metric;
         let shadow = foreign.filter(wins).map(|route| Condition::RouteShadowed {
             pod_cidr: key.dst,
             key: route.key,
@@ -369,23 +405,17 @@ fn leads_like(wanted: &WantedLeg, found: Leg) -> bool {
     found.via == Some(wanted.via) && found.link == wanted.link
 }
 
-/// The addresses whose look-ups [`judge_effective`] asks for.
-#[must_use]
-pub fn probes(peers: &[PeerReport]) -> Vec<IpAddr> {
-    let routed = peers.iter().filter(|peer| peer.state == PeerState::Routed);
-    routed.map(|peer| probe_of(peer.pod_cidr)).collect()
-}
-
 /// Judges, after a plan was applied, whether the kernel uses the routes, and marks those that it does not:
-/// `look_up` answers for one address.
+/// `look_up` answers for one address of a peer's pods, and with nothing where it is known already that they are.
 pub fn judge_effective(
     peers: &mut [PeerReport],
-    mut look_up: impl FnMut(IpAddr) -> FibLookup,
+    mut look_up: impl FnMut(IpAddr) -> Option<FibLookup>,
 ) -> Vec<Condition> {
     let mut conditions = Vec::new();
     for peer in peers.iter_mut().filter(|peer| peer.state == PeerState::Routed) {
         let probed = probe_of(peer.pod_cidr);
-        let Some(winner) = other_winner(peer, look_up(probed)) else { continue };
+        let winner = look_up(probed).and_then(|found| other_winner(peer, found));
+        let Some(winner) = winner else { continue };
         peer.state = PeerState::Shadowed;
         conditions.push(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner });
     }
@@ -419,8 +449,10 @@ pub fn judge_effective_for_pods(
     conditions
 }
 
-/// Not the first address: that is often an anycast address or a gateway.
-fn probe_of(pod_cidr: IpNet) -> IpAddr {
+/// The address of a peer's pods that [`judge_effective`] asks about. Not the first one: that is often an anycast address
+/// or a gateway.
+#[must_use]
+pub fn probe_of(pod_cidr: IpNet) -> IpAddr {
     pod_cidr.hosts().nth(1).unwrap_or(pod_cidr.addr())
 }
 
