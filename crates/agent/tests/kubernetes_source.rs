@@ -45,6 +45,15 @@ fn a_server_without_streaming_lists_is_asked_for_pages() {
 }
 
 #[test]
+fn a_stream_that_is_cut_within_the_list_is_followed_by_pages() {
+    let (node, server) = cluster(&[1, 2, 3]);
+    server.cut_streams();
+    let _agent = node.start_with(node.options_for(&server));
+    wait_until("node3 is routed", || routed("10.244.3.0/24", "192.0.2.13"));
+    wait_until("nothing is wrong", || problem(&node).is_empty());
+}
+
+#[test]
 fn what_is_deleted_while_the_watch_is_broken_goes_after_the_next_list() {
     let (node, server) = cluster(&[1, 2, 3]);
     let _agent = node.start_with(node.options_for(&server));

@@ -81,7 +81,7 @@ pub(crate) async fn follow(
     own: watch::Sender<Option<OwnNode>>,
 ) {
     let api = Api::new(location);
-    let mut watcher = Watcher { api, this_node, heard, own, version: None, streaming: true };
+    let mut watcher = Watcher { api, this_node, heard, own, version: None, streaming: true, was_cut: false };
     let mut backoff = Backoff::default();
     loop {
         let began = Instant::now();
@@ -118,6 +118,9 @@ struct Watcher {
     version: Option<String>,
     /// The server streams lists, as far as is known.
     streaming: bool,
+    /// It cut the last stream before the list was whole, as API servers do with a watcher that reads too slowly while
+    /// nodes change. Pages are waited for, so that the next list comes by them.
+    was_cut: bool,
 }
 
 impl Watcher {
@@ -125,15 +128,19 @@ impl Watcher {
         let length = WATCH + jitter(WATCH);
         let common =
             format!("{NODES}?watch=true&allowWatchBookmarks=true&timeoutSeconds={}", length.as_secs());
-        if self.version.is_none() && self.streaming {
+        if self.version.is_none() && self.streaming && !std::mem::take(&mut self.was_cut) {
             let path = format!("{common}&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
             match self.api.stream(&path).await {
-                Ok(mut lines) => match self.initial_events(&mut lines).await? {
-                    Some(version) => {
+                Ok(mut lines) => match self.initial_events(&mut lines).await {
+                    Ok(Some(version)) => {
                         self.heard.send(Heard::UpTo(version)).await?;
                         return self.events(&mut lines, length).await;
                     }
-                    None => self.streaming = false,
+                    Ok(None) => self.streaming = false,
+                    Err(error) => {
+                        self.was_cut = matches!(error, WatchError::Stream(_));
+                        return Err(error);
+                    }
                 },
                 // An API server that knows no streaming lists refuses one of the two parameters.
                 Err(error) if matches!(error.code(), Some(400 | 405 | 422)) => {

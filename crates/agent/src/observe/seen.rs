@@ -429,7 +429,8 @@ mod tests {
         let mut seen = seen(Vec::new());
         let pods = route("10.244.1.7/32", POD_ROUTE_PROTOCOL, None);
         seen.own.hold(vec![observed_route(&pods)]);
-        assert_eq!(doubt_of(&mut seen, &route("10.244.1.7/32", 4, None)), Doubt::Ours);
+        let theirs = route("10.244.1.7/32", 4, None);
+        assert_eq!(heard(&mut seen, AUTHOR, RTM_NEWROUTE, |batch| add(batch, &theirs)), Doubt::Ours);
         assert_eq!(seen.own.take(), None);
     }
 

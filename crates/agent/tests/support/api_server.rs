@@ -37,6 +37,8 @@ struct State {
     oldest: u64,
     /// `sendInitialEvents` is known.
     streaming: bool,
+    /// Streams of lists end after the first node.
+    cuts_streams: bool,
     fault: Fault,
     /// Connections of an earlier generation are closed.
     generation: u64,
@@ -96,6 +98,7 @@ impl ApiServer {
             events: VecDeque::new(),
             oldest: 1000,
             streaming: true,
+            cuts_streams: false,
             fault: Fault::None,
             generation: 0,
             requests: Vec::new(),
@@ -149,6 +152,11 @@ impl ApiServer {
         state.generation += 1;
         drop(state);
         self.changed();
+    }
+
+    /// Streams of lists end after the first node, as for a watcher that is too slow.
+    pub(crate) fn cut_streams(&self) {
+        self.state().cuts_streams = true;
     }
 
     /// Lists are sent by pages only, as by an old server.
@@ -286,12 +294,14 @@ impl ApiServer {
                     drop(state);
                     return respond(stream, 422, &body);
                 }
-                let nodes = state.nodes();
-                let version = state.version;
+                let (nodes, version, is_cut) = (state.nodes(), state.version, state.cuts_streams);
                 drop(state);
                 head(stream)?;
                 for node in nodes {
                     chunk(stream, &json!({"type": "ADDED", "object": node}))?;
+                    if is_cut {
+                        return Err(std::io::ErrorKind::ConnectionAborted.into());
+                    }
                 }
                 let end = json!({"k8s.io/initial-events-end": "true"});
                 let metadata = json!({"resourceVersion": version.to_string(), "annotations": end});
