@@ -154,7 +154,7 @@ impl Reconciler {
             this_node: &self.this_node,
             snapshot,
             settings: &self.settings,
-            host: &observed.host_facts(self.settings.pod_bridge()),
+            host: &observed.host_facts(&self.settings),
             attached: &records.addresses(),
             paths: &plugin_paths,
         });

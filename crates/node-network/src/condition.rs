@@ -339,6 +339,15 @@ pub enum Condition {
         /// Why.
         fault: BridgeFault,
     },
+    /// Pods of type `hostgw` hold addresses of which the classic chain's `host-local` knows nothing.
+    #[error(
+        "setting cni.chain is `classic`, and pods that type `hostgw` made hold {addresses} addresses, which host-local would \
+         hand out again: drain the node; the CNI configuration stays as it is until then"
+    )]
+    ChainSwitchWaits {
+        /// How many.
+        addresses: usize,
+    },
     /// No address of this node is one that the settings choose.
     #[error(
         "setting nodeAddress matches no address of this node: name links or prefixes that it has; annotation \
@@ -467,6 +476,7 @@ impl Condition {
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
             Self::MtuTooSmall { .. } => "mtu-too-small",
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
+            Self::ChainSwitchWaits { .. } => "chain-switch-waits",
             Self::NoChosenAddress => "no-chosen-address",
             Self::LeaseLost { .. } => "lease-lost",
             Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use cni_conflist::Conflist;
+pub use cni_conflist::{Conflist, GENERATED_BY, GENERATOR};
 pub use forwarding::{Direction, ForwardAccept, Sysctl, WantedSysctl};
 pub use lan_slices::SliceFault;
 pub use nft_table::{BaseChain, ChainKind, Hook, Match, NftTable, Rule, SetName, TABLE_NAME, Verdict};
@@ -26,7 +26,7 @@ use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
 use crate::condition::Condition;
 use crate::family::{Family, PerFamily, host_prefix};
 use crate::observed::HostFacts;
-use crate::settings::{MIN_IPV6_MTU, Mode, Settings};
+use crate::settings::{Chain, MIN_IPV6_MTU, Mode, Settings};
 
 /// Everything that the decision rests on.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +181,10 @@ fn own_network(
         IpNet::aggregate(&own_cidrs.iter().copied().chain(strays.copied().map(host_prefix)).collect());
     let nft = masquerade::nft_table(this, snapshot, settings, host, &pod_prefixes);
     faults.extend(conflist_faults(&pod_cidrs, settings, host));
+    let records = attached.len();
+    if settings.cni.chain == Chain::Classic && records > 0 {
+        faults.push(Condition::ChainSwitchWaits { addresses: records });
+    }
     let refused = !faults.is_empty();
     conditions.extend(faults);
     let conflist =

@@ -19,6 +19,7 @@ pub use route::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind, Ro
 
 use crate::desired::Sysctl;
 use crate::family::{Family, host_prefix};
+use crate::settings::Settings;
 
 /// This node at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,12 +71,13 @@ impl ObservedNode {
 
     /// What the choice of desired routes needs to know of this node.
     #[must_use]
-    pub fn host_facts(&self, pod_bridge: Option<&str>) -> HostFacts {
+    pub fn host_facts(&self, settings: &Settings) -> HostFacts {
+        let pod_bridge = settings.pod_bridge();
         let mut facts = HostFacts { announced: self.conflist.is_some(), ..HostFacts::default() };
-        facts.bridge_fault = pod_bridge.and_then(|name| self.bridge_fault(name));
+        facts.bridge_fault = pod_bridge.and_then(|name| self.bridge_fault(name, settings));
         let pods_own = |link: &ObservedLink| {
             let named = pod_bridge == Some(link.name.as_str()) && facts.bridge_fault.is_none();
-            named || link.is_pod_link() || self.has_pod_port(link)
+            named || link.is_pod_link() || self.has_pod_ports(link, settings)
         };
         let of_pods: BTreeSet<u32> = self.links.values().filter(|l| pods_own(l)).map(|l| l.index).collect();
         for (link, address) in self.addresses() {
@@ -107,18 +109,18 @@ impl ObservedNode {
     }
 
     /// A bridge that only pods are joined to.
-    fn has_pod_port(&self, bridge: &ObservedLink) -> bool {
+    fn has_pod_ports(&self, bridge: &ObservedLink, settings: &Settings) -> bool {
         let mut ports = self.links.values().filter(|port| port.master == Some(bridge.index)).peekable();
-        ports.peek().is_some() && ports.all(ObservedLink::is_pod_link)
+        ports.peek().is_some() && ports.all(|port| settings.is_pod_port(port))
     }
 
-    fn bridge_fault(&self, name: &str) -> Option<BridgeFault> {
+    fn bridge_fault(&self, name: &str, settings: &Settings) -> Option<BridgeFault> {
         let bridge = self.links.values().find(|link| link.name == name)?;
         if bridge.kind != LinkKind::Bridge {
             return Some(BridgeFault::NoBridge);
         }
         let mut ports = self.links.values().filter(|port| port.master == Some(bridge.index));
-        let foreign = ports.find(|port| !port.is_pod_link())?;
+        let foreign = ports.find(|port| !settings.is_pod_port(port))?;
         Some(BridgeFault::ForeignPort(foreign.name.clone()))
     }
 }

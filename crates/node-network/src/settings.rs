@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use link_name::LinkName;
 use serde::{Deserialize, Serialize};
 
+use crate::observed::{LinkKind, ObservedLink};
 pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
 pub use lan::{LanSettings, Slices};
 pub use uplink::UplinkSettings;
@@ -143,6 +144,11 @@ pub struct ForwardingSettings {
 pub struct CniSettings {
     /// `name` of the network.
     pub network_name: String,
+    /// The plugins that it names.
+    pub chain: Chain,
+    /// Where the classic chain's `host-local` keeps addresses. Cleared by a reboot, unlike the reference's own default,
+    /// whose files of pods that a reboot ended fill the range.
+    pub host_local_dir: String,
     /// Path of the conflist; the runtime takes the first by name in the folder.
     pub conf_file: String,
     /// For runtimes that share the configuration folder with another runtime.
@@ -158,6 +164,17 @@ pub struct CniSettings {
     pub localhost_ports: bool,
     /// STATUS fails also for a full range or a lost node address. Kubernetes evicts the pods of such a node.
     pub strict_status: bool,
+}
+
+/// The plugins that the runtime executes for a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Chain {
+    /// Ours, which does all in one.
+    #[default]
+    Hostgw,
+    /// `bridge` with `host-local`, then `portmap`: the reference's, or whatever has these names.
+    Classic,
 }
 
 /// What becomes of a host port on which a program of the node listens already.
@@ -215,6 +232,8 @@ impl Default for CniSettings {
     fn default() -> Self {
         Self {
             network_name: "hostgw".to_owned(),
+            chain: Chain::default(),
+            host_local_dir: "/run/cni-ipam-state".to_owned(),
             conf_file: "/etc/cni/net.d/10-hostgw.conflist".to_owned(),
             disable_gc: false,
             hairpin: true,
@@ -302,6 +321,10 @@ impl Settings {
             let remedy = "routed pods only: remove it, or use mode ptp".to_owned();
             fault("cni.localhostPorts", "true".to_owned(), remedy);
         }
+        for (field, value) in self.not_of_the_classic_chain() {
+            let instead = if field == "mode" { "use bridge" } else { "remove it" };
+            fault(field, value, format!("not for the classic chain: {instead}, or use cni.chain hostgw"));
+        }
         let name = &self.cni.network_name;
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if name.len() > 200
@@ -312,11 +335,18 @@ impl Settings {
             let remedy = "use 1 to 200 letters, digits, `_`, `.` or `-`, beginning with a letter or digit";
             fault("cni.networkName", shown, remedy.to_owned());
         }
-        let paths =
-            [("cni.confFile", Some(&self.cni.conf_file)), ("cni.logFile", self.cni.log_file.as_ref())];
+        let paths = [
+            ("cni.confFile", Some(&self.cni.conf_file)),
+            ("cni.hostLocalDir", Some(&self.cni.host_local_dir)),
+            ("cni.logFile", self.cni.log_file.as_ref()),
+        ];
         for (field, path) in paths.into_iter().filter_map(|(field, path)| Some((field, path?))) {
             if !path.starts_with('/') || path.ends_with('/') || path.split('/').any(|part| part == "..") {
-                fault(field, path.clone(), "give an absolute path of a file, without `..`".to_owned());
+                fault(
+                    field,
+                    path.clone(),
+                    "give an absolute path, without `..` and a `/` at its end".to_owned(),
+                );
             }
         }
         if !self.cni.conf_file.ends_with(".conflist") {
@@ -326,6 +356,33 @@ impl Settings {
         faults.extend(self.uplink.iter().flat_map(|uplink| uplink.faults(self)));
         faults.extend(self.lan.faults(self.mode, self.bridge.is_some()));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Settings that only type `hostgw` can follow, with their values, where the chain is the classic one.
+    fn not_of_the_classic_chain(&self) -> Vec<(&'static str, String)> {
+        if self.cni.chain != Chain::Classic {
+            return Vec::new();
+        }
+        let cni = &self.cni;
+        let chosen = [
+            ("mode", self.mode != Mode::Bridge, self.mode.as_str().to_owned()),
+            ("cni.localhostPorts", cni.localhost_ports, "true".to_owned()),
+            ("cni.strictStatus", cni.strict_status, "true".to_owned()),
+            ("cni.logFile", cni.log_file.is_some(), cni.log_file.clone().unwrap_or_default()),
+            (
+                "cni.hostPortListenerCheck",
+                cni.host_port_listener_check != ListenerCheck::default(),
+                format!("{:?}", cni.host_port_listener_check).to_lowercase(),
+            ),
+        ];
+        chosen.into_iter().filter(|(_, chosen, _)| *chosen).map(|(field, _, value)| (field, value)).collect()
+    }
+
+    /// Whether this link can be a pod's port of the pods' bridge: the reference names them `veth` and 8 digits.
+    pub(crate) fn is_pod_port(&self, port: &ObservedLink) -> bool {
+        let of_classic_chain =
+            self.cni.chain == Chain::Classic && port.kind == LinkKind::Veth && port.name.starts_with("veth");
+        port.is_pod_link() || of_classic_chain
     }
 }
 
@@ -407,9 +464,20 @@ pub(super) mod tests {
         setting routes.onLinkPrefixes[0].prefix is `10.0.0.1/8`: has host bits set: write 10.0.0.0/8
         setting masquerade.neverMasquerade[0] is `192.0.2.1/24`: has host bits set: write 192.0.2.0/24
         setting cni.networkName is `../x`: use 1 to 200 letters, digits, `_`, `.` or `-`, beginning with a letter or digit
-        setting cni.confFile is `relative`: give an absolute path of a file, without `..`
-        setting cni.logFile is `/var/../x`: give an absolute path of a file, without `..`
+        setting cni.confFile is `relative`: give an absolute path, without `..` and a `/` at its end
+        setting cni.logFile is `/var/../x`: give an absolute path, without `..` and a `/` at its end
         setting cni.confFile is `relative`: the name must end in .conflist
+        ");
+    }
+
+    #[test]
+    fn the_classic_chain_is_for_bridged_pods_and_what_it_can_do() {
+        insta::assert_snapshot!(faults(serde_json::json!({
+            "cni": {"chain": "classic", "strictStatus": true, "hostPortListenerCheck": "off", "hostLocalDir": "x"}})), @r"
+        setting mode is `ptp`: not for the classic chain: use bridge, or use cni.chain hostgw
+        setting cni.strictStatus is `true`: not for the classic chain: remove it, or use cni.chain hostgw
+        setting cni.hostPortListenerCheck is `off`: not for the classic chain: remove it, or use cni.chain hostgw
+        setting cni.hostLocalDir is `x`: give an absolute path, without `..` and a `/` at its end
         ");
     }
 

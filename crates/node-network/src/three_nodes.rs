@@ -131,7 +131,7 @@ impl ThreeNodes {
             this_node: &name("node1"),
             snapshot: &self.snapshot,
             settings: &self.settings,
-            host: &self.observed.host_facts(self.settings.pod_bridge()),
+            host: &self.observed.host_facts(&self.settings),
             attached: &self.attached,
             paths: &PluginPaths::default(),
         })

@@ -14,7 +14,7 @@ use kernel::netlink::Socket;
 use kernel::nftables::xtables::{comment_of, filter_table};
 use kernel::nftables::{Family, ObservedRule, TableName, observe, rules, tables};
 use kernel::route::{self, Filter, Route};
-use node_network::desired::TABLE_NAME;
+use node_network::desired::{GENERATED_BY, GENERATOR, TABLE_NAME};
 use node_network::{NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL};
 
 use crate::atomic_file;
@@ -149,7 +149,7 @@ pub(super) fn is_half_written(path: &Path) -> bool {
     path.file_name().is_some_and(atomic_file::is_temporary)
 }
 
-/// Whether the file is a CNI configuration whose plugins are ours.
+/// Whether the file is a CNI configuration whose plugins are ours, or that we wrote.
 pub(crate) fn runs_our_plugin(path: &Path) -> bool {
     if !path.extension().is_some_and(|extension| ["conf", "conflist", "json"].iter().any(|&e| extension == e))
     {
@@ -158,9 +158,11 @@ pub(crate) fn runs_our_plugin(path: &Path) -> bool {
     let Ok(Some(bytes)) = atomic_file::read(path, CONFLIST_MAX) else { return false };
     let Ok(conf) = serde_json::from_slice::<serde_json::Value>(&bytes) else { return false };
     let plugins = conf.get("plugins").and_then(serde_json::Value::as_array);
-    plugins
-        .into_iter()
-        .flatten()
-        .chain([&conf])
-        .any(|plugin| plugin.get("type").and_then(serde_json::Value::as_str) == Some(PLUGIN_TYPE))
+    let generated = conf.get(GENERATED_BY).and_then(serde_json::Value::as_str) == Some(GENERATOR);
+    generated
+        || plugins
+            .into_iter()
+            .flatten()
+            .chain([&conf])
+            .any(|plugin| plugin.get("type").and_then(serde_json::Value::as_str) == Some(PLUGIN_TYPE))
 }

@@ -1,12 +1,16 @@
-//! The CNI configuration list that makes the runtime call our plugin.
+//! The CNI configuration list that makes the runtime call our plugin, or the reference's where the settings say so.
+
+mod classic;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+pub use classic::{GENERATED_BY, GENERATOR};
+
 use super::{PluginPaths, lan_slices};
 use crate::cluster::ClusterNode;
 use crate::family::{Family, PerFamily};
-use crate::settings::{ListenerCheck, Mode, Settings};
+use crate::settings::{Chain, ListenerCheck, Mode, Settings};
 
 /// The conflist of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,47 +24,10 @@ impl Conflist {
         settings: &Settings,
         paths: &PluginPaths,
     ) -> Self {
-        let ranges: Vec<_> = pod_cidrs.values().map(|cidr| json!([range(cidr, settings)])).collect();
-        let node_addresses: Vec<_> = this.internal_ips.values().collect();
-        // Keys in alphabetical order, which is serde_json's own: the bytes are the same whatever it is built with.
-        let mut plugin = json!({
-            "capabilities": {"bandwidth": true, "ips": true, "mac": true, "portMappings": true},
-            "hairpin": settings.cni.hairpin,
-            "ipam": {"dataDir": paths.data_dir, "ranges": ranges},
-            "mode": settings.mode.as_str(),
-            "nodeAddresses": node_addresses,
-            "readyFile": paths.ready_file,
-            "type": "hostgw",
-        });
-        if let Some(bridge) = settings.pod_bridge() {
-            plugin["bridge"] = json!(bridge);
-        }
-        if settings.mode.is_of_lan() {
-            add_lan(&mut plugin, settings);
-        }
-        if settings.mtu != 0 {
-            plugin["mtu"] = json!(settings.mtu);
-        }
-        if let Some(path) = &settings.cni.log_file {
-            plugin["logFile"] = json!(path);
-        }
-        if settings.cni.host_port_listener_check != ListenerCheck::default() {
-            plugin["hostPortListenerCheck"] = json!(settings.cni.host_port_listener_check);
-        }
-        for (key, wanted) in
-            [("localhostPorts", settings.cni.localhost_ports), ("strictStatus", settings.cni.strict_status)]
-        {
-            if wanted {
-                plugin[key] = json!(true);
-            }
-        }
-        // Old runtimes read `cniVersion`; new ones pick the highest of `cniVersions`, which brings STATUS and GC.
-        let mut list = json!({
-            "cniVersion": "1.0.0",
-            "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
-            "name": settings.cni.network_name,
-            "plugins": [plugin],
-        });
+        let mut list = match settings.cni.chain {
+            Chain::Hostgw => own_list(this, pod_cidrs, settings, paths),
+            Chain::Classic => classic::list(pod_cidrs, settings),
+        };
         if settings.cni.disable_gc {
             list["disableGC"] = json!(true);
         }
@@ -72,6 +39,56 @@ impl Conflist {
     pub fn render(&self) -> String {
         format!("{:#}\n", self.0)
     }
+}
+
+/// The list that runs our plugin alone.
+fn own_list(
+    this: &ClusterNode,
+    pod_cidrs: &PerFamily<IpNet>,
+    settings: &Settings,
+    paths: &PluginPaths,
+) -> Value {
+    let ranges: Vec<_> = pod_cidrs.values().map(|cidr| json!([range(cidr, settings)])).collect();
+    let node_addresses: Vec<_> = this.internal_ips.values().collect();
+    // Keys in alphabetical order, which is serde_json's own: the bytes are the same whatever it is built with.
+    let mut plugin = json!({
+        "capabilities": {"bandwidth": true, "ips": true, "mac": true, "portMappings": true},
+        "hairpin": settings.cni.hairpin,
+        "ipam": {"dataDir": paths.data_dir, "ranges": ranges},
+        "mode": settings.mode.as_str(),
+        "nodeAddresses": node_addresses,
+        "readyFile": paths.ready_file,
+        "type": "hostgw",
+    });
+    if let Some(bridge) = settings.pod_bridge() {
+        plugin["bridge"] = json!(bridge);
+    }
+    if settings.mode.is_of_lan() {
+        add_lan(&mut plugin, settings);
+    }
+    if settings.mtu != 0 {
+        plugin["mtu"] = json!(settings.mtu);
+    }
+    if let Some(path) = &settings.cni.log_file {
+        plugin["logFile"] = json!(path);
+    }
+    if settings.cni.host_port_listener_check != ListenerCheck::default() {
+        plugin["hostPortListenerCheck"] = json!(settings.cni.host_port_listener_check);
+    }
+    for (key, wanted) in
+        [("localhostPorts", settings.cni.localhost_ports), ("strictStatus", settings.cni.strict_status)]
+    {
+        if wanted {
+            plugin[key] = json!(true);
+        }
+    }
+    // Old runtimes read `cniVersion`; new ones pick the highest of `cniVersions`, which brings STATUS and GC.
+    json!({
+        "cniVersion": "1.0.0",
+        "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
+        "name": settings.cni.network_name,
+        "plugins": [plugin],
+    })
 }
 
 /// What the plugin hands out of a pod CIDR; on the LAN it is a part of the LAN's subnet, from end to end.

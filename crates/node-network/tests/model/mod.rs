@@ -32,7 +32,7 @@ impl World {
             this_node: &self.this_node,
             snapshot: &self.snapshot,
             settings: &self.settings,
-            host: &self.observed.host_facts(self.settings.pod_bridge()),
+            host: &self.observed.host_facts(&self.settings),
             attached: &self.attached,
             paths: &PluginPaths::default(),
         })

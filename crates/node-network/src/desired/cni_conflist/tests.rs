@@ -1,7 +1,8 @@
 //! The conflist as the runtime finds it.
 
-use crate::settings::{ListenerCheck, Mode};
-use crate::three_nodes::ThreeNodes;
+use crate::observed::{BridgeFault, LinkKind};
+use crate::settings::{Chain, ListenerCheck, Mode};
+use crate::three_nodes::{ThreeNodes, ip, link};
 
 #[test]
 fn a_dual_stack_node_with_routed_pods() {
@@ -20,6 +21,48 @@ fn every_option_in_bridge_mode() {
     cluster.settings.cni.log_file = Some("/var/log/hostgw.log".to_owned());
     let conflist = cluster.desired().own.unwrap().conflist.unwrap();
     insta::assert_snapshot!(conflist.render());
+}
+
+fn classic() -> ThreeNodes {
+    let mut cluster = ThreeNodes::new();
+    cluster.settings.mode = Mode::Bridge;
+    cluster.settings.cni.chain = Chain::Classic;
+    cluster
+}
+
+#[test]
+fn the_classic_chain() {
+    let mut cluster = classic();
+    cluster.settings.mtu = 1400;
+    cluster.settings.validate().unwrap();
+    insta::assert_snapshot!(cluster.desired().own.unwrap().conflist.unwrap().render());
+}
+
+#[test]
+fn the_classic_chain_waits_for_pods_whose_addresses_host_local_does_not_know() {
+    let mut cluster = classic();
+    cluster.attached = [ip("10.244.1.5")].into();
+    let desired = cluster.desired();
+    assert_eq!(desired.own.unwrap().conflist, None);
+    assert!(desired.conditions.iter().any(|condition| condition.code() == "chain-switch-waits"));
+}
+
+#[test]
+fn ports_of_the_reference_are_pods_in_the_classic_chain_alone() {
+    let mut cluster = classic();
+    let mut bridge = link(7, "cni0", LinkKind::Bridge, &["10.244.1.1/24"]);
+    bridge.up = true;
+    let mut port = link(8, "veth1a2b3c4d", LinkKind::Veth, &[]);
+    port.master = Some(7);
+    cluster.observed.links.extend([(7, bridge), (8, port)]);
+    assert_eq!(cluster.observed.host_facts(&cluster.settings).bridge_fault, None);
+    assert!(cluster.desired().own.unwrap().conflist.is_some());
+    cluster.settings.cni.chain = Chain::Hostgw;
+    let fault = cluster.observed.host_facts(&cluster.settings).bridge_fault;
+    assert_eq!(fault, Some(BridgeFault::ForeignPort("veth1a2b3c4d".to_owned())));
+    cluster.settings.cni.chain = Chain::Classic;
+    cluster.observed.links.get_mut(&8).unwrap().kind = LinkKind::Other;
+    assert!(cluster.observed.host_facts(&cluster.settings).bridge_fault.is_some(), "a NIC by such a name");
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn any_flat() -> impl Strategy<Value = ThreeNodes> {
 
 /// What a node hands out as it sees the cluster; none where that is refused.
 fn handed_out(cluster: &ThreeNodes, node: &str) -> Option<PerFamily<IpNet>> {
-    let host = cluster.observed.host_facts(None);
+    let host = cluster.observed.host_facts(&cluster.settings);
     let this = &cluster.snapshot.nodes[&crate::three_nodes::name(node)];
     let (slices, faults) = own_slices(this, &cluster.snapshot, &cluster.settings, &host);
     faults.is_empty().then_some(slices)
@@ -244,14 +244,14 @@ proptest! {
             let nodes = cluster.snapshot.nodes.values();
             let mut addresses = nodes.flat_map(ClusterNode::all_internal_ips);
             prop_assert!(!addresses.any(|address| slice.contains(&address)));
-            let host = cluster.observed.host_facts(None);
+            let host = cluster.observed.host_facts(&cluster.settings);
             prop_assert!(!host.gateways.iter().any(|router| slice.contains(router)));
         }
     }
 
     #[test]
     fn what_is_refused_is_refused_for_a_reason_that_is_true(cluster in any_flat()) {
-        let host = cluster.observed.host_facts(None);
+        let host = cluster.observed.host_facts(&cluster.settings);
         let this = &cluster.snapshot.nodes[&crate::three_nodes::name("node1")];
         let (_, faults) = own_slices(this, &cluster.snapshot, &cluster.settings, &host);
         for condition in faults {
