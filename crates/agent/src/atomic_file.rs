@@ -15,7 +15,7 @@ const TEMPORARY: &str = ".hostgw-";
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {attempted} {}: {source}{}", path.display(), remedy(source))]
 pub struct FileError {
-    /// `write`, `read` or `remove`.
+    /// Such as `write`, `read` or `remove`.
     pub attempted: &'static str,
     /// The file.
     pub path: PathBuf,
@@ -61,7 +61,7 @@ pub(crate) fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), Fil
     })
 }
 
-/// Makes `path` one more name of the file at `original`, in the same folder, whatever it was before.
+/// Makes `path` one more name of the file at `original`, on the same file system, whatever it was before.
 pub(crate) fn replace_by_link(original: &Path, path: &Path) -> Result<(), FileError> {
     let failed = |source| FileError::new("write", path, source);
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
@@ -80,6 +80,13 @@ pub(crate) fn replace_by_link(original: &Path, path: &Path) -> Result<(), FileEr
         File::open(folder)?.sync_all()
     };
     link().map_err(failed)
+}
+
+/// Moves a file of the same file system to `path`, in the place of whatever is there.
+pub(crate) fn move_over(file: &Path, path: &Path) -> Result<(), FileError> {
+    let sync = |path: &Path| path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
+    let moved = fs::rename(file, path).and_then(|()| sync(path)).and_then(|()| sync(file));
+    moved.map_err(|source| FileError::new("write", path, source))
 }
 
 /// Opens a regular file to be read. Anything else is refused, and never waited for: to open a FIFO blocks until

@@ -30,10 +30,14 @@ mod uninstall;
 mod uplink;
 
 pub use apply::{Applied, Outcome};
+pub use cni_plugins::DROP_IN_NAMES;
 pub use config::{ConfigError, parse_settings, read_settings};
 pub use kubernetes::{AccessError, ApiError, Location};
 pub use paths::Paths;
-pub use plugin_files::{Installed, install as install_plugin};
+pub use plugin_files::{
+    FileAction, PluginFile, PluginFiles, PluginFilesError, install as install_plugin, recorded_pods,
+    uninstall as uninstall_plugin,
+};
 pub use podcidr::{
     AssignedNode, PodCidrError, PodCidrOptions, PodCidrReport, assign_and_watch, assign_once, assign_until,
     default_identity,

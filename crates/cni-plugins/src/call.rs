@@ -20,6 +20,20 @@ use crate::{
 const SUCCESS: u8 = 0;
 const FAILURE: u8 = 1;
 
+/// The reference plugins that the program stands in for, by the names of their files.
+pub const DROP_IN_NAMES: [&str; 10] = [
+    "bandwidth",
+    "bridge",
+    "dhcp",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
+
 /// A plugin, by the name of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plugin {
@@ -238,5 +252,6 @@ mod tests {
         assert_eq!(Plugin::named(OsStr::new("/opt/cni/bin/host-local")), Some(Plugin::HostLocal));
         assert_eq!(Plugin::named(OsStr::new("/opt/cni/bin/")), None);
         assert_eq!(Plugin::named(OsStr::new("calico")), None);
+        assert!(DROP_IN_NAMES.iter().all(|name| Plugin::named(OsStr::new(name)).is_some()));
     }
 }

@@ -34,5 +34,5 @@ mod tuning;
 pub mod wiring;
 mod xtables;
 
-pub use call::run;
+pub use call::{DROP_IN_NAMES, run};
 pub use owned_table::DROP_IN_TABLES;
