@@ -8,9 +8,11 @@ mod support;
 use std::net::IpAddr;
 
 use kernel::netlink::{Protocol, Socket};
+use kernel::sysctl::Sysctls;
 use kernel::{link, neighbour};
+use node_network::settings::Mode;
 use support::pod::{Pod, attach_answered};
-use support::{Node, change, dual, index_of};
+use support::{Node, change, dual, index_of, wait_until};
 
 const UPLINK: &str = "eth0";
 
@@ -63,4 +65,31 @@ fn a_pod_whose_record_is_lost_keeps_its_answers_as_long_as_it_lives() {
     change(|batch, _| link::delete(batch, index_of(pod.host_link.as_str())));
     node.pass();
     assert_eq!(answered(), Vec::<IpAddr>::new());
+}
+
+#[test]
+fn a_link_to_the_lan_that_is_made_anew_answers_for_the_pods_again() {
+    let mut node = Node::new();
+    node.settings.mode = Mode::L2Routed;
+    node.settings.lan.subnets =
+        ["10.244.0.0/16", "fd00:10:244::/56"].map(|net| net.parse().unwrap()).to_vec();
+    node.write_nodes(&[dual(1)]);
+    let agent = node.start();
+    node.wait_until_converged();
+    let pod = attach_answered(&node, "pod1", UPLINK);
+    let before = index_of(UPLINK);
+    // Its addresses, and all for whom it answered, go with it.
+    change(|batch, _| link::delete(batch, before));
+    assert_eq!(answered(), Vec::<IpAddr>::new());
+    node.plug_in();
+    assert_ne!(index_of(UPLINK), before);
+    wait_until("the new link answers", || answered() == pod.addresses);
+    for (key, value) in [
+        ("net/ipv4/neigh/eth0/proxy_delay", "0"),
+        ("net/ipv6/neigh/eth0/proxy_delay", "0"),
+        ("net/ipv6/conf/eth0/proxy_ndp", "1"),
+    ] {
+        wait_until(key, || Sysctls::default().read(key).unwrap().as_deref() == Some(value));
+    }
+    drop(agent);
 }

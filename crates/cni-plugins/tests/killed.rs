@@ -171,3 +171,11 @@ fn whatever_follows_a_kill_the_node_answers_for_living_pods_of_the_lan_alone() {
         sweeps("l2-routed", &Cut::ALL, way);
     }
 }
+
+#[test]
+fn whatever_follows_a_kill_the_bridge_to_the_lan_has_the_links_of_living_pods_alone() {
+    sweeps("l2", &Cut::ADDS, Way::Retry);
+    for way in [Way::Del, Way::Gc, Way::Agent] {
+        sweeps("l2", &Cut::ALL, way);
+    }
+}

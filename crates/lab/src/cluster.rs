@@ -18,7 +18,6 @@ use crate::conflist::Conflist;
 use crate::lan;
 use crate::node::{Node, root_of};
 use crate::nodes_file::{LeftOut, config_yaml, nodes_yaml};
-use crate::options::Mode;
 use crate::place::{self, Place};
 use crate::policy_rule::{self, PolicyRule};
 use crate::probe::{self, Inhabitants, Server, first_targets};
@@ -80,9 +79,9 @@ impl Cluster {
     pub(crate) fn plug_in(&self, node: &Node, mac: Option<Mac>) -> Result<(), LabError> {
         lan::plug_in(&node.place, self.bridge, UPLINK, mac)?;
         let (name, addresses, routers) = (node.plan.name.clone(), node.plan.internal.clone(), self.routers());
-        let (bridged, link) = (self.topology.mode == Mode::L2, self.topology.node_link());
+        let link = self.topology.node_link();
         node.place.run(move || {
-            if bridged {
+            if link != UPLINK {
                 lan::bridge_uplink(&name, UPLINK, link)?;
             }
             lan::configure_uplink(&name, link, &addresses, &routers)
@@ -102,6 +101,17 @@ impl Cluster {
     /// The same on one node, which was booted anew.
     pub(crate) fn plant_foreign_again(&self, at: usize) -> Result<BTreeSet<String>, LabError> {
         plant_foreign_on(self.node(at)?, &self.topology, self.routers())
+    }
+
+    /// Where the agents move the uplinks, what is not ours on a node stands elsewhere from then on; `before` it was there.
+    pub(crate) fn follow_uplink(&self, at: usize, before: &mut BTreeSet<String>) -> Result<(), LabError> {
+        if self.topology.agents_join {
+            let node = self.node(at)?;
+            let name = node.plan.name.clone();
+            let now = node.place.run(move || foreign::snapshot(&name))?;
+            *before = foreign::moved(before, now);
+        }
+        Ok(())
     }
 
     /// A node by its place in the order.

@@ -20,6 +20,10 @@ use crate::topology::is_of;
 pub(crate) const LINK: &str = "foreign0";
 /// Protocols of our routes: the agent's and the pods' own.
 pub(crate) const OUR_PROTOCOLS: [u8; 2] = [104, 105];
+/// Names of links that are ours begin so.
+const OUR_LINKS: &str = "hgw";
+/// A line on an object of somebody's ruleset begins so.
+const RULESET_OBJECT: &str = "ruleset object";
 /// `RTPROT_STATIC` and `RTPROT_BIRD`.
 const STATIC: u8 = 4;
 const BIRD: u8 = 12;
@@ -175,9 +179,17 @@ fn lines() -> Result<BTreeSet<String>, KernelError> {
         policy_rule::dump(&mut socket)?.iter().map(|rule| format!("policy rule {}", hexadecimal(rule))),
     );
     lines.extend(
-        ruleset::dump_foreign()?.iter().map(|object| format!("ruleset object {}", hexadecimal(object))),
+        ruleset::dump_foreign()?.iter().map(|object| format!("{RULESET_OBJECT} {}", hexadecimal(object))),
     );
     Ok(lines)
+}
+
+/// What must stay from when an agent has moved the uplink: the rules as they were, and all else as it is now, but for pods'.
+pub(crate) fn moved(before: &BTreeSet<String>, now: BTreeSet<String>) -> BTreeSet<String> {
+    let is_rule = |line: &String| line.starts_with(RULESET_OBJECT);
+    let rules = before.iter().filter(|line| is_rule(line)).cloned();
+    let others = now.into_iter().filter(|line| !is_rule(line) && !line.contains(OUR_LINKS));
+    rules.chain(others).collect()
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::topology::{LAN_BRIDGE, NodePlan, Topology};
+use crate::topology::{LAN_BRIDGE, NodePlan, Topology, UPLINK};
 
 /// The Node objects as `kubectl get nodes -o yaml` prints them, as far as a pod network reads them.
 #[must_use]
@@ -57,6 +57,9 @@ pub(crate) fn config_yaml(topology: &Topology, left_out: Option<LeftOut>) -> Str
     if topology.mode.is_of_lan() {
         if topology.mode == crate::options::Mode::L2 {
             let _ = writeln!(yaml, "bridge: {LAN_BRIDGE}");
+            if topology.agents_join {
+                let _ = writeln!(yaml, "uplink: {{link: {UPLINK}, bridge: {LAN_BRIDGE}}}");
+            }
         }
         yaml.push_str("lan:\n  subnets:\n");
         for subnet in topology.lan_subnets() {

@@ -55,6 +55,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         || cluster.start_agents(left_out(options), deadline),
         |ready| (true, format!("{} announced", count(ready.len(), "node"))),
     )?;
+    before.iter_mut().enumerate().try_for_each(|(at, before)| cluster.follow_uplink(at, before))?;
     let links = cluster.on_each_node(|node| {
         let name = node.plan.name.clone();
         node.place.run(move || aftermath::links(&name))

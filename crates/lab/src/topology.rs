@@ -38,6 +38,8 @@ pub(crate) struct Topology {
     pub(crate) outside: OutsidePlan,
     /// The nodes drop by policy what they forward.
     pub(crate) drops_forwarded: bool,
+    /// The agents move the nodes' uplinks into their bridges; else that is done before they come.
+    pub(crate) agents_join: bool,
 }
 
 /// A node.
@@ -153,13 +155,14 @@ impl Topology {
             unmasqueraded: families.iter().map(|family| unmasqueraded_address(*family)).collect(),
         };
         let drops_forwarded = options.restarts.is_some();
-        Self { mode: options.mode, families: options.family, nodes, outside, drops_forwarded }
+        let agents_join = options.mode == Mode::L2 && options.restarts.is_some();
+        Self { mode: options.mode, families: options.family, nodes, outside, drops_forwarded, agents_join }
     }
 
-    /// The link on which a node holds its addresses.
+    /// The link on which a node holds its addresses before its agent comes.
     #[must_use]
     pub(crate) fn node_link(&self) -> &'static str {
-        if self.mode == Mode::L2 { LAN_BRIDGE } else { UPLINK }
+        if self.mode == Mode::L2 && !self.agents_join { LAN_BRIDGE } else { UPLINK }
     }
 
     /// The LAN's subnets.

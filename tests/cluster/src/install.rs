@@ -34,6 +34,11 @@ pub struct Chart {
 impl Chart {
     /// Installs it, or upgrades it, with this tag of the image.
     pub fn install(&self, tag: &str) -> Outcome {
+        self.install_with(tag, &serde_json::json!({}))
+    }
+
+    /// The same with this configuration of the agents.
+    pub fn install_with(&self, tag: &str, config: &Value) -> Outcome {
         self.helm(&[
             "upgrade",
             "--install",
@@ -41,6 +46,8 @@ impl Chart {
             &self.folder.display().to_string(),
             "--set",
             &format!("image.repository={IMAGE},image.tag={tag},maxUnavailable=1"),
+            "--set-json",
+            &format!("config={config}"),
         ])
         .map(|_| ())
     }

@@ -29,14 +29,30 @@ pub fn addresses(host: u8) -> [IpAddr; 2] {
     ]
 }
 
+/// The LAN, in both families.
+#[must_use]
+pub fn subnets() -> [IpNet; 2] {
+    addresses(0).map(|ip| IpNet::new(ip, prefix_len(ip)).unwrap_or_else(|_| ip.into()))
+}
+
+/// The part of the LAN from which pods of a node may have their addresses: 32 of them for each node.
+#[must_use]
+pub fn slice_of(node: u8) -> [IpNet; 2] {
+    let [v4, v6] = addresses(128 + 32 * (node % 4));
+    [(v4, 27), (v6, 123)].map(|(ip, length)| IpNet::new(ip, length).map_or(ip.into(), |net| net.trunc()))
+}
+
 /// Number of the control plane among the hosts.
 pub const CONTROL_PLANE: u8 = 10;
 /// The routers' number. Nobody has it: some programs want to see a default route.
 const ROUTER: u8 = 1;
 
+const fn prefix_len(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 24 } else { 64 }
+}
+
 fn prefix(ip: IpAddr) -> Result<IpNet, KernelError> {
-    IpNet::new(ip, if ip.is_ipv4() { 24 } else { 64 })
-        .map_err(|_| KernelError::new("name a prefix", Errno::INVAL))
+    IpNet::new(ip, prefix_len(ip)).map_err(|_| KernelError::new("name a prefix", Errno::INVAL))
 }
 
 fn name(text: &str) -> Result<LinkName, KernelError> {

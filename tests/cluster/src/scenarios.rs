@@ -2,6 +2,7 @@
 
 mod agent;
 mod daemons;
+mod flat_network;
 mod install;
 mod leaks;
 mod nodes;
@@ -23,12 +24,13 @@ use crate::report::Report;
 /// Proves one thing, and says what was proven.
 type Scenario = fn(&mut Cluster) -> Outcome<String>;
 
-const ALL: [(&str, Scenario); 14] = [
+const ALL: [(&str, Scenario); 15] = [
     ("manifest", install::plain_manifest_is_the_chart),
     ("reports", reports::each_node_tells_that_it_is_well),
     ("pods", pods::pods_reach_each_other),
     ("services", services::services_and_hairpin),
     ("host-ports", services::host_ports),
+    ("flat-network", flat_network::services_and_hosts_of_the_lan),
     ("planted-faults", planted::planted_faults_are_seen),
     ("scale", scale::scaled_up_and_down),
     ("agent-deleted", agent::deleted_under_traffic),

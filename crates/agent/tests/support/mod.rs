@@ -128,29 +128,34 @@ impl Node {
     pub(crate) fn new() -> Self {
         let lan = enter_new_namespace();
         let ns = enter_new_namespace();
+        let node = Self { ns, lan, folder: tempfile::tempdir().unwrap(), settings: Settings::default() };
+        node.plug_in();
+        node
+    }
+
+    /// Makes `eth0`, and the LAN's end of it.
+    pub(crate) fn plug_in(&self) {
         let (eth0, lan0) = (LinkName::new("eth0").unwrap(), LinkName::new("lan0").unwrap());
         change(|batch, _| {
             let veth = Veth {
                 host: VethEnd { name: &eth0, mac: None, netns: None },
-                peer: VethEnd { name: &lan0, mac: None, netns: Some(lan.as_fd()) },
+                peer: VethEnd { name: &lan0, mac: None, netns: Some(self.lan.as_fd()) },
                 mtu: 1500,
                 master: None,
                 up: true,
             };
             link::create_veth(batch, &veth);
         });
-        lan.run(|| {
+        let lan = || {
             change(|batch, _| {
                 let lan0 = index_of("lan0");
                 link::set_up(batch, lan0);
                 address::add(batch, lan0, "192.0.2.1/24".parse().unwrap(), 0);
             });
-        })
-        .unwrap();
-        let node = Self { ns, lan, folder: tempfile::tempdir().unwrap(), settings: Settings::default() };
-        node.add_address("192.0.2.11/24");
-        node.add_address("2001:db8::11/64");
-        node
+        };
+        self.lan.run(lan).unwrap();
+        self.add_address("192.0.2.11/24");
+        self.add_address("2001:db8::11/64");
     }
 
     pub(crate) fn add_address(&self, ip: &str) {

@@ -48,6 +48,8 @@ pub(crate) struct Scene {
     neighbour: Option<(Pod, Value, Value)>,
     /// By which addresses pods reach the node.
     gateways: [&'static str; 2],
+    /// The bridge is the LAN's: it was there before any pod.
+    on_lan_bridge: bool,
     _router: NetNs,
 }
 
@@ -62,12 +64,25 @@ impl Scene {
             ports.push(json!({"hostPort": 53, "containerPort": 53, "protocol": "udp"}));
         }
         let (rate, burst) = (80_000_000, 8_000_000);
-        let conf = node.conf_with(json!({"mode": mode, "runtimeConfig": {
+        let on_lan_bridge = mode == "l2";
+        if on_lan_bridge {
+            make_lan_bridge();
+        }
+        let conf_of = |runtime: Value| {
+            let mut conf = node.conf_with(json!({"mode": mode, "runtimeConfig": runtime}));
+            if on_lan_bridge {
+                let subnets = ["10.244.1.0/24", "fd00:10:244:1::/64"].into_iter().zip(GATEWAYS);
+                let range = |(subnet, gateway)| json!([{"subnet": subnet, "gateway": gateway}]);
+                conf["ipam"]["ranges"] = subnets.map(range).collect();
+            }
+            conf
+        };
+        let conf = conf_of(json!({
             "portMappings": ports,
             "bandwidth": {
                 "ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst,
             },
-        }}));
+        }));
         let [v4, v6] = NODE_ADDRESSES;
         let nodes = format!(
             "{{kind: Node, metadata: {{name: node1}}, spec: {{podCIDRs: [10.244.1.0/24, \"fd00:10:244:1::/64\"]}}, \
@@ -75,15 +90,14 @@ impl Scene {
         );
         std::fs::write(node.folder().join("nodes.yaml"), nodes).unwrap();
         let neighbour = with_neighbour.then(|| {
-            let ports = json!({"portMappings": [{"hostPort": 8081, "containerPort": 80}]});
-            let conf = node.conf_with(json!({"mode": mode, "runtimeConfig": ports}));
+            let conf = conf_of(json!({"portMappings": [{"hostPort": 8081, "containerPort": 80}]}));
             let pod = Pod::new("neighbour");
             let result = add(&pod, &conf);
             (pod, conf, result)
         });
         // On the LAN, pods send to the node's own addresses.
         let gateways = if mode == "l2-routed" { NODE_ADDRESSES } else { GATEWAYS };
-        Self { node, pod: Pod::new("victim"), conf, neighbour, gateways, _router: router }
+        Self { node, pod: Pod::new("victim"), conf, neighbour, gateways, on_lan_bridge, _router: router }
     }
 
     /// The call of this verb about the pod that is cut short.
@@ -117,6 +131,9 @@ impl Scene {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         if link::by_name(&mut socket, BRIDGE).unwrap().is_some() {
             change(|batch, _| link::delete(batch, index_of(BRIDGE)));
+        }
+        if self.on_lan_bridge {
+            make_lan_bridge();
         }
         let mut transaction = Transaction::new();
         transaction.destroy_table(&TableName::new(nftables::Family::Inet, TABLE));
@@ -203,6 +220,19 @@ impl Scene {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// A bridge as an administrator has made it, whose own addresses come and go with nobody's pods.
+fn make_lan_bridge() {
+    change(|batch, _| {
+        link::create_bridge(batch, &super::node::name(BRIDGE), [2, 0, 0, 0, 0, 7], 1500, false)
+    });
+    Sysctls::default().write(&format!("net/ipv6/conf/{BRIDGE}/addr_gen_mode"), "1").unwrap();
+    let index = index_of(BRIDGE);
+    change(|batch, _| {
+        link::set_up(batch, index);
+        address::add(batch, index, "fe80::7/64".parse().unwrap(), address::NODAD);
+    });
 }
 
 /// Makes every record older than the agent's grace, in place, so that it stays the file that its claims are.

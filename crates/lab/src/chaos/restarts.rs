@@ -144,12 +144,13 @@ fn reboot(cluster: &mut Cluster, at: usize, watch: &mut Watch<'_>) -> Result<(),
     if watch.sabotage == Some(Sabotage::NoDamage) {
         return watch.await_noticed(cluster, &probes);
     }
-    let foreign = boot_again(cluster, at, BOOT_ID, mac)?;
+    let mut foreign = boot_again(cluster, at, BOOT_ID, mac)?;
+    watch.await_noticed(cluster, &probes)?;
+    start_announced(cluster, at)?;
+    cluster.follow_uplink(at, &mut foreign)?;
     if let Some(of_node) = watch.foreign.get_mut(at) {
         *of_node = foreign;
     }
-    watch.await_noticed(cluster, &probes)?;
-    start_announced(cluster, at)?;
     if watch.sabotage != Some(Sabotage::LosePods) {
         cluster.attach_pods_again(at)?;
         probes = probes_of(cluster, at)?;

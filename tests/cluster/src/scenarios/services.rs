@@ -16,14 +16,23 @@ use super::reach::all_answered;
 const HOST_PORT: u16 = 18_080;
 
 pub(super) fn services_and_hairpin(cluster: &mut Cluster) -> Outcome<String> {
-    prove_services(cluster, "kn1", "kn2")?;
+    prove_services(cluster, "kn1", "kn2", Sources::Kept)?;
     Ok("ClusterIP from both nodes, itself through its own Service, NodePort of every node from outside: TCP and UDP, \
         IPv4 and IPv6, kube-proxy with nftables"
         .to_owned())
 }
 
+/// Which source address a Service's pod sees when another pod asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sources {
+    /// That pod's own.
+    Kept,
+    /// That of the pod's node.
+    OfTheNode,
+}
+
 /// Services with their only pod on one node, asked from that pod, from a pod on another node, and from outside.
-pub(super) fn prove_services(cluster: &Cluster, near: &str, far: &str) -> Outcome {
+pub(super) fn prove_services(cluster: &Cluster, near: &str, far: &str, sources: Sources) -> Outcome {
     let api = cluster.api;
     PodSpec::server("web", near).create(api)?;
     PodSpec::server("client", far).create(api)?;
@@ -42,7 +51,11 @@ pub(super) fn prove_services(cluster: &Cluster, near: &str, far: &str) -> Outcom
         Ok(silent.map_or(Seen::Yes(()), |answer| Seen::NotYet(format!("{answer:?}"))))
     })?;
     let from_far = cluster.kubectl.ask("client", &services)?;
-    all_answered("a pod elsewhere to the ClusterIP", &from_far, &["web"], &pods[1].ips)?;
+    let seen = match sources {
+        Sources::Kept => pods[1].ips.clone(),
+        Sources::OfTheNode => cluster.node(far)?.addresses().to_vec(),
+    };
+    all_answered("a pod elsewhere to the ClusterIP", &from_far, &["web"], &seen)?;
     let from_itself = cluster.kubectl.ask("web", &services)?;
     all_answered("a pod to itself through its Service", &from_itself, &["web"], &[])?;
 
