@@ -225,7 +225,7 @@ impl Scene {
 /// A bridge as an administrator has made it, whose own addresses come and go with nobody's pods.
 fn make_lan_bridge() {
     change(|batch, _| {
-        link::create_bridge(batch, &super::node::name(BRIDGE), [2, 0, 0, 0, 0, 7], 1500, false)
+        link::create_bridge(batch, &super::node::name(BRIDGE), [2, 0, 0, 0, 0, 7], 1500, false);
     });
     Sysctls::default().write(&format!("net/ipv6/conf/{BRIDGE}/addr_gen_mode"), "1").unwrap();
     let index = index_of(BRIDGE);
