@@ -416,6 +416,27 @@ fn the_lans_router_may_be_the_gateway_and_is_never_held_here() {
 }
 
 #[test]
+fn a_further_network_is_reached_through_its_router_past_the_node() {
+    let lan = Lan::enter_bridged();
+    let further = ip("198.51.100.1");
+    lan.host
+        .run(|| {
+            change(|batch, _| address::add(batch, index_of("lan0"), "198.51.100.1/24".parse().unwrap(), 0));
+        })
+        .unwrap();
+    let conf = lan.conf(&json!({"mode": "l2", "bridge": "br0", "routes": [
+        {"dst": "0.0.0.0/0"}, {"dst": "::/0"}, {"dst": "198.51.100.0/24", "gw": ROUTER_ADDRESSES[0]}]}));
+    let pod = Pod::new("pod");
+    let result = add(&pod, &conf);
+    // The node would drop what it were to forward.
+    Sysctls::default().write("net/ipv4/ip_forward", "0").unwrap();
+    let (asked, asks) = (udp(&lan.host, further, 0), udp(&pod.ns, addresses_of(&result)[0], 0));
+    let seen = one_datagram(&asks, asked.local_addr().unwrap(), &asked);
+    assert_eq!(seen.ip(), addresses_of(&result)[0]);
+    check(&pod, &conf, &result).silent();
+}
+
+#[test]
 fn a_node_that_has_no_such_lan_is_named_with_the_remedy_and_keeps_nothing() {
     let lan = Lan::enter();
     let before = lan.state();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::observed::{LinkKind, ObservedLink};
 pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
-pub use lan::{LanSettings, Slices};
+pub use lan::{LanRoute, LanSettings, Slices};
 pub use uplink::UplinkSettings;
 
 /// The whole of `/etc/hostgw/config.yaml`. Unknown keys are refused, so that a misspelt one is not silently ignored.

@@ -10,7 +10,7 @@ pub use classic::{GENERATED_BY, GENERATOR};
 use super::{PluginPaths, lan_slices};
 use crate::cluster::ClusterNode;
 use crate::family::{Family, PerFamily};
-use crate::settings::{Chain, ListenerCheck, Mode, Settings};
+use crate::settings::{Chain, LanRoute, ListenerCheck, Mode, Settings};
 
 /// The conflist of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn own_list(
         plugin["bridge"] = json!(bridge);
     }
     if settings.mode.is_of_lan() {
-        add_lan(&mut plugin, settings);
+        add_lan(&mut plugin, pod_cidrs, settings);
     }
     if settings.mtu != 0 {
         plugin["mtu"] = json!(settings.mtu);
@@ -105,7 +105,7 @@ fn range(pod_cidr: &IpNet, settings: &Settings) -> Value {
     range
 }
 
-fn add_lan(plugin: &mut Value, settings: &Settings) {
+fn add_lan(plugin: &mut Value, slices: &PerFamily<IpNet>, settings: &Settings) {
     let lan = &settings.lan;
     if let Some(bridge) = settings.bridge.as_ref().filter(|_| settings.mode == Mode::L2) {
         plugin["bridge"] = json!(bridge.as_str());
@@ -116,11 +116,26 @@ fn add_lan(plugin: &mut Value, settings: &Settings) {
     if !lan.is_gateway {
         plugin["isGateway"] = json!(false);
     }
+    if !lan.routes.is_empty() {
+        // Given any route, the plugin adds no default.
+        let defaults = slices.iter().map(|(family, _)| json!({"dst": default_destination(family)}));
+        let has_pods = |route: &&LanRoute| slices.get(Family::of_net(&route.dst)).is_some();
+        let further =
+            lan.routes.iter().filter(has_pods).map(|route| json!({"dst": route.dst, "gw": route.gw}));
+        plugin["routes"] = defaults.chain(further).collect();
+    }
     if lan.promisc_mode {
         plugin["promiscMode"] = json!(true);
     }
     if lan.conflict_probe_ms != 0 {
         plugin["conflictProbeMs"] = json!(lan.conflict_probe_ms);
+    }
+}
+
+const fn default_destination(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "0.0.0.0/0",
+        Family::Ipv6 => "::/0",
     }
 }
 

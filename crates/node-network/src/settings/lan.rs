@@ -26,12 +26,24 @@ pub struct LanSettings {
     pub gateways: Vec<IpAddr>,
     /// The gateways are this node's to hold; else they are the LAN's routers (mode `l2`).
     pub is_gateway: bool,
+    /// Further networks, and the routers of the LAN that lead to them past the pods' gateway (mode `l2`).
+    pub routes: Vec<LanRoute>,
     /// The node's link to the LAN; that of its own address when absent (mode `l2-routed`).
     pub uplink: Option<LinkName>,
     /// The bridge hears every frame of the LAN (mode `l2`).
     pub promisc_mode: bool,
     /// For how many milliseconds the LAN is asked whether somebody has an address before a pod gets it; 0 does not ask.
     pub conflict_probe_ms: u32,
+}
+
+/// A network behind a router of the LAN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanRoute {
+    /// The network.
+    pub dst: IpNet,
+    /// The router.
+    pub gw: IpAddr,
 }
 
 /// Which part of the LAN is a node's.
@@ -58,6 +70,7 @@ impl Default for LanSettings {
             reserved: Vec::new(),
             gateways: Vec::new(),
             is_gateway: true,
+            routes: Vec::new(),
             uplink: None,
             promisc_mode: false,
             conflict_probe_ms: 0,
@@ -137,6 +150,23 @@ impl LanSettings {
                 fault("isGateway", "false".to_owned(), remedy);
             }
         }
+        for (index, route) in self.routes.iter().enumerate() {
+            let field = format!("routes[{index}]");
+            let value = format!("{} via {}", route.dst, route.gw);
+            let family = Family::of_net(&route.dst);
+            let remedy = if route.dst != route.dst.trunc() {
+                format!("has host bits set: write {}", route.dst.trunc())
+            } else if route.dst.prefix_len() == 0 {
+                "is the default: name its router in lan.gateways, with isGateway: false".to_owned()
+            } else if !self.subnet(family).is_some_and(|subnet| subnet.contains(&route.gw)) {
+                format!("name a router in the LAN's {family} subnet")
+            } else if self.routes[..index].iter().any(|other| other.dst == route.dst) {
+                "is listed twice: remove one".to_owned()
+            } else {
+                continue;
+            };
+            fault(&field, value, remedy);
+        }
         if mode == Mode::L2 && !has_bridge {
             fault(
                 "subnets",
@@ -145,10 +175,10 @@ impl LanSettings {
             );
         }
         if mode == Mode::L2 && self.uplink.is_some()
-            || mode == Mode::L2Routed && (self.promisc_mode || !self.is_gateway)
+            || mode == Mode::L2Routed && (self.promisc_mode || !self.is_gateway || !self.routes.is_empty())
         {
             let remedy = format!(
-                "lan.uplink is of mode l2-routed, promiscMode and isGateway are of mode l2; this is mode {}",
+                "lan.uplink is of mode l2-routed, promiscMode, isGateway and routes are of mode l2; this is mode {}",
                 mode.as_str()
             );
             fault("uplink", self.uplink.as_ref().map_or_else(String::new, ToString::to_string), remedy);
@@ -201,6 +231,17 @@ mod tests {
         ] {
             let told = lan(mode, wrong.clone());
             assert!(told.iter().any(|told| told.contains(said)), "{wrong}: {told:?}");
+        }
+        for (route, said) in [
+            (serde_json::json!({"dst": "198.51.100.1/24", "gw": "10.10.0.1"}), "198.51.100.0/24"),
+            (serde_json::json!({"dst": "0.0.0.0/0", "gw": "10.10.0.1"}), "lan.gateways"),
+            (serde_json::json!({"dst": "198.51.100.0/24", "gw": "10.11.0.1"}), "LAN's IPv4 subnet"),
+            (serde_json::json!({"dst": "fd00::/48", "gw": "10.10.0.1"}), "LAN's IPv6 subnet"),
+        ] {
+            let l2 = serde_json::json!({"mode": "l2", "bridge": "br0",
+                "lan": {"subnets": ["10.10.0.0/16"], "routes": [route]}});
+            let told = faults(l2);
+            assert!(told.len() == 1 && told[0].contains(said), "{said}: {told:?}");
         }
         let bridged = serde_json::json!({"mode": "l2", "bridge": "br0",
             "lan": {"subnets": ["10.10.0.0/16"], "isGateway": false}});

@@ -83,6 +83,20 @@ fn on_a_bridge_chains_that_drop_let_through_what_hosts_of_a_link_say_to_each_oth
 }
 
 #[test]
+fn further_networks_stand_beside_the_default_routes() {
+    let mut cluster = flat();
+    (cluster.settings.mode, cluster.settings.bridge) = (Mode::L2, Some("br0".parse().unwrap()));
+    let route = |dst, gw| crate::settings::LanRoute { dst: net(dst), gw: ip(gw) };
+    cluster.settings.lan.routes = vec![route("198.51.100.0/24", "192.0.2.254")];
+    let rendered = cluster.desired().own.unwrap().conflist.unwrap().render();
+    let list: serde_json::Value = serde_json::from_str(&rendered).unwrap();
+    assert_eq!(
+        list["plugins"][0]["routes"],
+        serde_json::json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}, {"dst": "198.51.100.0/24", "gw": "192.0.2.254"}])
+    );
+}
+
+#[test]
 fn a_slice_that_is_not_the_nodes_alone_announces_nothing_and_is_named() {
     type Change = fn(&mut ThreeNodes);
     let cases: [(Change, &str); 6] = [
