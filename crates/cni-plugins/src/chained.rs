@@ -93,6 +93,18 @@ pub(crate) fn all<const N: usize>(tried: [Result<(), CniError>; N]) -> Result<()
     Err(CniError::new(first.code, format!("{first}; {}", rest.join("; "))))
 }
 
+/// What differs where the configuration leaves the backend open: what ours of nftables lacks, unless the iptables rules are
+/// whole, by which the reference plugin made the pod before the node was switched.
+pub(crate) fn by_either(
+    ours: Vec<String>,
+    of_iptables: impl FnOnce() -> Result<Vec<String>, CniError>,
+) -> Result<Vec<String>, CniError> {
+    if ours.is_empty() || of_iptables().is_ok_and(|differences| differences.is_empty()) {
+        return Ok(Vec::new());
+    }
+    Ok(ours)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

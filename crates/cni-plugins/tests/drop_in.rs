@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use kernel::link::{Veth, VethEnd};
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::nftables::{self, TableName};
-use kernel::{address, link};
+use kernel::{address, link, route};
 use serde_json::{Value, json};
 use support::assert_first_packets;
 use support::drop_in_host::{Host, link_names};
@@ -351,4 +351,30 @@ fn vlans_need_a_kernel_that_has_them_and_are_refused_by_their_key() {
         assert!(msg.contains("`vlan`") && msg.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{msg}");
         assert!(host.held().is_empty());
     }
+}
+
+#[test]
+fn a_pods_router_advertisements_are_nothing_to_the_node() {
+    let host = Host::enter();
+    // The node forwards no IPv6, as where pods have IPv4 alone: this is when the kernel would listen.
+    let sysctls = kernel::sysctl::Sysctls::default();
+    sysctls.write("net/ipv6/conf/all/forwarding", "0").unwrap();
+    let mut conf = host.conf("ptp", &json!({}));
+    conf["ipam"]["ranges"] = json!([[{"subnet": "10.1.2.0/24"}]]);
+    conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+    let result = host.add(&Pod::new("first"), &conf);
+    let heard = sysctls.read(&format!("net/ipv6/conf/{}/accept_ra", host_link(&result))).unwrap();
+    assert_eq!(heard.as_deref(), Some("0"));
+}
+
+#[test]
+fn of_two_default_routes_the_last_networks_is_preferred() {
+    let host = Host::enter();
+    let pod = Pod::new("first");
+    host.add(&pod, &host.conf("bridge", &json!({})));
+    let mut other = host.conf("ptp", &json!({"name": "other"}));
+    other["ipam"]["ranges"] = json!([[{"subnet": "10.6.6.0/24"}], [{"subnet": "fd00:6:6::/64"}]]);
+    host.call("ADD", &pod, &other).with("CNI_IFNAME", "net1").run().result();
+    let taken = pod.ns.run(|| route::resolve(&mut Socket::open(Protocol::Route).unwrap(), ip("192.0.2.200")));
+    assert_eq!(taken.unwrap().unwrap().hops[0].gateway, Some(ip("10.6.6.1")));
 }

@@ -135,3 +135,17 @@ fn each_wrong_call_gets_a_clear_error() {
         refused(json!({"sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "x"}}), &so_far),
     ]);
 }
+
+#[test]
+fn a_del_whose_wishes_are_wrong_by_now_sets_back_all_the_same() {
+    let node = Node::enter();
+    let pod = Pod::new("web");
+    let so_far = add(&pod, &node.conf("ptp"));
+    let before = eth0(&pod);
+    let mut conf = everything(&node, &so_far);
+    call("ADD", "tuning", &pod, &conf).result();
+    conf["mac"] = json!("words");
+    conf["mtu"] = json!(999_999);
+    call("DEL", "tuning", &pod, &conf).silent();
+    assert_eq!(eth0(&pod), before);
+}

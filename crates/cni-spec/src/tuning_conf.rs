@@ -47,10 +47,7 @@ impl TuningConf {
         let conf = Field::conf(&conf);
         let base = BaseConf::read(&conf, prev_result)?;
         refuse_sysctls_twice(stdin)?;
-        let data_dir = match conf.get("dataDir")? {
-            Some(field) if !field.text()?.is_empty() => field.absolute_path()?,
-            _ => PathBuf::from(DEFAULT_DATA_DIR),
-        };
+        let data_dir = data_dir_of(&conf)?;
         let mut tuning = Wishes::read(&conf)?;
         tuning.mac = Capabilities::read(&conf)?.mac.or(arguments.mac).or(tuning.mac);
         if let Some(args) = conf.get("args")?
@@ -70,6 +67,12 @@ impl TuningConf {
         })
     }
 
+    /// `dataDir` alone, for a verb that takes back what an ADD left: what else is wrong does not matter to it.
+    pub fn parse_data_dir(stdin: &[u8]) -> Result<PathBuf, CniError> {
+        let (conf, _) = parse_conf(stdin)?;
+        data_dir_of(&Field::conf(&conf))
+    }
+
     /// Whether anything of the link is to change.
     #[must_use]
     pub fn changes_link(&self) -> bool {
@@ -78,6 +81,13 @@ impl TuningConf {
             || self.mtu.is_some()
             || self.allmulti.is_some()
             || self.tx_queue_len.is_some()
+    }
+}
+
+fn data_dir_of(conf: &Field<'_, '_>) -> Result<PathBuf, CniError> {
+    match conf.get("dataDir")? {
+        Some(field) if !field.text()?.is_empty() => field.absolute_path(),
+        _ => Ok(PathBuf::from(DEFAULT_DATA_DIR)),
     }
 }
 

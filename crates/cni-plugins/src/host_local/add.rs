@@ -53,8 +53,7 @@ pub(crate) fn add(
 
 /// The address that is wished of each set, if any.
 fn wishes(sets: &RangeSets, mut requested: Vec<IpAddr>) -> Result<Vec<Option<IpAddr>>, CniError> {
-    let sets = sets.as_slice().iter();
-    let wishes = sets.map(|set| {
+    let wishes = sets.as_slice().iter().map(|set| {
         let wished = requested.iter().position(|address| range_of(set, *address).is_some());
         wished.map(|place| requested.remove(place))
     });
@@ -66,7 +65,16 @@ fn wishes(sets: &RangeSets, mut requested: Vec<IpAddr>) -> Result<Vec<Option<IpA
              another, or none"
         ));
     }
-    Ok(wishes)
+    let is_gateway = |(set, address): (&RangeSet, IpAddr)| {
+        range_of(set, address).is_some_and(|range| range.gateway() == address)
+    };
+    let of_sets = sets.as_slice().iter().zip(&wishes).filter_map(|(set, wish)| Some((set, (*wish)?)));
+    match of_sets.into_iter().find(|wish| is_gateway(*wish)) {
+        Some((_, gateway)) => refuse(format!(
+            "requested address {gateway} is the gateway of its range: request another, or none"
+        )),
+        None => Ok(wishes),
+    }
 }
 
 fn range_of(set: &RangeSet, address: IpAddr) -> Option<&Range> {
@@ -165,5 +173,7 @@ mod tests {
     fn a_wish_that_no_set_can_grant_is_refused() {
         assert!(wished(&["10.2.0.9"]).unwrap_err().contains("10.2.0.9"));
         assert!(wished(&["10.1.0.8", "10.1.0.9"]).unwrap_err().contains("10.1.0.9"));
+        let gateway = sets().ranges().next().unwrap().gateway().to_string();
+        assert!(wished(&[&gateway]).unwrap_err().contains("is the gateway"));
     }
 }

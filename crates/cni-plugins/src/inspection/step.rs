@@ -40,7 +40,7 @@ pub(crate) fn difference(step: &Step, link: &Link, side: &Side, place: Place) ->
             address(*ip, link, side)
         }
         Step::Neighbour(ip, mac) => permanent_neighbour(*ip, *mac, link, side),
-        Step::Route(wanted) => route(wanted, link, side, place),
+        Step::Route(wanted) | Step::PreferredRoute(wanted) => route(wanted, link, side, place),
     }
 }
 

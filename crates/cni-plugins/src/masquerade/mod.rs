@@ -6,7 +6,7 @@ mod table;
 use cni_spec::{Attachment, CniError, NetworkName, RuleBackend};
 use ipnet::IpNet;
 
-use crate::chained::all;
+use crate::chained::{all, by_either};
 use crate::failure::kernel_refused;
 
 /// The masquerading of one attachment.
@@ -36,7 +36,10 @@ impl Masquerade<'_> {
     ) -> Result<Vec<String>, CniError> {
         match backend {
             Some(RuleBackend::Iptables) => chains::differences(self, pods),
-            Some(RuleBackend::Nftables) | None => table::differences(self, pods).map_err(kernel_refused),
+            Some(RuleBackend::Nftables) => table::differences(self, pods).map_err(kernel_refused),
+            None => by_either(table::differences(self, pods).map_err(kernel_refused)?, || {
+                chains::differences(self, pods)
+            }),
         }
     }
 

@@ -9,7 +9,7 @@ use cni_spec::{AttachResult, Attachment, CallEnvironment, CniError, NetworkName,
 
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::chained::{Valid, all, first_addresses, pass_on, result_so_far, told};
+use crate::chained::{Valid, all, by_either, first_addresses, pass_on, result_so_far, told};
 use crate::failure::kernel_refused;
 use near::Near;
 
@@ -60,7 +60,8 @@ fn check(attachment: &Attachment, conf: &PortmapConf) -> Result<(), CniError> {
     let ports = Ports::new(conf, attachment, &result)?;
     let differences = match conf.backend {
         Some(RuleBackend::Iptables) => chains::differences(&ports)?,
-        Some(RuleBackend::Nftables) | None => table::differences(&ports)?,
+        Some(RuleBackend::Nftables) => table::differences(&ports)?,
+        None => by_either(table::differences(&ports)?, || chains::differences(&ports))?,
     };
     told(&format!("the host ports of attachment {attachment} are not as ADD left them"), &differences)
 }

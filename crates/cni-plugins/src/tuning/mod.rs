@@ -31,14 +31,14 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
             check(&of.attachment, &of.netns, &TuningConf::parse(call.stdin, &of.args)?)
         }
         CallEnvironment::Del(of) => {
-            del(&of.attachment, of.netns.as_deref(), &TuningConf::parse(call.stdin, &of.args)?)
+            // What it asks for may be wrong, and what was made before must go all the same.
+            del(&of.attachment, of.netns.as_deref(), &TuningConf::parse_data_dir(call.stdin)?)
         }
         CallEnvironment::Gc => match Valid::read(call.stdin)? {
-            Some(valid) => backup::collect(
-                &TuningConf::parse(call.stdin, &cni_spec::CniArgs::default())?.data_dir,
-                &valid.network,
-                &valid.attachments,
-            ),
+            Some(valid) => {
+                let data_dir = TuningConf::parse_data_dir(call.stdin)?;
+                backup::collect(&data_dir, &valid.network, &valid.attachments)
+            }
             None => Ok(()),
         },
         CallEnvironment::Status | CallEnvironment::Version => Ok(()),
@@ -103,8 +103,8 @@ fn check(attachment: &Attachment, netns: &Path, conf: &TuningConf) -> Result<(),
 }
 
 /// A namespace or link that is gone has nothing to set back.
-fn del(attachment: &Attachment, netns: Option<&Path>, conf: &TuningConf) -> Result<(), CniError> {
-    if let Some(backup) = Backup::read(&conf.data_dir, attachment)
+fn del(attachment: &Attachment, netns: Option<&Path>, data_dir: &Path) -> Result<(), CniError> {
+    if let Some(backup) = Backup::read(data_dir, attachment)
         && let Some(pod) = netns.and_then(|netns| NetNs::open(netns).ok())
     {
         inside(&pod, || {
@@ -115,7 +115,7 @@ fn del(attachment: &Attachment, netns: Option<&Path>, conf: &TuningConf) -> Resu
             }
         })?;
     }
-    backup::remove(&conf.data_dir, attachment)
+    backup::remove(data_dir, attachment)
 }
 
 fn open(netns: &Path) -> Result<NetNs, CniError> {

@@ -10,7 +10,7 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 
 use super::readiness::{Awaited, lister};
-use super::steps::enable_ipv6;
+use super::steps::{be_deaf_to_routers, enable_ipv6};
 use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError, delete_link, lan};
 
 /// What was made.
@@ -41,8 +41,11 @@ pub fn attach(
     let (mut inside, pod_awaited) = prepared?;
     carry_out(&mut inside, &plan.pod_steps, pod_index, plan.pod_link.as_str())?;
 
-    if plan.wiring.is_routed() && !plan.pod_awaits.is_empty() {
-        enable_ipv6(&plan.host_link)?;
+    if plan.wiring.is_routed() {
+        if !plan.pod_awaits.is_empty() {
+            enable_ipv6(&plan.host_link)?;
+        }
+        be_deaf_to_routers(&plan.host_link)?;
     }
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
     carry_out(host, &plan.host_steps, host_index, plan.host_link.as_str())?;

@@ -195,13 +195,13 @@ fn pod_steps(
         // gateway that must first be asked for cannot be reached. Permanent entries do not count.
         steps.extend(gateways(addresses).into_iter().map(|gateway| Step::Neighbour(gateway, host_mac)));
     }
-    steps.extend(routes.iter().map(pod_route));
+    steps.extend(routes.iter().map(|route| Step::Route(pod_route(route))));
     steps
 }
 
-pub(super) fn pod_route(route: &cni_spec::Route) -> Step {
+pub(super) fn pod_route(route: &cni_spec::Route) -> Route {
     let on_link = route.gw.is_none() && route.dst.addr().is_ipv4();
-    Step::Route(Route {
+    Route {
         protocol: BOOT,
         scope: route.scope.unwrap_or(if on_link { SCOPE_LINK } else { 0 }),
         metric: route.priority.unwrap_or_default(),
@@ -210,7 +210,7 @@ pub(super) fn pod_route(route: &cni_spec::Route) -> Step {
         advmss: route.advmss,
         hops: vec![Hop { gateway: route.gw, ..Hop::default() }],
         ..Route::to(route.dst)
-    })
+    }
 }
 
 pub(super) fn host_steps(wiring: &Wiring, pod_mac: Mac, addresses: &[PodAddress]) -> Vec<Step> {

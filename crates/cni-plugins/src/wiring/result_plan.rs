@@ -186,14 +186,16 @@ fn add_routes(steps: &mut Vec<Step>, wanted: &Wanted<'_>) {
     for route in wanted.routes {
         let of_family = |gateway: &IpAddr| gateway.is_ipv4() == route.dst.addr().is_ipv4();
         let gw = route.gw.or_else(|| gateways().find(of_family));
-        add_once(steps, pod_route(&cni_spec::Route { dst: route.dst.trunc(), gw, ..route.clone() }));
+        let planned = pod_route(&cni_spec::Route { dst: route.dst.trunc(), gw, ..route.clone() });
+        // A pod of several networks may have a default route from each: the last one is preferred.
+        add_once(steps, Step::PreferredRoute(planned));
     }
 }
 
 /// The kernel would refuse the same route a second time.
 fn add_once(steps: &mut Vec<Step>, step: Step) {
     let same_place = |known: &Step| match (known, &step) {
-        (Step::Route(known), Step::Route(new)) => {
+        (Step::Route(known) | Step::PreferredRoute(known), Step::Route(new) | Step::PreferredRoute(new)) => {
             (known.destination, known.table, known.metric, known.tos)
                 == (new.destination, new.table, new.metric, new.tos)
                 && known.hops == new.hops

@@ -14,6 +14,8 @@ use kernel::{address, neighbour};
 use link_name::LinkName;
 use rustix::io::Errno;
 
+use super::plan::DEAF_TO_ROUTERS;
+
 /// One change to a link, or to what hangs on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -35,6 +37,8 @@ pub enum Step {
     Up,
     /// A route over this link.
     Route(Route),
+    /// A route over this link, also where another link has one to the same destination: the new one is preferred.
+    PreferredRoute(Route),
     /// A neighbour whose Ethernet address we know.
     Neighbour(IpAddr, Mac),
     /// This bridge port may send a frame back to where it came from.
@@ -61,14 +65,8 @@ impl Step {
             Self::Isolated => link::set_isolated(batch, index, true),
             Self::Mtu(mtu) => link::set_mtu(batch, index, *mtu),
             Self::Up => link::set_up(batch, index),
-            Self::Route(route) => {
-                let mut route = route.clone();
-                match route.hops.first_mut() {
-                    Some(hop) => hop.index = Some(index),
-                    None => route.hops.push(Hop { index: Some(index), ..Hop::default() }),
-                }
-                route::add(batch, &route);
-            }
+            Self::Route(route) => route::add(batch, &over(route, index)),
+            Self::PreferredRoute(route) => route::prepend(batch, &over(route, index)),
             Self::Neighbour(ip, mac) => neighbour::set_permanent(batch, index, *ip, *mac),
             Self::Hairpin => link::set_hairpin(batch, index, true),
             Self::Settle => link::request(batch, index),
@@ -81,6 +79,26 @@ impl Step {
     /// makes no link-local address anyway.
     pub(super) fn may_fail(&self, error: &KernelError) -> bool {
         *self == Self::NoAutomaticLinkLocal && error.errno == Errno::AFNOSUPPORT
+    }
+}
+
+fn over(route: &Route, index: u32) -> Route {
+    let mut route = route.clone();
+    match route.hops.first_mut() {
+        Some(hop) => hop.index = Some(index),
+        None => route.hops.push(Hop { index: Some(index), ..Hop::default() }),
+    }
+    route
+}
+
+/// What a pod says of routers is none of the node's business: on a node that forwards no IPv6, an advertisement would give
+/// it an address and a default route (CVE-2020-10749). To be said before the node's end of a routed link comes up; of a
+/// bridge's port the node's own stack hears nothing.
+pub(super) fn be_deaf_to_routers(link: &LinkName) -> Result<(), KernelError> {
+    match Sysctls::default().write(&DEAF_TO_ROUTERS.0.replace("{link}", link.as_str()), DEAF_TO_ROUTERS.1) {
+        // A link without IPv6 hears none.
+        Err(error) if error.errno == Errno::NOENT => Ok(()),
+        outcome => outcome,
     }
 }
 
@@ -105,7 +123,7 @@ impl fmt::Display for Step {
             Self::Isolated => f.write_str("keep the port from other isolated ones"),
             Self::Mtu(mtu) => write!(f, "set the MTU to {mtu}"),
             Self::Up => f.write_str("set the link up"),
-            Self::Route(route) => {
+            Self::Route(route) | Self::PreferredRoute(route) => {
                 write!(f, "add route {route}")?;
                 if let Some(source) = route.source {
                     write!(f, " source {source}")?;
@@ -113,7 +131,8 @@ impl fmt::Display for Step {
                 if route.metric != 0 {
                     write!(f, " metric {}", route.metric)?;
                 }
-                write!(f, " protocol {}", route.protocol)
+                let preferred = if matches!(self, Self::PreferredRoute(_)) { " before others" } else { "" };
+                write!(f, " protocol {}{preferred}", route.protocol)
             }
             Self::Neighbour(ip, [a, b, c, d, e, g]) => {
                 write!(f, "add permanent neighbour {ip} at {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")

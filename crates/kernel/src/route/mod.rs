@@ -140,6 +140,12 @@ pub fn add(batch: &mut Batch, route: &Route) {
     route.write(&mut batch.message("add a route", RTM_NEWROUTE, CREATE | EXCL, &route.header()));
 }
 
+/// Adds a route before those of others to the same destination, as `ip route prepend` does: of IPv4 the new one wins, of
+/// IPv6 the two become one with several hops. The very same route is refused.
+pub fn prepend(batch: &mut Batch, route: &Route) {
+    route.write(&mut batch.message("add a route", RTM_NEWROUTE, CREATE, &route.header()));
+}
+
 /// Puts a route in the place of the one with the same destination, table, TOS and metric. The protocol is NOT part of
 /// that key: only for routes that were seen to be ours.
 pub fn replace(batch: &mut Batch, route: &Route) {
