@@ -13,8 +13,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use cni_plugins::dhcp::{Lease, LeaseStore};
 use dhcp_client::{Kind, Message, Options, code};
 use kernel::link::{Veth, VethEnd};
+use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
-use kernel::{address, link};
+use kernel::{address, link, neighbour};
 use link_name::LinkName;
 use serde_json::{Value, json};
 use support::{Node, change, dual, enter_new_namespace, index_of, wait_until};
@@ -156,6 +157,10 @@ impl Lan {
     }
 }
 
+fn link_of(name: &str) -> link::Link {
+    link::by_name(&mut Socket::open(Protocol::Route).unwrap(), name).unwrap().unwrap()
+}
+
 fn answer(question: &Message, kind: Kind) -> Message {
     let mut options = Options::default();
     options.set(code::SERVER, SERVER.octets());
@@ -172,6 +177,31 @@ fn a_lease_is_renewed_with_its_server_and_kept() {
     let _agent = lan.node.start();
     let request = lan.hears(Kind::Request);
     assert_eq!((request.client_address, request.broadcast), (ADDRESS, false));
+    wait_until("the lease is longer", || lan.lease().is_some_and(|lease| lease.terms.lease_seconds == 7200));
+    assert_eq!(lan.lost(), None);
+}
+
+#[test]
+fn the_lease_of_a_routed_pod_is_renewed_over_the_nodes_link() {
+    let mut lan = Lan::new();
+    lan.serve(acknowledge);
+    // As the node does for a pod that has a link: it answers for the address with its own Ethernet address.
+    let own = link_of("eth0").mac.unwrap();
+    lan.pod.run(|| change(|batch, _| link::delete(batch, index_of("eth0")))).unwrap();
+    lan.node
+        .lan
+        .run(|| {
+            change(|batch, _| {
+                neighbour::set_permanent(batch, index_of("br0"), ADDRESS.into(), own);
+            })
+        })
+        .unwrap();
+    lan.lend(600, 400, |lease| {
+        lease["podLink"] = json!(null);
+        lease["nodeLink"] = json!("eth0");
+    });
+    let _agent = lan.node.start();
+    assert_eq!(lan.hears(Kind::Request).client_address, ADDRESS);
     wait_until("the lease is longer", || lan.lease().is_some_and(|lease| lease.terms.lease_seconds == 7200));
     assert_eq!(lan.lost(), None);
 }

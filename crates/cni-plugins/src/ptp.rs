@@ -41,7 +41,14 @@ fn add(
             "`ipam.type` is missing: a routed pod has addresses; name the plugin that gives them",
         ));
     };
-    let given = ipam.add(call, pod)?;
+    if ipam.asks_on_link() {
+        return Err(CniError::new(
+            ErrorCode::InvalidNetworkConfig,
+            "`ipam.type` is `dhcp`, but no server of the LAN is on a routed link, nor can the reference's `ptp` ask one; \
+             use `bridge`, or type `hostgw` in mode `l2-routed`",
+        ));
+    }
+    let given = ipam.add(call, pod, answer)?;
     let belongings = Belongings { masquerade: conf.ip_masq, spoof_check: false };
     make(call, pod, conf, given, &namespaces)
         .and_then(|result| interface::give(answer, conf, result))

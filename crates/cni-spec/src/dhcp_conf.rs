@@ -66,8 +66,8 @@ pub struct DhcpConf {
     pub client_id: ClientId,
     /// `conflictProbe`: whether it is asked on the link who else has the address (RFC 5227).
     pub conflict_probe: bool,
-    /// `defaultRoute`.
-    pub default_route: DefaultRoute,
+    /// `defaultRoute`, where it is said.
+    pub default_route: Option<DefaultRoute>,
     /// `leaseDir`.
     pub lease_dir: PathBuf,
 }
@@ -138,7 +138,7 @@ impl DhcpConf {
                 .unwrap_or(DEFAULT_TIMEOUT),
             client_id: ipam.optional("clientID", |id| id.choice(&clients))?.unwrap_or_default(),
             conflict_probe: ipam.optional("conflictProbe", Field::boolean)?.unwrap_or(false),
-            default_route: ipam.optional("defaultRoute", |way| way.choice(&ways))?.unwrap_or_default(),
+            default_route: ipam.optional("defaultRoute", |way| way.choice(&ways))?,
             lease_dir: lease_dir(ipam)?,
         })
     }

@@ -10,6 +10,7 @@ use crate::address::IpFamily;
 use crate::base_conf::{BaseConf, parse_conf};
 use crate::capability::Capabilities;
 use crate::cni_args::CniArgs;
+use crate::dhcp_conf::DefaultRoute;
 use crate::error::CniError;
 use crate::excerpt::quoted;
 use crate::field::Field;
@@ -189,13 +190,7 @@ impl NetConf {
         if mode != Mode::Ptp {
             check_fits_segment(&conf, mode, &ipam)?;
         }
-        if ipam.dhcp.is_some() && mode.is_routed() {
-            return Err(conf.refuse_key_because(
-                "ipam",
-                "addresses of type `dhcp` are asked for on a bridge that has the LAN's link as a port, which mode `ptp` and \
-                 `l2-routed` have none of; use mode `l2` or `bridge`",
-            ));
-        }
+        check_dhcp(&conf, mode, &ipam)?;
         routes.extend(conf.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?);
         check_routes(&conf, &routes, &ipam)?;
         check_on_link(&conf, mode, &routes, &ipam)?;
@@ -258,6 +253,24 @@ impl NetConf {
     #[must_use]
     pub fn requested_mac(&self, args: &CniArgs) -> Option<MacAddress> {
         self.capabilities.mac.or(args.mac)
+    }
+}
+
+/// Whether pods of this mode are where a DHCP server lends addresses.
+fn check_dhcp(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<(), CniError> {
+    let Some(dhcp) = &ipam.dhcp else { return Ok(()) };
+    match (mode, dhcp.default_route) {
+        (Mode::Ptp, _) => Err(conf.refuse_key_because(
+            "ipam",
+            "addresses of type `dhcp` are the LAN's, of which pods of mode `ptp` are no hosts; use mode `l2-routed`, `l2` \
+             or `bridge`",
+        )),
+        (Mode::L2Routed, Some(DefaultRoute::Router)) => Err(conf.refuse_key_because(
+            "ipam",
+            "`defaultRoute` is `router`, but pods of mode `l2-routed` send everything to their node; remove the key, or \
+             use mode `l2`",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One lease being prolonged: an exchange under way on the pod's own link.
+//! One lease being prolonged: an exchange under way on the pod's own link, or on the node's before it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use kernel::KernelError;
 use kernel::link;
 use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
+use link_name::LinkName;
 use rustix::io::Errno;
 
 /// For how long servers are asked before the next pause.
@@ -93,18 +94,23 @@ impl Prolonging {
     }
 }
 
-/// The pod's link, from within its namespace, which the socket stays in.
+/// The pod's link, from within its namespace, which the socket stays in; or the node's, behind which the pod is.
 fn open(lease: &Lease, xid: u32) -> Result<Line, KernelError> {
     let gone = || KernelError::new(format!("find the link of {}", lease.attachment), Errno::NODEV);
-    let pod = lease.pod_link.as_ref().ok_or_else(gone)?;
+    let on = |name: &LinkName| {
+        let mut socket = Socket::open(Protocol::Route)?;
+        let link = link::by_name(&mut socket, name.as_str())?.ok_or_else(gone)?;
+        lease.line(&link, xid)
+    };
+    let pod = match (&lease.pod_link, &lease.node_link) {
+        (Some(pod), _) => pod,
+        (None, Some(node_link)) => return on(node_link),
+        (None, None) => return Err(gone()),
+    };
     let netns = NetNs::open(pod.netns.path.as_ref())?;
     let id = netns.id()?;
     if (id.device, id.inode) != (pod.netns.dev, pod.netns.inode) {
         return Err(gone());
     }
-    netns.run(|| {
-        let mut socket = Socket::open(Protocol::Route)?;
-        let link = link::by_name(&mut socket, pod.link.as_str())?.ok_or_else(gone)?;
-        Line::open(link.index, link.mac, lease.mac.octets(), xid)
-    })?
+    netns.run(|| on(&pod.link))?
 }

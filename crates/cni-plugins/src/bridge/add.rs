@@ -16,9 +16,10 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::failure::{kernel_refused, wiring_failed};
 use crate::interface::{self, Belongings, DEFAULT_MTU};
+use crate::ipam::Ipam;
 use crate::masquerade::Masquerade;
 use crate::namespaces::Namespaces;
-use crate::wiring::{LinkPlan, Port, Wanted, attach_anew, plan_port};
+use crate::wiring::{LinkPlan, Port, Wanted, attach_anew, give_addresses, plan_port};
 
 /// Attaches a pod, and answers with the result.
 pub(super) fn add(
@@ -32,27 +33,38 @@ pub(super) fn add(
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let bridge = ensure_bridge(conf, &mut host)?;
     let ipam = interface::ipam_of(call.stdin)?;
-    let given = match &ipam {
-        Some(ipam) => ipam.add(call, pod)?,
-        None => AttachResult::default(),
+    let (late, early) = match &ipam {
+        Some(ipam) if ipam.asks_on_link() => (Some(ipam), AttachResult::default()),
+        Some(ipam) => (None, ipam.add(call, pod, answer)?),
+        None => (None, AttachResult::default()),
     };
     let belongings = Belongings { masquerade: conf.interface.ip_masq, spoof_check: conf.mac_spoof_check };
-    make(call, pod, conf, (given, &bridge), &namespaces, &mut host)
+    let ground = Ground { call, pod, conf, bridge: &bridge, namespaces: &namespaces };
+    make(&ground, early, late, &mut host, answer)
         .and_then(|result| interface::give(answer, &conf.interface, result))
         .map_err(|error| interface::detach(error, call, pod, (&namespaces.pod, ipam.as_ref()), belongings))
 }
 
-/// Makes what the IPAM plugin's answer and the configuration ask for.
+/// What a port stands on.
+struct Ground<'a> {
+    call: &'a Call<'a>,
+    pod: &'a AttachmentCall<PathBuf>,
+    conf: &'a BridgeConf,
+    bridge: &'a Link,
+    namespaces: &'a Namespaces,
+}
+
+/// Makes what the IPAM plugin's answer and the configuration ask for. `late` is asked only once the link is there.
 fn make(
-    call: &Call<'_>,
-    pod: &AttachmentCall<PathBuf>,
-    conf: &BridgeConf,
-    (given, bridge): (AttachResult, &Link),
-    namespaces: &Namespaces,
+    ground: &Ground<'_>,
+    given: AttachResult,
+    late: Option<&Ipam>,
     host: &mut Socket,
+    answer: &mut Answer,
 ) -> Result<AttachResult, CniError> {
+    let Ground { call, pod, conf, bridge, namespaces } = *ground;
     let (network, attachment) = (&call.base.name, &pod.attachment);
-    let mut result = with_gateways(given, conf);
+    let given = with_gateways(given, conf);
     let name = interface::host_link_name(network, attachment)
         .map_err(|error| CniError::new(ErrorCode::Internal, error.to_string()))?;
     let alias = interface::alias(network, attachment);
@@ -62,10 +74,11 @@ fn make(
         number: interface::number(network, attachment),
         mtu: conf.interface.mtu.unwrap_or(DEFAULT_MTU),
         alias: alias.as_deref(),
-        ips: &result.ips,
-        routes: &result.routes,
+        ips: &given.ips,
+        routes: &given.routes,
     };
     let port = Port {
+        addresses_follow: late.is_some(),
         hairpin: conf.hairpin,
         isolated: conf.port_isolation,
         detect_duplicates: conf.enable_dad,
@@ -73,13 +86,24 @@ fn make(
     };
     let plan = plan_port(&wanted, &conf.bridge, port);
     // Before the pod's side: a route through a gateway that nobody holds is no use to its first packet.
-    let vlan_link = hold_gateways(conf, &result, bridge, host)?;
+    let vlan_link = hold_gateways(conf, &given, bridge, host)?;
     let wired =
         attach_anew(&plan, Some(bridge), &namespaces.node, &namespaces.pod, host).map_err(wiring_failed)?;
     vlan::configure(conf, wired.host_index, host)?;
     if conf.mac_spoof_check {
         spoof_check::install(attachment, &name, plan.pod_mac).map_err(kernel_refused)?;
     }
+    let (mut result, vlan_link) = match late {
+        None => (given, vlan_link),
+        Some(ipam) => {
+            let lent = with_gateways(ipam.add(call, pod, answer)?, conf);
+            let vlan_link = hold_gateways(conf, &lent, bridge, host)?;
+            let addressed =
+                plan_port(&Wanted { ips: &lent.ips, routes: &lent.routes, ..wanted }, &conf.bridge, port);
+            give_addresses(&addressed, wired, &namespaces.node, &namespaces.pod).map_err(wiring_failed)?;
+            (lent, vlan_link)
+        }
+    };
     if conf.interface.ip_masq && !result.ips.is_empty() {
         let pods: Vec<IpNet> = result.ips.iter().map(|ip| ip.address).collect();
         Masquerade { network, attachment }.install(conf.interface.ip_masq_backend, &pods)?;

@@ -1,19 +1,17 @@
 //! Taking a lease: the exchange, the conflict probe, and the file that stands for it before the server is bound by it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use attachment::{Attachment, MacAddress, NetworkName, PodName};
 use cni_spec::{CniArgs, CniError, DhcpConf, ErrorCode};
 use dhcp_client::{Exchange, Goal, Identity, Mac, Terms};
-use kernel::address;
 use kernel::link::Link;
-use kernel::netlink::{Protocol, Socket};
 use link_name::LinkName;
 
 use super::identity::{identity, is_of_name};
 use super::lease::{Lease, PodLink};
-use super::line::{Line, LineError, Peer, seed};
+use super::line::{Line, LineError, Peer, Station, seed};
 use super::store::{LeaseStore, StoreError};
 use crate::answer::Answer;
 use crate::failure::{io_failed, kernel_refused};
@@ -25,7 +23,6 @@ const CONFLICTS_MAX: u32 = 3;
 const PROBE_PATIENCE: Duration = Duration::from_millis(600);
 
 /// For whom a lease is.
-#[derive(Clone, Copy, Debug)]
 pub(crate) struct Applicant<'a> {
     pub(crate) conf: &'a DhcpConf,
     pub(crate) network: &'a NetworkName,
@@ -33,40 +30,51 @@ pub(crate) struct Applicant<'a> {
     pub(crate) args: &'a CniArgs,
     /// The address of the pod's link, where it has one already or the runtime wants it.
     pub(crate) mac: Option<MacAddress>,
-    /// The servers are asked on a link of the node's, not of the pod's.
-    pub(crate) on_node: bool,
     /// The address that the pod wants.
     pub(crate) wished: Option<Ipv4Addr>,
+    /// Where the lease is spoken of, now and later.
+    pub(crate) place: Place,
+    /// Who on this node has an address already: nobody there would answer for it on the link.
+    pub(crate) holder_here: &'a HolderHere<'a>,
 }
 
-/// A link of the node on which the servers are.
+/// Who of this node has an address, if anybody but the client of this id.
+pub(crate) type HolderHere<'a> = dyn Fn(Ipv4Addr, &[u8]) -> Result<Option<String>, CniError> + 'a;
+
+/// Links on which servers are asked about a pod.
 #[derive(Clone, Debug)]
-pub(crate) struct NodeLink<'a> {
-    pub(crate) link: &'a Link,
-    pub(crate) name: &'a LinkName,
-    /// The pod's link, which will be on the servers' link as well.
-    pub(crate) pod: PodLink,
+pub(crate) enum Place {
+    /// The pod's own.
+    Pod(PodLink),
+    /// The bridge of which the pod's link is a port, or will be.
+    Bridge(LinkName, PodLink),
+    /// The node's link to the LAN, behind which the pod is routed.
+    Uplink(LinkName),
 }
 
-/// Takes a lease on a link of the node, before the pod has one. From within the node's namespace.
-pub(crate) fn acquire_on_node(
-    applicant: &Applicant<'_>,
-    node: &NodeLink<'_>,
-    answer: &mut Answer,
-) -> Result<Lease, CniError> {
-    acquire(applicant, node.link, answer, |lease| Lease {
-        node_link: Some(node.name.clone()),
-        pod_link: Some(node.pod.clone()),
-        ..lease
-    })
+impl Place {
+    fn of(&self, lease: Lease) -> Lease {
+        let (node_link, pod_link) = match self.clone() {
+            Self::Pod(pod) => (None, Some(pod)),
+            Self::Bridge(bridge, pod) => (Some(bridge), Some(pod)),
+            Self::Uplink(uplink) => (Some(uplink), None),
+        };
+        Lease { node_link, pod_link, ..lease }
+    }
+
+    const fn station(&self) -> Station {
+        match self {
+            Self::Pod(_) | Self::Bridge(..) => Station::OnLink,
+            Self::Uplink(_) => Station::BehindNode,
+        }
+    }
 }
 
-/// Takes a lease on `link`, which is in the thread's namespace. `place` says in the lease where it is to be prolonged.
+/// Takes a lease on `link`, which is in the thread's namespace.
 pub(crate) fn acquire(
     applicant: &Applicant<'_>,
     link: &Link,
     answer: &mut Answer,
-    place: impl Fn(Lease) -> Lease,
 ) -> Result<Lease, CniError> {
     let Applicant { conf, network, attachment, args, .. } = *applicant;
     let raw_args = std::env::var("CNI_ARGS").unwrap_or_default();
@@ -76,20 +84,26 @@ pub(crate) fn acquire(
     let store = LeaseStore::new(&conf.lease_dir, network);
     let pod = args.pod_namespace.clone().zip(args.pod_name.clone());
     let draft = |terms: &Terms| {
-        let lease = place(Lease::new((network, attachment), &identity, mac, terms.clone()));
+        let lease = applicant.place.of(Lease::new((network, attachment), &identity, mac, terms.clone()));
         let pod = pod.clone().map(|(namespace, name)| PodName { namespace, name });
-        Lease { pod, remember: is_of_name(conf, args), bound_at: now().as_secs(), ..lease }
+        Lease {
+            pod,
+            pod_uid: args.pod_uid.clone(),
+            remember: is_of_name(conf, args),
+            bound_at: now().as_secs(),
+            ..lease
+        }
     };
     let remembered = store.remembered(&identity.client_id).unwrap_or_default();
     let mut goal = match (applicant.wished, remembered) {
         (None, Some(earlier)) => Goal::Reboot { address: earlier.terms.address.addr() },
         (wished, _) => Goal::Acquire { wished },
     };
-    let own = own_addresses(link, applicant.on_node)?;
+    let station = applicant.place.station();
     let began = Instant::now();
     let patience = Duration::from_secs(conf.timeout);
     for attempt in 0..=CONFLICTS_MAX {
-        let asking = Asking { identity: &identity, link, store: &store, began, patience };
+        let asking = Asking { identity: &identity, link, station, store: &store, began, patience };
         let lease = asking.ask(goal, &draft)?;
         answer.explain(|| format!("DHCP server {} lends {}", lease.terms.server, lease.terms.address));
         let address = lease.terms.address.addr();
@@ -107,16 +121,15 @@ pub(crate) fn acquire(
             part(&store, &lease, link, Farewell::Release);
             return Err(refused);
         }
-        let holder = match conf.conflict_probe {
-            _ if own.contains(&address) => Ok(Some("this node".to_owned())),
+        let holder = match (applicant.holder_here)(address, &identity.client_id) {
             // By the link's own address: a bridge hands an answer to the pod's, which it does not know yet, to nobody here.
-            true => {
+            Ok(None) if conf.conflict_probe => {
                 let own = link.mac.unwrap_or(identity.mac);
                 holder_of(link.index, own, &[address.into()], PROBE_PATIENCE)
                     .map(|holder| holder.map(|(_, mac)| shown(mac)))
                     .map_err(kernel_refused)
             }
-            false => Ok(None),
+            here => here,
         };
         match holder {
             Ok(None) => return Ok(lease),
@@ -145,26 +158,11 @@ fn shown([a, b, c, d, e, f]: Mac) -> String {
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} on that link")
 }
 
-/// What the node holds itself, where it is the node's link: nobody would answer for it there.
-fn own_addresses(link: &Link, on_node: bool) -> Result<Vec<Ipv4Addr>, CniError> {
-    if !on_node {
-        return Ok(Vec::new());
-    }
-    let mut socket = Socket::open(Protocol::Route).map_err(kernel_refused)?;
-    let held = address::dump(&mut socket).map_err(kernel_refused)?;
-    let of_link = held.into_iter().filter(|held| held.index == link.index);
-    Ok(of_link
-        .filter_map(|held| match held.ip.addr() {
-            IpAddr::V4(own) => Some(own),
-            IpAddr::V6(_) => None,
-        })
-        .collect())
-}
-
 /// One exchange for a pod that has nothing yet.
 struct Asking<'a> {
     identity: &'a Identity,
     link: &'a Link,
+    station: Station,
     store: &'a LeaseStore,
     began: Instant,
     patience: Duration,
@@ -174,8 +172,8 @@ impl Asking<'_> {
     fn ask(&self, goal: Goal, draft: &dyn Fn(&Terms) -> Lease) -> Result<Lease, CniError> {
         let mut exchange =
             Exchange::new(self.identity.clone(), goal, self.began.elapsed(), self.patience, seed());
-        let line = Line::open(self.link.index, self.link.mac, self.identity.mac, exchange.xid())
-            .map_err(kernel_refused)?;
+        let line =
+            Line::open(self.link, self.identity.mac, self.station, exchange.xid()).map_err(kernel_refused)?;
         let mut drafted: Result<Option<Lease>, StoreError> = Ok(None);
         // Written before the server may believe that the address is ours, so that the agent can give it back if we die.
         let chosen = |terms: &Terms| {
@@ -207,7 +205,7 @@ impl Asking<'_> {
 /// Takes leave of a lease that is not used after all. What cannot be sent runs out by itself.
 fn part(store: &LeaseStore, lease: &Lease, link: &Link, farewell: Farewell) {
     let identity = lease.identity();
-    if let Ok(line) = Line::open(link.index, link.mac, identity.mac, 0) {
+    if let Ok(line) = lease.line(link, 0) {
         let sent = match farewell {
             Farewell::Release => {
                 let peer =

@@ -27,12 +27,12 @@ fn release(lease: &Lease) -> Result<(), KernelError> {
     line.of_client(lease.terms.address.addr(), peer).send(&payload, true)
 }
 
-/// The node's link where pods hang on one, because the pod's own is gone by now; else the pod's.
+/// The node's link where the lease names one, because the pod's own is gone by now; else the pod's.
 fn open(lease: &Lease) -> Result<Option<Line>, KernelError> {
     let open = |name: &str| -> Result<Option<Line>, KernelError> {
         let mut socket = Socket::open(Protocol::Route)?;
         let Some(link) = link::by_name(&mut socket, name)? else { return Ok(None) };
-        Line::open(link.index, link.mac, lease.mac.octets(), 0).map(Some)
+        lease.line(&link, 0).map(Some)
     };
     match (&lease.node_link, &lease.pod_link) {
         (Some(link), _) => open(link.as_str()),

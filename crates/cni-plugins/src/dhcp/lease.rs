@@ -5,8 +5,12 @@ use std::time::Duration;
 use attachment::{Attachment, MacAddress, Netns, NetworkName, PodName};
 use dhcp_client::{Identity, Terms};
 use ipnet::Ipv4Net;
+use kernel::KernelError;
+use kernel::link::Link;
 use link_name::LinkName;
 use serde::{Deserialize, Serialize};
+
+use super::line::{Line, Station};
 
 /// Raised when a field changes its meaning or goes.
 const SCHEMA_VERSION: u32 = 1;
@@ -23,6 +27,9 @@ pub struct Lease {
     /// The Kubernetes pod, where the runtime said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
+    /// Its UID, where the runtime said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
     /// The hardware address that the server knows.
     pub mac: MacAddress,
     /// Option 61.
@@ -38,7 +45,7 @@ pub struct Lease {
     /// The link of the node on which the servers are, where pods hang on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_link: Option<LinkName>,
-    /// The pod's own link, where it is on the servers' link itself.
+    /// The pod's own link, where it is on the servers' link itself; else the pod is behind `node_link`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_link: Option<PodLink>,
     /// The lease is not given back with its pod, for one of the same name to come.
@@ -76,6 +83,7 @@ impl Lease {
             network: network.clone(),
             attachment: attachment.clone(),
             pod: None,
+            pod_uid: None,
             mac,
             client_id: identity.client_id.clone(),
             provided: identity.provided.clone(),
@@ -89,6 +97,20 @@ impl Lease {
             server_mac: None,
             terms,
         }
+    }
+
+    /// Where its client is.
+    #[must_use]
+    pub const fn station(&self) -> Station {
+        match (&self.node_link, &self.pod_link) {
+            (Some(_), None) => Station::BehindNode,
+            _ => Station::OnLink,
+        }
+    }
+
+    /// Opens `link` to speak of this lease, by what carries the number `xid`.
+    pub fn line(&self, link: &Link, xid: u32) -> Result<Line, KernelError> {
+        Line::open(link, self.mac.octets(), self.station(), xid)
     }
 
     /// Who asks for it.

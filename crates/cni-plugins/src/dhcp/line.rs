@@ -8,6 +8,7 @@ use dhcp_client::{
     CLIENT_PORT, Endpoints, Exchange, ExchangeError, Mac, Next, Outcome, Terms, build_frame, parse_frame,
 };
 use kernel::KernelError;
+use kernel::link::Link;
 use kernel::packet::{EtherType, Instruction, PacketSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -48,6 +49,16 @@ pub struct Agreement {
     pub server_mac: Mac,
 }
 
+/// Where a client is, seen from the link on which servers are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Station {
+    /// On the link itself, with its own Ethernet address.
+    OnLink,
+    /// Behind this node, whose Ethernet address is the only one that the link gets to see: port security, hypervisors
+    /// and Wi-Fi let no other through.
+    BehindNode,
+}
+
 /// A link on which one exchange is carried out.
 #[derive(Debug)]
 pub struct Line {
@@ -64,14 +75,18 @@ pub fn seed() -> u64 {
 }
 
 impl Line {
-    /// Opens the link of `index`, in the thread's namespace, for what carries the number `xid`. Frames go out with
-    /// `source_mac`; where that is not the link's own, answers to it are heard as well.
-    pub fn open(index: u32, own_mac: Option<Mac>, source_mac: Mac, xid: u32) -> Result<Self, KernelError> {
-        let socket = PacketSocket::open(index, EtherType::Ipv4, &answers_to(xid))?;
-        if own_mac != Some(source_mac) {
+    /// Opens a link of the thread's namespace, for what carries the number `xid`. What is sent to `client` is heard,
+    /// whether or not that is the link's own Ethernet address.
+    pub fn open(link: &Link, client: Mac, station: Station, xid: u32) -> Result<Self, KernelError> {
+        let socket = PacketSocket::open(link.index, EtherType::Ipv4, &answers_to(xid))?;
+        if link.mac != Some(client) {
             // A link that cannot learn another address hears broadcasts all the same, which is what is asked for.
-            socket.hear(source_mac).ok();
+            socket.hear(client).ok();
         }
+        let source_mac = match station {
+            Station::OnLink => client,
+            Station::BehindNode => link.mac.unwrap_or(client),
+        };
         Ok(Self { socket, source_mac, client: Ipv4Addr::UNSPECIFIED, server: None })
     }
 

@@ -12,9 +12,9 @@ mod terms;
 
 pub use give_back::give_back;
 pub use lease::{Lease, PodLink};
-pub use line::{Agreement, Line, LineError, Peer, seed};
+pub use line::{Agreement, Line, LineError, Peer, Station, seed};
 pub use store::{LeaseStore, StoreError, StoredLease};
 
-pub(crate) use acquire::{Applicant, NodeLink, acquire_on_node};
-pub(crate) use plugin::{release_of, serve};
+pub(crate) use acquire::{Applicant, Place, acquire};
+pub(crate) use plugin::{add, check, del, gc, release_of, serve};
 pub(crate) use terms::{dns, node_gateway, range_sets, routes};

@@ -14,7 +14,7 @@ use kernel::netns::NetNs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::acquire::{Applicant, acquire, mac_of, now, store_failed};
+use super::acquire::{Applicant, Place, acquire, mac_of, now, store_failed};
 use super::give_back::give_back;
 use super::lease::{Lease, PodLink};
 use super::store::LeaseStore;
@@ -28,11 +28,10 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
     match call.environment {
         CallEnvironment::Add(pod) => {
             let conf = DhcpPluginConf::parse(call.stdin)?;
-            let lease = add(&conf, pod, answer)?;
-            let json = result(&conf, &lease).to_json(conf.base.cni_version)?;
+            let json = add(&conf, pod, answer)?.to_json(conf.base.cni_version)?;
             answer.give(&json).map_err(|error| {
                 // Nobody knows what was lent.
-                give_back(&LeaseStore::new(&conf.dhcp.lease_dir, &conf.base.name), &lease).ok();
+                release_of(&conf.dhcp.lease_dir, &conf.base.name, &pod.attachment).ok();
                 io_failed("write the result to standard output", &error)
             })
         }
@@ -44,8 +43,17 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
     }
 }
 
+/// Gives what a lease says to the link that is in the pod.
+pub(crate) fn add(
+    conf: &DhcpPluginConf,
+    call: &AttachmentCall<PathBuf>,
+    answer: &mut Answer,
+) -> Result<AttachResult, CniError> {
+    lease(conf, call, answer).map(|lease| result(conf, &lease))
+}
+
 /// Takes a lease, or gives the one that the attachment has, as the reference does.
-fn add(
+fn lease(
     conf: &DhcpPluginConf,
     call: &AttachmentCall<PathBuf>,
     answer: &mut Answer,
@@ -77,10 +85,11 @@ fn add(
             attachment,
             args: &call.args,
             mac: Some(mac),
-            on_node: false,
             wished: None,
+            place: Place::Pod(pod_link.clone()),
+            holder_here: &|_, _| Ok(None),
         };
-        acquire(&applicant, &link, answer, |lease| Lease { pod_link: Some(pod_link.clone()), ..lease })
+        acquire(&applicant, &link, answer)
     });
     acquired.map_err(kernel_refused)?
 }
@@ -122,7 +131,8 @@ fn result(conf: &DhcpPluginConf, lease: &Lease) -> AttachResult {
     }
 }
 
-fn check(conf: &DhcpPluginConf, attachment: &Attachment) -> Result<(), CniError> {
+/// Verifies that the attachment has a lease, and which.
+pub(crate) fn check(conf: &DhcpPluginConf, attachment: &Attachment) -> Result<(), CniError> {
     let store = LeaseStore::new(&conf.dhcp.lease_dir, &conf.base.name);
     let failed = |reason: String| Err(CniError::new(ErrorCode::CheckFailed, reason));
     let Some(lease) = store.find(attachment).map_err(store_failed)?.filter(|lease| lease.confirmed) else {
@@ -148,7 +158,8 @@ fn check(conf: &DhcpPluginConf, attachment: &Attachment) -> Result<(), CniError>
     Ok(())
 }
 
-fn del(conf: &StoreConf, attachment: &Attachment) -> Result<(), CniError> {
+/// Gives back what the attachment was lent.
+pub(crate) fn del(conf: &StoreConf, attachment: &Attachment) -> Result<(), CniError> {
     release_of(&conf.lease_dir, &conf.base.name, attachment)
 }
 
@@ -165,7 +176,8 @@ pub(crate) fn release_of(
     }
 }
 
-fn gc(request: &GcRequest) -> Result<(), CniError> {
+/// Gives back what attachments were lent that are not valid.
+pub(crate) fn gc(request: &GcRequest) -> Result<(), CniError> {
     if request.disabled {
         return Ok(());
     }

@@ -33,10 +33,9 @@ pub(crate) fn dns(terms: &Terms) -> Dns {
     }
 }
 
-/// The subnet of a lease as the one range of a network; `gateway` is what its pods reach first.
+/// The subnet of a lease as the one range of a network; `gateway` is what its pods reach first, where it says.
 pub(crate) fn range_sets(terms: &Terms, gateway: Option<Ipv4Addr>) -> Result<RangeSets, CniError> {
     let subnet = IpNet::V4(terms.address.trunc());
-    let gateway = gateway.or(Some(terms.server).filter(|server| terms.address.contains(server)));
     let unusable = |error: &dyn std::fmt::Display| {
         CniError::new(
             ErrorCode::InvalidNetworkConfig,

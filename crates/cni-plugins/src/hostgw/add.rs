@@ -19,6 +19,7 @@ use super::make_way::{self, link_is_gone};
 use super::survey;
 use crate::answer::Answer;
 use crate::bandwidth;
+use crate::dhcp::PodLink;
 use crate::failure::{
     host_ports_failed, io_failed, kernel_refused, reserve_failed, store_failed, wiring_failed,
 };
@@ -58,11 +59,13 @@ pub(crate) fn add(
         None => None,
     };
     let netns = leased::netns_of(call, namespaces.pod_id);
-    let leased = match (&conf.ipam.dhcp, &bridge) {
-        (Some(dhcp), Some(bridge)) => {
-            Some(Leased::acquire(conf, dhcp, call, (bridge, &netns), &mut host, answer)?)
+    let leased = match &conf.ipam.dhcp {
+        Some(dhcp) => {
+            let pod = PodLink { netns: netns.clone(), link: attachment.ifname().clone() };
+            let (link, place) = leased::servers_link(conf, (&facts, bridge.as_ref()), pod, &mut host)?;
+            Some(Leased::acquire((conf, dhcp), call, (&link, place), &store, &mut host, answer)?)
         }
-        _ => None,
+        None => None,
     };
     if let Some(leased) = &leased {
         leased.fit(&mut facts);
@@ -216,7 +219,10 @@ fn prepare_lan(
         return Ok(());
     }
     let (index, mac) = match (&intent.link.wiring, bridge) {
-        (Wiring::L2Routed { uplink }, _) => lan::uplink_of(uplink, host).map_err(wiring_failed)?,
+        (Wiring::L2Routed { uplink }, _) => {
+            let (link, mac) = lan::uplink_of(uplink, host).map_err(wiring_failed)?;
+            (link.index, mac)
+        }
         (_, Some(link::Link { index, mac: Some(mac), .. })) => (*index, *mac),
         _ => return Ok(()),
     };

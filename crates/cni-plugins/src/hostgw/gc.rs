@@ -9,6 +9,7 @@ use kernel::netlink::{Protocol, Socket};
 use super::make_way::link_is_gone;
 use super::survey::is_stand_in;
 use crate::answer::Answer;
+use crate::dhcp;
 use crate::failure::{kernel_refused, store_failed};
 use crate::teardown::{Leftover, tear_down};
 
@@ -17,6 +18,13 @@ pub(crate) fn gc(request: &GcRequest, answer: &mut Answer) -> Result<(), CniErro
     if request.disabled {
         return Ok(());
     }
+    let collected = collect(request, answer);
+    // Last, so that nobody is lent an address while something still carries it.
+    let given_back = dhcp::gc(request);
+    collected.and(given_back)
+}
+
+fn collect(request: &GcRequest, answer: &mut Answer) -> Result<(), CniError> {
     let network = &request.store.base.name;
     let Some(store) = Store::find(&request.store.data_dir, network).map_err(store_failed)? else {
         return Ok(());

@@ -1,19 +1,22 @@
 //! ADD where a DHCP server gives the address: a lease first, then the same as with a range that holds it alone.
 
-use std::net::IpAddr;
-
-use attachment::Netns;
-use cni_spec::{AttachmentCall, CniError, DefaultRoute, DhcpConf, ErrorCode, NetConf};
-use kernel::link::Link;
-use kernel::netlink::Socket;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use attachment::{Attachment, Claim, Netns, Store};
+use cni_spec::{AttachmentCall, CniError, DefaultRoute, DhcpConf, ErrorCode, IpFamily, NetConf, Route};
+use kernel::address;
+use kernel::link::{self, Link};
+use kernel::netlink::{Protocol, Socket};
+
 use super::facts::NodeFacts;
+use super::make_way::link_is_gone;
 use crate::answer::Answer;
 use crate::dhcp::{
-    Applicant, Lease, LeaseStore, NodeLink, PodLink, acquire_on_node, dns, give_back, node_gateway,
-    range_sets, routes,
+    Applicant, Lease, LeaseStore, Place, PodLink, acquire, dns, give_back, node_gateway, range_sets, routes,
 };
+use crate::failure::{kernel_refused, store_failed, wiring_failed};
+use crate::wiring::lan;
 
 /// A pod's lease while its ADD runs.
 pub(super) struct Leased {
@@ -26,30 +29,29 @@ pub(super) struct Leased {
 }
 
 impl Leased {
-    /// Takes a lease on the pods' bridge.
+    /// Takes a lease on the node's link to the LAN, before the pod has one.
     pub(super) fn acquire(
-        conf: &NetConf,
-        dhcp: &DhcpConf,
+        (conf, dhcp): (&NetConf, &DhcpConf),
         call: &AttachmentCall<PathBuf>,
-        (bridge, netns): (&Link, &Netns),
+        (link, place): (&Link, Place),
+        records: &Store,
         host: &mut Socket,
         answer: &mut Answer,
     ) -> Result<Self, CniError> {
         let network = &conf.base.name;
+        let store = LeaseStore::new(&dhcp.lease_dir, network);
         let applicant = Applicant {
             conf: dhcp,
             network,
             attachment: &call.attachment,
             args: &call.args,
             mac: conf.requested_mac(&call.args),
-            on_node: true,
             wished: wished(conf, call)?,
+            place,
+            holder_here: &|address, client_id| holder_here(records, &store, address, client_id),
         };
-        let pod = PodLink { netns: netns.clone(), link: call.attachment.ifname().clone() };
-        let node = NodeLink { link: bridge, name: &conf.bridge, pod };
-        let lease = acquire_on_node(&applicant, &node, answer)?;
-        let store = LeaseStore::new(&dhcp.lease_dir, network);
-        match leased_conf(conf, dhcp, &lease, bridge, host) {
+        let lease = acquire(&applicant, link, answer)?;
+        match leased_conf(conf, dhcp, &lease, link, host) {
             Ok(conf) => {
                 Ok(Self { conf, requested: vec![IpAddr::V4(lease.terms.address.addr())], lease, store })
             }
@@ -79,12 +81,57 @@ impl Leased {
     }
 }
 
+/// The link on which servers are asked, and where the lease is spoken of later.
+pub(super) fn servers_link(
+    conf: &NetConf,
+    (facts, bridge): (&NodeFacts, Option<&Link>),
+    pod: PodLink,
+    host: &mut Socket,
+) -> Result<(Link, Place), CniError> {
+    if let Some(bridge) = bridge {
+        return Ok((bridge.clone(), Place::Bridge(conf.bridge.clone(), pod)));
+    }
+    if facts.addresses.v4.is_none() {
+        return Err(CniError::new(
+            ErrorCode::InvalidNetworkConfig,
+            "mode `l2-routed`: this node's IPv4 address is not known, which is its pods' gateway; name it in \
+             `nodeAddresses`",
+        ));
+    }
+    let uplink = facts.lan_link(conf, host)?;
+    let (link, _) = lan::uplink_of(&uplink, host).map_err(wiring_failed)?;
+    Ok((link, Place::Uplink(uplink)))
+}
+
+/// Who on this node has an address: the node, or another of its pods that lives, whose lease its server has forgotten. The
+/// pod of a client that comes again is no other.
+fn holder_here(
+    records: &Store,
+    leases: &LeaseStore,
+    address: Ipv4Addr,
+    client_id: &[u8],
+) -> Result<Option<String>, CniError> {
+    let address = IpAddr::V4(address);
+    let mut socket = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+    if address::dump(&mut socket).map_err(kernel_refused)?.iter().any(|held| held.ip.addr() == address) {
+        return Ok(Some("this node".to_owned()));
+    }
+    let owner = records.owner_of_claim(&Claim::Address(address)).map_err(store_failed)?;
+    let is_same = |owner: &Attachment| {
+        leases
+            .find(owner)
+            .is_ok_and(|lease| lease.is_some_and(|lease| lease.identity().client_id == client_id))
+    };
+    let owner = owner.filter(|owner| !is_same(owner) && !link_is_gone(records.network(), owner, None));
+    Ok(owner.map(|owner| format!("attachment {owner} of this node")))
+}
+
 /// Which bridge servers are asked on: one that nobody has made has none of them behind it.
 pub(super) fn refuse_missing_bridge(conf: &NetConf, host: &mut Socket) -> Result<(), CniError> {
-    if conf.ipam.dhcp.is_none() {
+    if conf.ipam.dhcp.is_none() || conf.mode.is_routed() {
         return Ok(());
     }
-    match kernel::link::by_name(host, conf.bridge.as_str()).map_err(crate::failure::kernel_refused)? {
+    match link::by_name(host, conf.bridge.as_str()).map_err(kernel_refused)? {
         Some(_) => Ok(()),
         None => Err(CniError::new(
             ErrorCode::InvalidNetworkConfig,
@@ -97,7 +144,7 @@ pub(super) fn refuse_missing_bridge(conf: &NetConf, host: &mut Socket) -> Result
     }
 }
 
-fn wished(conf: &NetConf, call: &AttachmentCall<PathBuf>) -> Result<Option<std::net::Ipv4Addr>, CniError> {
+fn wished(conf: &NetConf, call: &AttachmentCall<PathBuf>) -> Result<Option<Ipv4Addr>, CniError> {
     match conf.requested_ips(&call.args).as_slice() {
         [] => Ok(None),
         [IpAddr::V4(address)] => Ok(Some(*address)),
@@ -114,15 +161,23 @@ fn leased_conf(
     conf: &NetConf,
     dhcp: &DhcpConf,
     lease: &Lease,
-    bridge: &Link,
+    link: &Link,
     host: &mut Socket,
 ) -> Result<NetConf, CniError> {
     let terms = &lease.terms;
-    let gateway = match dhcp.default_route {
+    let leased =
+        |gateway, routes| Ok(conf.leased(range_sets(terms, gateway)?, routes, dns(terms), lease.mac));
+    if conf.mode.is_routed() {
+        // To its node, by whose routes all goes from there: the server's are of neighbours that the pod does not have.
+        let everywhere = Route::new(IpFamily::V4.default_route(), None);
+        return leased(None, vec![Route { priority: dhcp.priority, ..everywhere }]);
+    }
+    let gateway = match dhcp.default_route.unwrap_or_default() {
         DefaultRoute::Router => terms.default_gateway(),
-        DefaultRoute::Node => Some(node_gateway(host, bridge.index, terms)?),
+        DefaultRoute::Node => Some(node_gateway(host, link.index, terms)?),
     };
-    Ok(conf.leased(range_sets(terms, gateway)?, routes(dhcp, terms, gateway), dns(terms), lease.mac))
+    let server = Some(terms.server).filter(|server| terms.address.contains(server));
+    leased(gateway.or(server), routes(dhcp, terms, gateway))
 }
 
 /// Whose namespace a pod's is, for the lease and the record.

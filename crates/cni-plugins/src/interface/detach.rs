@@ -1,4 +1,5 @@
-//! DEL, and the undoing of an ADD that failed: the link first, then what hangs on it, the addresses last.
+//! DEL, and the undoing of an ADD that failed: the link first, then what hangs on it, the addresses last; but first
+//! what is given back by a word on that very link.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -38,8 +39,16 @@ pub(crate) fn del(
     let namespace = pod.netns.as_deref().map_or(Ok(None), |path| open(path, pod.netns_override))?;
     let masquerade = InterfaceConf::parse(call.stdin).map_or(true, |conf| conf.ip_masq);
     let ipam = ipam_of(call.stdin);
-    let known = remove(call, pod, namespace.as_ref(), Belongings { masquerade, spoof_check })?;
-    ipam?.map_or(Ok(()), |ipam| ipam.del(call, pod, &known))
+    let belongings = Belongings { masquerade, spoof_check };
+    let released = match &ipam {
+        Ok(Some(ipam)) if ipam.asks_on_link() => Some(ipam.del(call, pod, &[])),
+        _ => None,
+    };
+    let known = remove(call, pod, namespace.as_ref(), belongings)?;
+    match released {
+        Some(released) => released,
+        None => ipam?.map_or(Ok(()), |ipam| ipam.del(call, pod, &known)),
+    }
 }
 
 /// Takes back all that a failed ADD made; the error that the runtime gets to see.
@@ -50,8 +59,13 @@ pub(crate) fn detach<N>(
     (namespace, ipam): (&NetNs, Option<&Ipam>),
     belongings: Belongings,
 ) -> CniError {
-    let undone = remove(call, pod, Some(namespace), belongings)
-        .and_then(|known| ipam.map_or(Ok(()), |ipam| ipam.del(call, pod, &known)));
+    let released = ipam.filter(|ipam| ipam.asks_on_link()).map(|ipam| ipam.del(call, pod, &[]));
+    let removed = remove(call, pod, Some(namespace), belongings);
+    let undone = removed.and_then(|known| match (released, ipam) {
+        (Some(released), _) => released,
+        (None, Some(ipam)) => ipam.del(call, pod, &known),
+        (None, None) => Ok(()),
+    });
     match undone {
         Ok(()) => cause,
         Err(error) => {

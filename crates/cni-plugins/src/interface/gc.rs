@@ -13,6 +13,7 @@ use crate::answer::Answer;
 use crate::bridge::spoof_check;
 use crate::call::Call;
 use crate::failure::kernel_refused;
+use crate::ipam::Ipam;
 use crate::masquerade;
 use crate::wiring::delete_link;
 
@@ -24,6 +25,14 @@ pub(crate) fn gc(call: &Call<'_>, has_spoof_check: bool, answer: &mut Answer) ->
     }
     let network = &call.base.name;
     let mut failed: Vec<String> = Vec::new();
+    let ipam = ipam_of(call.stdin);
+    let speaks_first = ipam.as_ref().is_ok_and(|ipam| ipam.as_ref().is_some_and(Ipam::asks_on_link));
+    let free = |answer: &mut Answer| {
+        ipam.clone().and_then(|ipam| ipam.map_or(Ok(()), |ipam| ipam.gc(call, &request, answer))).err()
+    };
+    if speaks_first {
+        failed.extend(free(answer).map(|error| error.to_string()));
+    }
     match remove_links(network, &request.valid) {
         Ok(removed) => {
             for name in removed {
@@ -39,9 +48,9 @@ pub(crate) fn gc(call: &Call<'_>, has_spoof_check: bool, answer: &mut Answer) ->
         failed.extend(masquerade::collect(network, &request.valid).err().map(|error| error.to_string()));
     }
     // Last, so that nobody gets the addresses while something still carries them.
-    let freed =
-        ipam_of(call.stdin).and_then(|ipam| ipam.map_or(Ok(()), |ipam| ipam.gc(call, &request, answer)));
-    failed.extend(freed.err().map(|error| error.to_string()));
+    if !speaks_first {
+        failed.extend(free(answer).map(|error| error.to_string()));
+    }
     match failed.is_empty() {
         true => Ok(()),
         false => {

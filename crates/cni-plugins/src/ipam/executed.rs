@@ -1,6 +1,7 @@
 //! An IPAM plugin of somebody else's: executed with this call's own environment and configuration, as the specification
 //! says of delegation.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use crate::call::Call;
 use crate::failure::io_failed;
 
 /// The program.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Executed {
     path: PathBuf,
 }
@@ -21,6 +22,11 @@ pub(crate) struct Executed {
 impl Executed {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path }
+    }
+
+    /// Its file's name.
+    pub(super) fn name(&self) -> Option<&OsStr> {
+        self.path.file_name()
     }
 
     /// ADD, and what it answers.

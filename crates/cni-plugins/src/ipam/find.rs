@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cni_spec::{CniError, ErrorCode};
 
 /// The plugins that this program can run in its own process.
-const OWN: [&str; 2] = ["host-local", "static"];
+const OWN: [&str; 3] = ["host-local", "static", "dhcp"];
 
 /// The file to execute; none where it is this very program, and the plugin one of those that it runs itself.
 pub(super) fn find(name: &str) -> Result<Option<PathBuf>, CniError> {

@@ -4,26 +4,32 @@ mod executed;
 mod find;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use cni_spec::{
-    AttachResult, AttachmentCall, CniError, Command, ErrorCode, GcRequest, HostLocalConf, HostLocalStoreConf,
-    StaticConf,
+    AttachResult, AttachmentCall, CniError, Command, DhcpPluginConf, ErrorCode, GcRequest, HostLocalConf,
+    HostLocalStoreConf, StaticConf, StoreConf,
 };
 
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::{host_local, static_ipam};
+use crate::{dhcp, host_local, static_ipam};
 
 use self::executed::Executed;
 use self::find::find;
 
+/// The one that speaks on the pod's link.
+const DHCP: &str = "dhcp";
+
 /// Who gives addresses to the pods of a network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Ipam {
     /// Our `host-local`.
     HostLocal,
     /// Our `static`.
     Static,
+    /// Our `dhcp`.
+    Dhcp,
     /// A program.
     Executed(Executed),
 }
@@ -35,6 +41,7 @@ impl Ipam {
         match (name, path) {
             ("host-local", None) => Ok(Self::HostLocal),
             ("static", None) => Ok(Self::Static),
+            (DHCP, None) => Ok(Self::Dhcp),
             (_, Some(path)) => Ok(Self::Executed(Executed::new(path))),
             (_, None) => Err(CniError::new(
                 ErrorCode::InvalidNetworkConfig,
@@ -45,13 +52,29 @@ impl Ipam {
         }
     }
 
+    /// Whether it speaks on the pod's own link, ours or the reference's: that must be there before ADD, and until after
+    /// DEL.
+    pub(crate) fn asks_on_link(&self) -> bool {
+        match self {
+            Self::HostLocal | Self::Static => false,
+            Self::Dhcp => true,
+            Self::Executed(program) => program.name().is_some_and(|name| name == DHCP),
+        }
+    }
+
     /// Asks for addresses.
-    pub(crate) fn add<N>(&self, call: &Call<'_>, pod: &AttachmentCall<N>) -> Result<AttachResult, CniError> {
+    pub(crate) fn add(
+        &self,
+        call: &Call<'_>,
+        pod: &AttachmentCall<PathBuf>,
+        answer: &mut Answer,
+    ) -> Result<AttachResult, CniError> {
         let result = match self {
             Self::HostLocal => {
                 host_local::add(&HostLocalConf::parse(call.stdin)?, &pod.attachment, &pod.args)?
             }
             Self::Static => static_ipam::add(&StaticConf::parse(call.stdin, &pod.args)?),
+            Self::Dhcp => dhcp::add(&DhcpPluginConf::parse(call.stdin)?, pod, answer)?,
             Self::Executed(program) => program.add(call)?,
         };
         if result.ips.is_empty() {
@@ -76,6 +99,7 @@ impl Ipam {
                     .map(|_| ())
             }
             Self::Static => Ok(()),
+            Self::Dhcp => dhcp::del(&StoreConf::parse(call.stdin)?, &pod.attachment),
             Self::Executed(program) => program.silently(Command::Del, call),
         }
     }
@@ -85,6 +109,7 @@ impl Ipam {
         match self {
             Self::HostLocal => host_local::check(&HostLocalConf::parse(call.stdin)?, &pod.attachment),
             Self::Static => static_ipam::check(call.stdin, &pod.args),
+            Self::Dhcp => dhcp::check(&DhcpPluginConf::parse(call.stdin)?, &pod.attachment),
             Self::Executed(program) => program.silently(Command::Check, call),
         }
     }
@@ -99,6 +124,7 @@ impl Ipam {
         match self {
             Self::HostLocal => host_local::gc(&HostLocalStoreConf::parse(call.stdin)?, request, answer),
             Self::Static => Ok(()),
+            Self::Dhcp => dhcp::gc(request),
             Self::Executed(program) => program.silently(Command::Gc, call),
         }
     }
@@ -108,6 +134,7 @@ impl Ipam {
         match self {
             Self::HostLocal => host_local::status(call.stdin),
             Self::Static => Ok(()),
+            Self::Dhcp => DhcpPluginConf::parse(call.stdin).map(|_| ()),
             Self::Executed(program) => program.silently(Command::Status, call),
         }
     }

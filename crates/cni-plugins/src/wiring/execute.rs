@@ -80,6 +80,22 @@ pub(crate) fn attach_anew(
     }
 }
 
+/// Carries out the pod's side of a plan on a link that is there and up already.
+pub(crate) fn give_addresses(
+    plan: &LinkPlan,
+    wired: Wired,
+    node: &NetNs,
+    pod: &NetNs,
+) -> Result<(), WiringError> {
+    pod.enter()?;
+    let prepared = prepare_pod(plan);
+    node.enter()?;
+    let (mut inside, awaited) = prepared?;
+    carry_out(&mut inside, &plan.pod_steps, wired.pod_index, plan.pod_link.as_str())?;
+    carry_out(&mut inside, &plan.last_pod_steps, wired.pod_index, plan.pod_link.as_str())?;
+    awaited.wait(wired.pod_index, lister(&mut inside))
+}
+
 /// Creates the pair and learns both indexes from one answer: a veth end names its peer's.
 fn create_pair(
     plan: &LinkPlan,

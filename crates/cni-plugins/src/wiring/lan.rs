@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use attachment::{Mode, Record};
 use kernel::address_claim::{claimant, probe};
 use kernel::announce;
-use kernel::link::{self, Mac};
+use kernel::link::{self, Link, Mac};
 use kernel::neighbour;
 use kernel::netlink::{Batch, Socket};
 use kernel::packet::{self, EtherType, PacketSocket};
@@ -28,7 +28,7 @@ const FRAME_MAX: usize = 256;
 /// Makes the node answer for the plan's addresses; the link on which it does so, if it is to.
 pub(super) fn answer_for(plan: &LinkPlan, host: &mut Socket) -> Result<Option<(u32, Mac)>, WiringError> {
     let Wiring::L2Routed { uplink } = &plan.wiring else { return Ok(None) };
-    let (index, mac) = uplink_of(uplink, host)?;
+    let (Link { index, .. }, mac) = uplink_of(uplink, host)?;
     let mut batch = Batch::new();
     for ip in &plan.proxied {
         neighbour::add_proxy(&mut batch, index, *ip, POD_ROUTE_PROTOCOL);
@@ -180,10 +180,10 @@ const fn ether_type(ip: IpAddr) -> EtherType {
     }
 }
 
-/// Index and Ethernet address of the node's link to the LAN.
-pub(crate) fn uplink_of(uplink: &LinkName, host: &mut Socket) -> Result<(u32, Mac), WiringError> {
+/// The node's link to the LAN, and its Ethernet address.
+pub(crate) fn uplink_of(uplink: &LinkName, host: &mut Socket) -> Result<(Link, Mac), WiringError> {
     let found = link::by_name(host, uplink.as_str())?;
-    found.and_then(|link| Some((link.index, link.mac?))).ok_or_else(|| WiringError::NoLanLink {
+    found.and_then(|link| link.mac.map(|mac| (link, mac))).ok_or_else(|| WiringError::NoLanLink {
         what: "link to the LAN",
         name: uplink.to_string(),
         remedy: "name an Ethernet link that has the LAN's addresses in `uplink`",

@@ -42,6 +42,8 @@ pub(crate) struct Port {
     pub(crate) detect_duplicates: bool,
     /// The pod's end stays down.
     pub(crate) pod_stays_down: bool,
+    /// The pod gets its addresses once the link is there.
+    pub(crate) addresses_follow: bool,
 }
 
 /// As the reference's: gratuitous ARP once the link is up, for neighbours that remember another.
@@ -112,7 +114,7 @@ pub(crate) fn plan_port(wanted: &Wanted<'_>, bridge: &LinkName, port: Port) -> L
     let has_ipv6 = has_ipv6(wanted.ips);
     let mut pod_settings = Vec::new();
     let mut pod_steps = Vec::new();
-    if !wanted.ips.is_empty() {
+    if !wanted.ips.is_empty() || port.addresses_follow {
         pod_settings.extend([ARP_NOTIFY, DEAF_TO_ROUTERS]);
         if port.detect_duplicates {
             pod_settings.extend(DETECT_DUPLICATES);

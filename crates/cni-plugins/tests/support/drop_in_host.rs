@@ -19,7 +19,7 @@ impl Host {
         let node = Node::enter();
         let bin = node.folder().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        for name in ["bridge", "ptp", "host-local", "static"] {
+        for name in ["bridge", "ptp", "host-local", "static", "dhcp"] {
             std::os::unix::fs::symlink(program("hostgw-cni"), bin.join(name)).unwrap();
         }
         Self { node }
