@@ -149,6 +149,7 @@ impl Reconciler {
         let plugin_paths = PluginPaths {
             data_dir: self.paths.ipam_dir().display().to_string(),
             ready_file: self.paths.ready_file().display().to_string(),
+            lease_dir: self.paths.lease_dir().display().to_string(),
         };
         let mut desired = desired(&DesiredInputs {
             this_node: &self.this_node,

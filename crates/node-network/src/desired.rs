@@ -52,11 +52,17 @@ pub struct PluginPaths {
     pub data_dir: String,
     /// The file without which STATUS fails.
     pub ready_file: String,
+    /// Folder of the leases.
+    pub lease_dir: String,
 }
 
 impl Default for PluginPaths {
     fn default() -> Self {
-        Self { data_dir: "/run/hostgw/ipam".to_owned(), ready_file: "/run/hostgw/ready".to_owned() }
+        Self {
+            data_dir: "/run/hostgw/ipam".to_owned(),
+            ready_file: "/run/hostgw/ready".to_owned(),
+            lease_dir: "/var/lib/hostgw/leases".to_owned(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an operator can choose (`/etc/hostgw/config.yaml`), checked before anything uses it.
 
+mod dhcp;
 mod kubernetes;
 mod lan;
 mod uplink;
@@ -12,6 +13,7 @@ use link_name::LinkName;
 use serde::{Deserialize, Serialize};
 
 use crate::observed::{LinkKind, ObservedLink};
+pub use dhcp::{ClientId, DefaultRoute, DhcpSettings};
 pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
 pub use lan::{LanRoute, LanSettings, Slices};
 pub use uplink::UplinkSettings;

@@ -48,13 +48,12 @@ fn own_list(
     settings: &Settings,
     paths: &PluginPaths,
 ) -> Value {
-    let ranges: Vec<_> = pod_cidrs.values().map(|cidr| json!([range(cidr, settings)])).collect();
     let node_addresses: Vec<_> = this.internal_ips.values().collect();
     // Keys in alphabetical order, which is serde_json's own: the bytes are the same whatever it is built with.
     let mut plugin = json!({
         "capabilities": {"bandwidth": true, "ips": true, "mac": true, "portMappings": true},
         "hairpin": settings.cni.hairpin,
-        "ipam": {"dataDir": paths.data_dir, "ranges": ranges},
+        "ipam": ipam(pod_cidrs, settings, paths),
         "mode": settings.mode.as_str(),
         "nodeAddresses": node_addresses,
         "readyFile": paths.ready_file,
@@ -89,6 +88,27 @@ fn own_list(
         "name": settings.cni.network_name,
         "plugins": [plugin],
     })
+}
+
+/// Where a pod's addresses come from.
+fn ipam(pod_cidrs: &PerFamily<IpNet>, settings: &Settings, paths: &PluginPaths) -> Value {
+    let Some(dhcp) = &settings.lan.dhcp else {
+        let ranges: Vec<_> = pod_cidrs.values().map(|cidr| json!([range(cidr, settings)])).collect();
+        return json!({"dataDir": paths.data_dir, "ranges": ranges});
+    };
+    let mut ipam = json!({
+        "clientID": dhcp.client_id,
+        "conflictProbe": dhcp.conflict_probe,
+        "dataDir": paths.data_dir,
+        "leaseDir": paths.lease_dir,
+        "subnet": settings.lan.subnet(Family::Ipv4),
+        "timeout": dhcp.timeout_seconds,
+        "type": "dhcp",
+    });
+    if let Some(way) = dhcp.default_route {
+        ipam["defaultRoute"] = json!(way);
+    }
+    ipam
 }
 
 /// What the plugin hands out of a pod CIDR; on the LAN it is a part of the LAN's subnet, from end to end.

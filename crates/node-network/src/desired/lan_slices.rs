@@ -50,6 +50,14 @@ pub(super) fn own_slices(
     settings: &Settings,
     host: &HostFacts,
 ) -> (PerFamily<IpNet>, Vec<Condition>) {
+    if settings.lan.dhcp.is_some() {
+        // A lease may be of any part of the LAN, and is nobody's but its pod's.
+        let mut lan = PerFamily::default();
+        for subnet in &settings.lan.subnets {
+            lan.insert(Family::of_net(subnet), *subnet);
+        }
+        return (lan, Vec::new());
+    }
     let slices = slices(this, settings);
     let mut faults = Vec::new();
     if settings.lan.slices == Slices::Annotation && this.unreadable_lan_slice {

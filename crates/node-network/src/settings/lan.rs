@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use link_name::LinkName;
 use serde::{Deserialize, Serialize};
 
+use super::dhcp::{self, DhcpSettings};
 use super::{Mode, SettingsError};
 use crate::family::Family;
 
@@ -34,6 +35,9 @@ pub struct LanSettings {
     pub promisc_mode: bool,
     /// For how many milliseconds the LAN is asked whether somebody has an address before a pod gets it; 0 does not ask.
     pub conflict_probe_ms: u32,
+    /// The LAN's DHCP server lends the pods' addresses; none: they are of slices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<DhcpSettings>,
 }
 
 /// A network behind a router of the LAN.
@@ -74,6 +78,7 @@ impl Default for LanSettings {
             uplink: None,
             promisc_mode: false,
             conflict_probe_ms: 0,
+            dhcp: None,
         }
     }
 }
@@ -182,6 +187,9 @@ impl LanSettings {
                 mode.as_str()
             );
             fault("uplink", self.uplink.as_ref().map_or_else(String::new, ToString::to_string), remedy);
+        }
+        for (field, value, remedy) in dhcp::faults(self, mode) {
+            fault(field, value, remedy);
         }
         if self.conflict_probe_ms > MAX_PROBE_MS {
             fault("conflictProbeMs", self.conflict_probe_ms.to_string(), format!("use 0 to {MAX_PROBE_MS}"));

@@ -1,7 +1,7 @@
 //! The conflist as the runtime finds it.
 
 use crate::observed::{BridgeFault, LinkKind};
-use crate::settings::{Chain, ListenerCheck, Mode};
+use crate::settings::{Chain, ClientId, DhcpSettings, LanSettings, ListenerCheck, Mode};
 use crate::three_nodes::{ThreeNodes, ip, link};
 
 #[test]
@@ -81,4 +81,20 @@ fn a_node_without_pod_cidr_has_none() {
     cluster.change("node1", |node| node.pod_cidrs = crate::PerFamily::default());
     assert_eq!(cluster.desired().own.unwrap().conflist, None);
     assert!(cluster.shown().contains("--allocate-node-cidrs"));
+}
+
+#[test]
+fn pods_whose_addresses_a_dhcp_server_lends() {
+    let mut cluster = ThreeNodes::new();
+    cluster.settings.mode = Mode::L2Routed;
+    cluster.settings.lan = LanSettings {
+        subnets: vec!["192.0.2.0/24".parse().unwrap()],
+        dhcp: Some(DhcpSettings { client_id: ClientId::Pod, ..DhcpSettings::default() }),
+        ..LanSettings::default()
+    };
+    cluster.settings.validate().unwrap();
+    let own = cluster.desired().own.unwrap();
+    assert!(own.announce, "{}", cluster.shown());
+    let conflist: serde_json::Value = serde_json::from_str(&own.conflist.unwrap().render()).unwrap();
+    insta::assert_snapshot!(conflist["plugins"][0]["ipam"].to_string(), @r#"{"clientID":"pod","conflictProbe":false,"dataDir":"/run/hostgw/ipam","leaseDir":"/var/lib/hostgw/leases","subnet":"192.0.2.0/24","timeout":10,"type":"dhcp"}"#);
 }
