@@ -5,6 +5,7 @@
 mod folders;
 mod keeper;
 mod prolonging;
+mod tally;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use rustix::fd::OwnedFd;
 use tokio::sync::Notify;
 
 use keeper::Keeper;
+pub(crate) use tally::LeaseTally;
 
 /// The leases that are lost, by file.
 type Lost = std::collections::BTreeMap<PathBuf, Condition>;
@@ -26,6 +28,7 @@ type Lost = std::collections::BTreeMap<PathBuf, Condition>;
 struct Board {
     lost: Mutex<Lost>,
     changed: Notify,
+    tally: LeaseTally,
 }
 
 impl Board {
@@ -33,6 +36,7 @@ impl Board {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let before = lost.len();
         change(&mut lost);
+        self.tally.lost.set(i64::try_from(lost.len()).unwrap_or(i64::MAX));
         if lost.len() != before {
             self.changed.notify_one();
         }
@@ -49,9 +53,9 @@ pub(crate) struct LeaseKeeper {
 
 impl LeaseKeeper {
     /// Starts it, in the calling thread's network namespace.
-    pub(crate) fn start(lease_dir: PathBuf) -> io::Result<Self> {
+    pub(crate) fn start(lease_dir: PathBuf, tally: LeaseTally) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let board = Arc::new(Board::default());
+        let board = Arc::new(Board { tally, ..Board::default() });
         let mut keeper = Keeper::new(lease_dir, Arc::clone(&board), Arc::clone(&stop));
         // It holds a frame and a few names; the default of 2 MiB would never be used.
         let builder = std::thread::Builder::new().name("leases".to_owned()).stack_size(256 << 10);

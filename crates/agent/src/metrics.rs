@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::leases::LeaseTally;
 use crate::reconcile::ReconcileReport;
 
 /// Shared by the loop and the HTTP server, which run on one thread.
@@ -37,6 +38,7 @@ pub(crate) struct Health {
     unrouted: Gauge<i64, AtomicI64>,
     attachments: Gauge<i64, AtomicI64>,
     conditions: Gauge<i64, AtomicI64>,
+    leases: LeaseTally,
 }
 
 impl Health {
@@ -62,6 +64,7 @@ impl Health {
             unrouted: Gauge::default(),
             attachments: Gauge::default(),
             conditions: Gauge::default(),
+            leases: LeaseTally::default(),
         };
         let registry = &mut health.registry;
         registry.register("passes", "Passes made", health.passes.clone());
@@ -99,7 +102,13 @@ impl Health {
         registry.register("peer_cidrs_unrouted", "Peers' pod CIDRs held or refused", health.unrouted.clone());
         registry.register("attachments", "Attached pods", health.attachments.clone());
         registry.register("conditions", "Conditions of severity error", health.conditions.clone());
+        health.leases.register(registry);
         health
+    }
+
+    /// Where the keeper of leases counts.
+    pub(crate) fn leases(&self) -> LeaseTally {
+        self.leases.clone()
     }
 
     /// Takes over what a pass found and did.

@@ -194,6 +194,7 @@ fn occurrences(report: &ReconcileReport, repairs: bool) -> Vec<events::Occurrenc
             note: bounded(&condition.to_string()),
             warning: true,
             lasting: true,
+            pod: condition.pod().cloned(),
         })
         .collect();
     if repairs && report.applied.made() > 0 {
@@ -204,6 +205,7 @@ fn occurrences(report: &ReconcileReport, repairs: bool) -> Vec<events::Occurrenc
             note: bounded(&format!("put back what somebody else changed, such as: {first}")),
             warning: false,
             lasting: false,
+            pod: None,
         });
     }
     told

@@ -261,7 +261,8 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     state.resync_seconds = resync.as_secs();
     let mut teller = Teller::default();
     let mut pace = Pace::new(resync);
-    let leases = LeaseKeeper::start(options.paths.lease_dir()).map_err(AgentError::Runtime)?;
+    let tally = health.borrow().leases();
+    let leases = LeaseKeeper::start(options.paths.lease_dir(), tally).map_err(AgentError::Runtime)?;
     let mut reporter = source.reporter(&options.node_name, &options.settings);
     let mut resync_is_due = true;
     loop {

@@ -23,6 +23,17 @@ pub enum Severity {
     Error,
 }
 
+/// A pod, as Events name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodReference {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID, without which `kubectl describe` does not show what is said of it.
+    pub uid: Option<String>,
+}
+
 /// Something that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Condition {
@@ -356,11 +367,13 @@ pub enum Condition {
     NoChosenAddress,
     /// A pod's address is no longer lent to it by a DHCP server.
     #[error(
-        "pod {pod}: its address {address} is no longer lent to it ({reason}); it keeps it all the same: delete the pod for a new address, or see to the DHCP server"
+        "pod {holder}: its address {address} is no longer lent to it ({reason}); it keeps it all the same: delete the pod for a new address, or see to the DHCP server"
     )]
     LeaseLost {
-        /// The pod, by namespace and name where they are known.
-        pod: String,
+        /// The pod, by namespace and name where they are known, else the attachment.
+        holder: String,
+        /// The pod, where it is known.
+        pod: Option<Box<PodReference>>,
         /// Its address.
         address: IpAddr,
         /// What the servers said.
@@ -485,6 +498,15 @@ impl Condition {
             Self::LanSliceUnreadable { .. } => "lan-slice-unreadable",
             Self::LanSliceRefused { .. } => "lan-slice-refused",
             Self::NotAnnounced => "not-announced",
+        }
+    }
+
+    /// The pod that it is about, rather than the node.
+    #[must_use]
+    pub fn pod(&self) -> Option<&PodReference> {
+        match self {
+            Self::LeaseLost { pod, .. } => pod.as_deref(),
+            _ => None,
         }
     }
 }

@@ -19,7 +19,7 @@ pub mod settings;
 mod three_nodes;
 
 pub use cluster::{ClusterNode, ClusterSnapshot, NodeName};
-pub use condition::{Condition, Severity};
+pub use condition::{Condition, PodReference, Severity};
 pub use desired::{DesiredInputs, DesiredNode, desired};
 pub use family::{Family, PerFamily};
 pub use observed::ObservedNode;

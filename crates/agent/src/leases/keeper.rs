@@ -13,7 +13,7 @@ use dhcp_client::{Dice, Phase, due};
 use kernel::link;
 use kernel::netlink::{Protocol, Socket};
 use kernel::netns::{NetNsId, id_of};
-use node_network::Condition;
+use node_network::{Condition, PodReference};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 
@@ -174,6 +174,7 @@ impl Keeper {
         for path in gone {
             self.forget(&path);
         }
+        self.board.tally.held.set(i64::try_from(self.known.len()).unwrap_or(i64::MAX));
         Ok(remembers || !seen.is_empty())
     }
 
@@ -193,6 +194,7 @@ impl Keeper {
         if (age > GRACE || of_earlier_boot) && !is_alive(&lease) {
             tracing::info!(address = %lease.terms.address, attachment = %lease.attachment, "lease of a pod that is gone given back");
             give_back(store, &lease)?;
+            self.board.tally.given_back.inc();
             self.forget(path);
         } else if !is_known && lease.confirmed {
             let next = due(&lease.terms, lease.bound_at(), now(), &mut self.dice);
@@ -270,6 +272,7 @@ impl Keeper {
         match came {
             Came::Prolonged(renewed) => {
                 tracing::debug!(%address, attachment = %lease.attachment, "lease prolonged");
+                self.board.tally.prolonged.inc();
                 let next = due(&renewed.terms, renewed.bound_at(), now(), &mut self.dice).next;
                 self.keep(path, &renewed);
                 self.again_at(path, next);
@@ -278,16 +281,19 @@ impl Keeper {
                 });
             }
             Came::Refused(reason) => {
+                self.board.tally.refused.inc();
                 self.keep(path, &lease.ended());
                 self.lose(path, lease, &reason);
                 // It may be lent anew, to the same client, by a server that only forgot.
                 self.again_at(path, now());
             }
             Came::Unanswered(error) if *phase == Phase::Expired => {
+                self.board.tally.unanswered.inc();
                 self.lose(path, lease, &error.to_string());
                 self.again_at(path, again);
             }
             Came::Unanswered(error) => {
+                self.board.tally.unanswered.inc();
                 tracing::debug!(%error, %address, "lease not prolonged yet");
                 self.again_at(path, again);
             }
@@ -308,12 +314,19 @@ impl Keeper {
     }
 
     fn lose(&self, path: &Path, lease: &Lease, reason: &str) {
-        let pod = lease
+        let holder = lease
             .pod
             .as_ref()
             .map_or_else(|| lease.attachment.to_string(), |pod| format!("{}/{}", pod.namespace, pod.name));
+        let pod = lease.pod.as_ref().map(|pod| {
+            Box::new(PodReference {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                uid: lease.pod_uid.clone(),
+            })
+        });
         let address = lease.terms.address.addr().into();
-        let condition = Condition::LeaseLost { pod, address, reason: reason.to_owned() };
+        let condition = Condition::LeaseLost { holder, pod, address, reason: reason.to_owned() };
         self.board.change(|lost| {
             lost.insert(path.to_owned(), condition);
         });

@@ -44,16 +44,27 @@ pub(super) fn network_status(status: &NetworkStatus, now: Duration) -> Value {
     json!({ "status": status })
 }
 
-/// An Event (events.k8s.io/v1). Those of cluster-scoped objects live in `default`.
+/// An Event (events.k8s.io/v1), about a pod or about this node.
 pub(super) fn event(event: &Event, node: &str, uid: &str) -> Value {
+    let regarding = match &event.occurrence.pod {
+        Some(pod) => {
+            let mut regarding =
+                json!({"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name});
+            if let Some(uid) = &pod.uid {
+                regarding["uid"] = json!(uid);
+            }
+            regarding
+        }
+        None => json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}),
+    };
     json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event",
-        "metadata": {"name": event.name, "namespace": "default"},
+        "metadata": {"name": event.name, "namespace": event.occurrence.namespace()},
         "eventTime": micros(event.at),
         "reportingController": CONTROLLER, "reportingInstance": node,
         "action": "Reconcile", "reason": event.occurrence.reason, "note": event.occurrence.note,
         "type": if event.occurrence.warning { "Warning" } else { "Normal" },
-        "regarding": {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid},
+        "regarding": regarding,
     })
 }
 

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use node_network::PodReference;
+
 /// Events at once …
 const BURST: f64 = 10.0;
 /// … and then one in so long.
@@ -22,6 +24,15 @@ pub(super) struct Occurrence {
     pub(super) warning: bool,
     /// It is so until it is no longer told of; else it happened now.
     pub(super) lasting: bool,
+    /// The pod that it is about; this node where there is none.
+    pub(super) pod: Option<PodReference>,
+}
+
+impl Occurrence {
+    /// Where its Event lives: that of a cluster-scoped object, as a Node is, in `default`.
+    pub(super) fn namespace(&self) -> &str {
+        self.pod.as_ref().map_or("default", |pod| &pod.namespace)
+    }
 }
 
 /// What is to be written.
@@ -30,7 +41,7 @@ pub(super) enum EventRequest {
     /// A new Event.
     New(Event),
     /// The Event of this name happened again.
-    Again { name: String, count: u32, last: Duration },
+    Again { namespace: String, name: String, count: u32, last: Duration },
 }
 
 /// An Event, its time since 1970.
@@ -103,7 +114,13 @@ impl EventLog {
             }
             self.credit -= 1.0;
             told.written = now;
-            return Some(EventRequest::Again { name: told.name.clone(), count: told.count, last: now });
+            let namespace = occurrence.namespace().to_owned();
+            return Some(EventRequest::Again {
+                namespace,
+                name: told.name.clone(),
+                count: told.count,
+                last: now,
+            });
         }
         if self.credit < 1.0 {
             return None;
@@ -129,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn occurrence(note: &str, lasting: bool) -> Occurrence {
-        Occurrence { reason: "Reason".to_owned(), note: note.to_owned(), warning: true, lasting }
+        Occurrence { reason: "Reason".to_owned(), note: note.to_owned(), warning: true, lasting, pod: None }
     }
 
     const fn at(seconds: u64) -> Duration {

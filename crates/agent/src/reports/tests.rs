@@ -1,4 +1,5 @@
 use super::*;
+use node_network::PodReference;
 use node_network::plan::{PeerReport, PeerState};
 
 fn report(announced: bool, peers: &[PeerState], conditions: Vec<Condition>) -> ReconcileReport {
@@ -59,6 +60,7 @@ fn documents_are_those_of_the_api() {
         note: "set it".to_owned(),
         warning: true,
         lasting: true,
+        pod: None,
     };
     let EventRequest::New(mut event) = log.take(vec![note], now).remove(0) else { panic!("an Event begins") };
     event.name = "node1.0".to_owned();
@@ -77,4 +79,25 @@ fn documents_are_those_of_the_api() {
     {"apiVersion":"hostgw.io/v1alpha1","kind":"NodeNetwork","metadata":{"name":"node1","ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"node1","uid":"uid"}]}}
     {"series":{"count":3,"lastObservedTime":"2024-05-01T12:00:00.000005Z"}}
     "#);
+}
+
+#[test]
+fn what_is_wrong_with_a_pod_is_an_event_of_that_pod_in_its_namespace() {
+    let pod =
+        PodReference { namespace: "prod".to_owned(), name: "db-0".to_owned(), uid: Some("8e7".to_owned()) };
+    let lost = Condition::LeaseLost {
+        holder: "prod/db-0".to_owned(),
+        pod: Some(Box::new(pod)),
+        address: "192.0.2.50".parse().unwrap(),
+        reason: "192.0.2.1 refused".to_owned(),
+    };
+    let told = occurrences(&report(true, &[], vec![lost]), false);
+    let mut log = EventLog::new("node1");
+    let EventRequest::New(event) = log.take(told, Duration::ZERO).remove(0) else {
+        panic!("an Event begins")
+    };
+    let document = documents::event(&event, "node1", "uid");
+    assert_eq!(document["metadata"]["namespace"], "prod");
+    let regarding = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "namespace": "prod", "name": "db-0", "uid": "8e7"});
+    assert_eq!((&document["regarding"], &document["reason"]), (&regarding, &serde_json::json!("LeaseLost")));
 }

@@ -23,7 +23,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 const REWRITE: Duration = Duration::from_secs(60);
 
 const NETWORKS: &str = "/apis/hostgw.io/v1alpha1/nodenetworks";
-const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 
 /// Writes until nobody tells any more.
 pub(super) async fn run(
@@ -213,10 +212,16 @@ impl Writer {
         let result = match request {
             EventRequest::New(event) => {
                 let body = documents::event(event, self.this_node.as_str(), uid);
-                self.api.request::<Value>(Method::POST, EVENTS, Some(json(&body))).await
+                let path = events_of(event.occurrence.namespace());
+                self.api.request::<Value>(Method::POST, &path, Some(json(&body))).await
             }
-            EventRequest::Again { name, count, last } => {
-                self.patch(&format!("{EVENTS}/{name}"), MERGE, &documents::series(*count, *last)).await
+            EventRequest::Again { namespace, name, count, last } => {
+                self.patch(
+                    &format!("{}/{name}", events_of(namespace)),
+                    MERGE,
+                    &documents::series(*count, *last),
+                )
+                .await
             }
         };
         match result {
@@ -250,6 +255,10 @@ impl Writer {
 }
 
 const MERGE: &str = "application/merge-patch+json";
+
+fn events_of(namespace: &str) -> String {
+    format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events")
+}
 
 fn json(body: &Value) -> Payload {
     Payload { media_type: "application/json", bytes: body.to_string().into_bytes() }
