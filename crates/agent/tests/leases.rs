@@ -193,7 +193,7 @@ fn the_lease_of_a_routed_pod_is_renewed_over_the_nodes_link() {
         .run(|| {
             change(|batch, _| {
                 neighbour::set_permanent(batch, index_of("br0"), ADDRESS.into(), own);
-            })
+            });
         })
         .unwrap();
     lan.lend(600, 400, |lease| {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use lab::options::{
-    Chaos, Families, Fault, LabName, MAX_NODES, MAX_PODS, Mode, Restarts, Sabotage, UplinkRuns,
+    Chaos, DhcpServers, Families, Fault, LabName, MAX_NODES, MAX_PODS, Mode, Restarts, Sabotage, UplinkRuns,
 };
 use lab::registry::Registry;
 use lab::report::Report;
@@ -47,12 +47,12 @@ struct Build {
     /// How many pods on each node.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_PODS)))]
     pods: u8,
-    /// How pods are attached.
-    #[arg(long, value_enum, default_value_t = ModeArg::Ptp, conflicts_with = "scenario")]
-    mode: ModeArg,
-    /// Which address families the cluster has.
-    #[arg(long, value_enum, default_value_t = FamilyArg::Dual)]
-    family: FamilyArg,
+    /// How pods are attached; default: ptp, or what the scenario says.
+    #[arg(long, value_enum)]
+    mode: Option<ModeArg>,
+    /// Which address families the cluster has; default: dual, with --scenario dhcp ipv4.
+    #[arg(long, value_enum)]
+    family: Option<FamilyArg>,
     /// Leave the lab running after its probes.
     #[arg(long)]
     keep: bool,
@@ -71,6 +71,9 @@ struct Build {
     /// Prove something else than the cluster, or more.
     #[arg(long, value_enum, conflicts_with = "chaos")]
     scenario: Option<ScenarioArg>,
+    /// Where dnsmasq and Kea are unpacked, for --scenario dhcp; default: this machine's own.
+    #[arg(long, value_name = "DIR", requires = "scenario")]
+    dhcp_servers: Option<PathBuf>,
     /// How often the scenario does its work.
     #[arg(long, default_value_t = 20, requires = "scenario", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     runs: u32,
@@ -146,6 +149,8 @@ enum ScenarioArg {
     L2,
     /// The same with pods behind routed links.
     L2Routed,
+    /// Real DHCP servers lend pods their addresses, and are down, slow, empty, changed, or two; on bridges with --mode l2.
+    Dhcp,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -198,16 +203,15 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         let remedy = "add --chaos, or --scenario l2 or l2-routed, for it to spoil".to_owned();
         return Err(LabError::Option { option: "--sabotage", value: kind.name().to_owned(), remedy });
     }
+    let is_dhcp = matches!(wanted.scenario, Some(ScenarioArg::Dhcp));
+    let unpacked = wanted.dhcp_servers.as_deref().map(std::path::absolute).transpose();
+    let unpacked = unpacked
+        .map_err(|source| LabError::Io { attempted: "make --dhcp-servers absolute".to_owned(), source })?;
     let options = Options {
         nodes: wanted.nodes,
         pods: wanted.pods,
-        mode: match (wanted.scenario, wanted.mode) {
-            (Some(ScenarioArg::L2), _) | (None, ModeArg::L2) => Mode::L2,
-            (Some(ScenarioArg::L2Routed), _) | (None, ModeArg::L2Routed) => Mode::L2Routed,
-            (Some(ScenarioArg::Uplink), _) | (None, ModeArg::Ptp) => Mode::Ptp,
-            (None, ModeArg::Bridge) => Mode::Bridge,
-        },
-        family: match wanted.family {
+        mode: mode(wanted.scenario, wanted.mode)?,
+        family: match wanted.family.unwrap_or(if is_dhcp { FamilyArg::Ipv4 } else { FamilyArg::Dual }) {
             FamilyArg::Dual => Families::Dual,
             FamilyArg::Ipv4 => Families::Ipv4,
             FamilyArg::Ipv6 => Families::Ipv6,
@@ -222,11 +226,37 @@ fn build(wanted: Build) -> Result<u8, LabError> {
             .then_some(UplinkRuns { runs: wanted.runs, budget_ms: wanted.budget }),
         restarts: matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed))
             .then_some(Restarts { sabotage: wanted.sabotage }),
+        dhcp: is_dhcp.then_some(DhcpServers { unpacked }),
         chaos: wanted.chaos.then_some(Chaos { duration_s: wanted.duration, sabotage: wanted.sabotage }),
     };
     let report = lab::launch(&options)?;
     print(&render(&report, wanted.output)?)?;
     Ok(u8::from(!report.ok))
+}
+
+/// How pods are attached: as the scenario says, which for DHCP leaves a choice.
+fn mode(scenario: Option<ScenarioArg>, wanted: Option<ModeArg>) -> Result<Mode, LabError> {
+    let wanted = wanted.map(|wanted| match wanted {
+        ModeArg::Ptp => Mode::Ptp,
+        ModeArg::Bridge => Mode::Bridge,
+        ModeArg::L2 => Mode::L2,
+        ModeArg::L2Routed => Mode::L2Routed,
+    });
+    let of_scenario = match scenario {
+        None => return Ok(wanted.unwrap_or(Mode::Ptp)),
+        Some(ScenarioArg::Dhcp) => return Ok(wanted.unwrap_or(Mode::L2Routed)),
+        Some(ScenarioArg::Uplink) => Mode::Ptp,
+        Some(ScenarioArg::L2) => Mode::L2,
+        Some(ScenarioArg::L2Routed) => Mode::L2Routed,
+    };
+    match wanted {
+        None => Ok(of_scenario),
+        Some(wanted) => Err(LabError::Option {
+            option: "--mode",
+            value: format!("{wanted} beside a --scenario that decides it"),
+            remedy: "leave it out".to_owned(),
+        }),
+    }
 }
 
 /// Reads `90`, `90s`, `2m` or `1h`.

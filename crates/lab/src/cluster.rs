@@ -194,6 +194,17 @@ impl Cluster {
         Ok(())
     }
 
+    /// Answers probes in a pod that is none of the cluster's own.
+    pub(crate) fn serve_pod(&mut self, pod: &Pod) -> Result<(), LabError> {
+        self.servers.insert(pod.name.clone(), Server::start(&pod.name, &pod.netns, &pod.ips)?);
+        Ok(())
+    }
+
+    /// Answers no more there.
+    pub(crate) fn stop_serving(&mut self, pod: &str) {
+        self.servers.remove(pod);
+    }
+
     /// Forgets a node's pods, which went with its namespaces.
     pub(crate) fn forget_pods(&mut self, at: usize) -> Result<(), LabError> {
         let Some(pods) = self.pods.get_mut(at) else { return Ok(()) };

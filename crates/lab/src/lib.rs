@@ -18,6 +18,7 @@ mod binaries;
 mod chaos;
 mod cluster;
 mod conflist;
+mod dhcp;
 mod error;
 mod exec;
 mod fault;

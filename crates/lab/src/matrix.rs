@@ -19,6 +19,9 @@ pub fn matrix(report: &Report) -> String {
     let mut text = table(report).to_string();
     text.push('\n');
     // Writing to a String cannot fail.
+    if let Some(dhcp) = &report.dhcp {
+        text.push_str(&dhcp.text());
+    }
     let _ = failures(&mut text, report).and_then(|()| footer(&mut text, report));
     text
 }

@@ -65,6 +65,12 @@ pub(crate) fn config_yaml(topology: &Topology, left_out: Option<LeftOut>) -> Str
         for subnet in topology.lan_subnets() {
             let _ = writeln!(yaml, "  - \"{subnet}\"");
         }
+        if topology.dhcp {
+            yaml.push_str("  dhcp:\n    clientId: pod\n    timeoutSeconds: 3\n");
+            if topology.mode == crate::options::Mode::L2 {
+                yaml.push_str("    defaultRoute: node\n");
+            }
+        }
     }
     if left_out == Some(LeftOut::ForeignRules) {
         yaml.push_str("forwarding:\n  foreignRules: false\n");

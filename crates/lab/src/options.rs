@@ -176,6 +176,15 @@ pub struct Options {
     pub uplink: Option<UplinkRuns>,
     /// Agents and nodes that start anew, on a LAN that pods share.
     pub restarts: Option<Restarts>,
+    /// Pods' addresses are lent by servers on the nodes' LAN, which go through trials.
+    pub dhcp: Option<DhcpServers>,
+}
+
+/// Real DHCP servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpServers {
+    /// The folder into which Debian's packages of them are unpacked; none: they are the machine's own.
+    pub unpacked: Option<PathBuf>,
 }
 
 /// The nodes of a flat network drop by policy what they forward, as Docker and ufw leave them; an agent and a node start
@@ -365,6 +374,25 @@ impl Options {
                         .to_owned(),
                 });
             }
+        }
+        if let Some(servers) = &self.dhcp {
+            if !self.mode.is_of_lan() || self.family != Families::Ipv4 {
+                return Err(LabError::Option {
+                    option: "--scenario",
+                    value: format!("dhcp with --mode {} --family {}", self.mode, self.family),
+                    remedy: "use --mode l2-routed or l2, and --family ipv4: a DHCP server lends addresses of the LAN, and \
+                             DHCPv6 is not spoken"
+                        .to_owned(),
+                });
+            }
+            if self.keep {
+                return Err(LabError::Option {
+                    option: "--scenario",
+                    value: "dhcp with --keep".to_owned(),
+                    remedy: "leave --keep out: the servers end with the run, and leases with them".to_owned(),
+                });
+            }
+            crate::dhcp::require(servers)?;
         }
         if let Some(uplink) = self.uplink {
             within("--runs", uplink.runs.into(), 10_000)?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::chaos::report::{ChaosFailure, ChaosReport, Churned, Flows, Outage, Repair};
 pub use crate::chaos::restarts::RestartReport;
+pub use crate::dhcp::{DhcpReport, Trial};
 use crate::options::{Families, Family, Fault, Mode};
 pub use crate::uplink::{FlowReport, UplinkReport};
 
@@ -148,6 +149,9 @@ pub struct Report {
     /// What came of agents and nodes that started anew; absent without them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<RestartReport>,
+    /// What DHCP servers, and those who depend on them, went through; absent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<DhcpReport>,
     /// What followed the removal of the last node; absent where no other node could tell, or the lab was kept.
     pub removed_node: Option<RemovedNode>,
     /// Whether what others had configured on the nodes is as before; absent where a fault was planted.
@@ -290,6 +294,7 @@ impl Report {
     pub fn verdict(&self) -> bool {
         (!self.probes.is_empty() || self.uplink.is_some())
             && self.uplink.as_ref().is_none_or(UplinkReport::ok)
+            && self.dhcp.as_ref().is_none_or(DhcpReport::ok)
             && self.probes.iter().all(|probe| probe.ok)
             && self.chaos.as_ref().is_none_or(|chaos| chaos.failures.is_empty() && !self.repairs.is_empty())
             && self
@@ -393,6 +398,7 @@ pub(crate) mod tests {
             }],
             uplink: None,
             restarts: None,
+            dhcp: None,
             chaos: Some(ChaosReport {
                 duration_s: 60,
                 order: vec!["routes-deleted on node1".to_owned(), "uplink-down on node2".to_owned()],

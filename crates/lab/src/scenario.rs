@@ -16,7 +16,7 @@ use crate::report::{
     SCHEMA_VERSION, Teardown,
 };
 use crate::topology::{HOST_PORT, NodePlan, Topology};
-use crate::{LabError, Options, aftermath, binaries, chaos, fault, foreign, probe, uplink};
+use crate::{LabError, Options, aftermath, binaries, chaos, dhcp, fault, foreign, probe, uplink};
 
 /// More logs than this would bury the report.
 const LOGS: usize = 3;
@@ -50,6 +50,14 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
         report.ok = report.verdict();
         return Ok((report, cluster));
     }
+    let mut server = match &options.dhcp {
+        Some(servers) => Some(progress.step(
+            "server",
+            || dhcp::begin(&cluster, servers),
+            |_| (true, "lends addresses to pods".to_owned()),
+        )?),
+        None => None,
+    };
     let ready = progress.step(
         "agents",
         || cluster.start_agents(left_out(options), deadline),
@@ -82,6 +90,22 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
     let mut probes = progress.step("probes", send, |probes| passed(probes))?;
     probes.extend(first);
     let mut report = report(options, &cluster, binaries, &ready, probe::in_order(probes));
+    if let (Some(servers), Some(main)) =
+        (options.dhcp.as_ref().filter(|_| options.fault.is_none()), server.take())
+    {
+        let tried = progress.step(
+            "dhcp",
+            || dhcp::run(&mut cluster, servers, main, deadline),
+            |tried| (tried.report.ok(), count(tried.report.trials.len(), "trial")),
+        )?;
+        (report.dhcp, server) = (Some(tried.report), Some(tried.main));
+        if let (Some(planted), Some(first)) = (tried.planted, before.first_mut()) {
+            *first = planted;
+        }
+        // A node was rebooted: who has which address is told anew.
+        let send = || Ok::<_, LabError>(send_probes(&cluster, options, deadline));
+        report.probes.extend(progress.step("probes", send, |probes| passed(probes))?);
+    }
     if let Some(chaos) = options.chaos {
         eprintln!("  the seed of chaos is {}", options.seed);
         let outcome = chaos::run(&mut cluster, options, chaos, &mut before, &mut progress)?;
@@ -112,6 +136,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
             },
         )?;
     }
+    drop(server);
     report.steps = progress.steps();
     report.ok = report.verdict();
     if !report.ok && options.fault.is_none() {
@@ -297,6 +322,7 @@ fn report(
         chaos: None,
         uplink: None,
         restarts: None,
+        dhcp: None,
         removed_node: None,
         foreign_objects: Vec::new(),
         teardown: Vec::new(),

@@ -40,6 +40,8 @@ pub(crate) struct Topology {
     pub(crate) drops_forwarded: bool,
     /// The agents move the nodes' uplinks into their bridges; else that is done before they come.
     pub(crate) agents_join: bool,
+    /// A DHCP server lends the pods' addresses, and no node has a pod CIDR.
+    pub(crate) dhcp: bool,
 }
 
 /// A node.
@@ -143,6 +145,7 @@ impl Topology {
                     false => NodePlan::internal_ips(number, false, families),
                 },
                 pod_cidrs: match shared {
+                    _ if options.dhcp.is_some() => Vec::new(),
                     true => of_each(&|family| slice(family, number)),
                     false => NodePlan::pod_cidrs_of(number, false, families),
                 },
@@ -154,9 +157,18 @@ impl Topology {
             lan: of_each(&|family| lan(family, 2)),
             unmasqueraded: families.iter().map(|family| unmasqueraded_address(*family)).collect(),
         };
-        let drops_forwarded = options.restarts.is_some();
+        let dhcp = options.dhcp.is_some();
+        let drops_forwarded = options.restarts.is_some() || dhcp;
         let agents_join = options.mode == Mode::L2 && options.restarts.is_some();
-        Self { mode: options.mode, families: options.family, nodes, outside, drops_forwarded, agents_join }
+        Self {
+            mode: options.mode,
+            families: options.family,
+            nodes,
+            outside,
+            drops_forwarded,
+            agents_join,
+            dhcp,
+        }
     }
 
     /// The link on which a node holds its addresses before its agent comes.
@@ -226,6 +238,7 @@ pub(crate) mod tests {
             chaos: None,
             uplink: None,
             restarts: None,
+            dhcp: None,
         }
     }
 
