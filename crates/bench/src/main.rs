@@ -2,6 +2,7 @@
 //! its own. `docs/performance.md` says how to read what it prints.
 
 mod agent_process;
+mod chains;
 mod clock;
 mod cluster_file;
 mod conflist;
@@ -73,6 +74,10 @@ enum Subject {
     AtOnce,
     /// ADD on a node with a thousand pods.
     Crowded,
+    /// The drop-in plugins in the chains of today's configurations.
+    DropIn,
+    /// The drop-in plugins on a node with a thousand pods.
+    DropInCrowded,
     /// The plugin's peak memory.
     Memory,
     /// 10,000 routes.
@@ -138,6 +143,8 @@ impl Subject {
             Self::Attach => rows::attach::rows(home, programs, rounds),
             Self::AtOnce => rows::at_once::rows(home, programs, whole(200)),
             Self::Crowded => rows::crowded::rows(home, programs, whole(1_000), rounds.min(50)),
+            Self::DropIn => rows::drop_in::rows(home, programs, rounds),
+            Self::DropInCrowded => rows::crowded::drop_in(home, programs, whole(1_000), rounds.min(50)),
             Self::Memory => rows::memory::rows(home, programs),
             Self::Routes => rows::routes::rows(home, programs, rounds.div_ceil(20)),
             Self::Change => rows::agent::change(home, programs, whole(10_000)),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::chains::Chain;
 use crate::cluster_file::{Cluster, agent_command};
 use crate::conflist::Conflist;
 use crate::error::{Attempting, BenchError};
@@ -31,6 +32,8 @@ link set cni0 up
 #[derive(Debug)]
 pub(crate) struct Side {
     pub(crate) node: Node,
+    /// Whether its pods have IPv6 addresses, too.
+    pub(crate) is_dual_stack: bool,
     attacher: Attacher,
 }
 
@@ -54,11 +57,6 @@ impl Side {
     /// hostgw: the agent has made one pass on the node, and the plugin runs by the configuration that it wrote.
     pub(crate) fn ours(home: &Home, programs: &Programs, mode: Mode) -> Result<Self, BenchError> {
         let node = home.node()?;
-        let bin_dir = Path::new("/run/bin");
-        fs::create_dir(bin_dir).attempting("create a folder for plugins")?;
-        let placed = bin_dir.join("hostgw");
-        fs::copy(&programs.plugin, &placed).attempting(format!("copy {}", programs.plugin.display()))?;
-        fs::hard_link(&placed, bin_dir.join("loopback")).attempting("link the plugin's second name")?;
         Cluster { peers: 2, mode, ..Cluster::default() }.write()?;
         let done = agent_command(&programs.agent).arg("--once").output().attempting("execute the agent")?;
         let conflist = Path::new(crate::cluster_file::ROOT).join("etc/cni/net.d/10-hostgw.conflist");
@@ -69,14 +67,15 @@ impl Side {
                 format!("{error}; the agent said: {said}"),
             )
         })?;
-        Ok(Self { node, attacher: Attacher::Conflist(Conflist::parse(&text, bin_dir)?) })
+        let conflist = Conflist::parse(&text, &programs.plugins)?;
+        Ok(Self { node, is_dual_stack: true, attacher: Attacher::Conflist(conflist) })
     }
 
-    /// The reference plugins in `bin_dir`: loopback, bridge with host-local and masquerade, portmap, firewall.
-    pub(crate) fn reference(home: &Home, bin_dir: &Path) -> Result<Self, BenchError> {
+    /// A chain of the plugins in `bin_dir`, be they the reference's or ours under their names.
+    pub(crate) fn chain(home: &Home, chain: Chain, bin_dir: &Path) -> Result<Self, BenchError> {
         let node = home.node()?;
-        let conflist = Conflist::parse(include_str!("../conf/reference.conflist"), bin_dir)?;
-        Ok(Self { node, attacher: Attacher::Conflist(conflist) })
+        let attacher = Attacher::Conflist(Conflist::parse(chain.conflist, bin_dir)?);
+        Ok(Self { node, is_dual_stack: chain.is_dual_stack, attacher })
     }
 
     /// The project's own floor.
@@ -87,7 +86,8 @@ impl Side {
         }
         forward()?;
         nft(include_str!("../conf/floor.nft"))?;
-        Ok(Self { node, attacher: Attacher::Floor { program: programs.floor.clone(), mode } })
+        let attacher = Attacher::Floor { program: programs.floor.clone(), mode };
+        Ok(Self { node, is_dual_stack: true, attacher })
     }
 
     /// `floor.c` of the measurements; none where it does not stand beside the checkout.
@@ -98,7 +98,7 @@ impl Side {
         ip_batch("link add cni0 type bridge\n", false)?;
         forward()?;
         let attacher = Attacher::GivenFloor { program, loopback: programs.floor.clone() };
-        Ok(Some(Self { node, attacher }))
+        Ok(Some(Self { node, is_dual_stack: true, attacher }))
     }
 
     /// For errors.

@@ -4,35 +4,52 @@ use std::thread;
 
 use bench::{Row, Unit};
 
+use crate::chains;
 use crate::clock::timed;
 use crate::error::BenchError;
 use crate::node::{Home, Pod};
 use crate::programs::Programs;
 use crate::side::{Mode, Side};
 
-/// First use of table, store and bridge included.
+/// First use of table, store and bridge included; ours as `hostgw`, and under the names of the reference plugins.
 pub(crate) fn rows(home: &Home, programs: &Programs, pods: usize) -> Result<Vec<Row>, BenchError> {
     let ours = all_at_once(&Side::ours(home, programs, Mode::Ptp)?, pods)?;
     let floor = all_at_once(&Side::floor(home, programs, Mode::Ptp)?, pods)?;
+    let drop_in = all_at_once(&Side::chain(home, chains::FULL, &programs.plugins)?, pods)?;
     let reference = match &programs.reference {
-        Some(folder) => Some(all_at_once(&Side::reference(home, folder)?, pods)?),
+        Some(folder) => Some(all_at_once(&Side::chain(home, chains::REFERENCE, folder)?, pods)?),
         None => None,
     };
-    let row = Row::faster("add-200-at-once", Unit::Ms, Some(ours.0), reference.as_ref().map(|it| it.0), 50.0);
+    let row = compare("add-200-at-once", &ours, reference.as_ref(), 50.0);
+    Ok(vec![
+        Row { floor: Some(floor.took), ..row },
+        compare("drop-in-200-at-once", &drop_in, reference.as_ref(), 20.0),
+    ])
+}
+
+fn compare(name: &str, ours: &Rush, reference: Option<&Rush>, faster: f64) -> Row {
+    let row = Row::faster(name, Unit::Ms, Some(ours.took), reference.map(|reference| reference.took), faster);
     let failed = |which: &str, failed: &[String]| match failed {
         [] => String::new(),
         [first, ..] => format!("; {} of {which} failed, first: {first}", failed.len()),
     };
-    let mut note = format!("{pods} ADDs, wall time{}", failed("ours", &ours.1));
-    if let Some(reference) = &reference {
-        note += &failed("the reference's", &reference.1);
+    let mut note = format!("{} ADDs, wall time{}", ours.count, failed("ours", &ours.failed));
+    if let Some(reference) = reference {
+        note += &failed("the reference's", &reference.failed);
     }
-    let row = Row { floor: Some(floor.0), ok: row.ok.map(|ok| ok && ours.1.is_empty()), ..row };
-    Ok(vec![row.noting(note)])
+    Row { ok: row.ok.map(|ok| ok && ours.failed.is_empty()), ..row }.noting(note)
 }
 
-/// Milliseconds until the last is done, and the errors.
-fn all_at_once(side: &Side, count: usize) -> Result<(f64, Vec<String>), BenchError> {
+/// ADDs that were begun at once.
+struct Rush {
+    count: usize,
+    /// Milliseconds until the last was done.
+    took: f64,
+    /// What those said that failed.
+    failed: Vec<String>,
+}
+
+fn all_at_once(side: &Side, count: usize) -> Result<Rush, BenchError> {
     side.node.enter()?;
     let mut pods: Vec<Pod> = (0..count).map(|index| side.node.pod(index)).collect::<Result<_, _>>()?;
     let mut failed = Vec::new();
@@ -50,5 +67,5 @@ fn all_at_once(side: &Side, count: usize) -> Result<(f64, Vec<String>), BenchErr
         Ok(())
     })?;
     // The pods go with their node's namespaces.
-    Ok((took, failed))
+    Ok(Rush { count, took, failed })
 }

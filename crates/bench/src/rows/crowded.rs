@@ -1,7 +1,10 @@
 //! Attaching a pod to a node that has a thousand already.
 
+use std::path::Path;
+
 use bench::{Row, Samples, Unit};
 
+use crate::chains;
 use crate::clock::{let_it_settle, timed};
 use crate::error::BenchError;
 use crate::node::{Home, Pod};
@@ -10,36 +13,66 @@ use crate::side::{Mode, Side};
 
 const FEW: usize = 10;
 
-/// Routed pods against themselves; bridged ones against the floor's growth, which is the bridge's own: it tells every
-/// port of each change.
+/// Each mode against the floor's growth in it, which is the kernel's own: a bridge tells every port of each change, and
+/// every link costs look-ups by name and the lists that the kernel walks.
 pub(crate) fn rows(
     home: &Home,
     programs: &Programs,
     many: usize,
     rounds: usize,
 ) -> Result<Vec<Row>, BenchError> {
-    let mut routed = [Crowd::new(Side::ours(home, programs, Mode::Ptp)?)];
-    let [(few, full)] = growth(&mut routed, many, rounds)?;
-    let mut row = Row::limit("add-crowded", Unit::Ms, full, 1.2);
-    row.ratio = full.zip(few).map(|(full, few)| full / few);
-    row.ok = row.ratio.map(|ratio| ratio <= row.budget);
-    row.floor = few;
-    let ptp = row.noting(format!("{many} pods on the node; floor: the same with {FEW}"));
+    let modes = [("add-crowded", Mode::Ptp), ("add-crowded-bridge", Mode::Bridge)];
+    modes.into_iter().map(|(name, mode)| row(home, programs, (name, mode), many, rounds)).collect()
+}
 
-    let ours = Crowd::new(Side::ours(home, programs, Mode::Bridge)?);
-    let mut bridged = [ours, Crowd::new(Side::floor(home, programs, Mode::Bridge)?)];
-    let [(few, full), (floor_few, floor_full)] = growth(&mut bridged, many, rounds)?;
+fn row(
+    home: &Home,
+    programs: &Programs,
+    (name, mode): (&str, Mode),
+    many: usize,
+    rounds: usize,
+) -> Result<Row, BenchError> {
+    let ours = Crowd::new(Side::ours(home, programs, mode)?);
+    let mut crowds = [ours, Crowd::new(Side::floor(home, programs, mode)?)];
+    let [(few, full), (floor_few, floor_full)] = growth(&mut crowds, many, rounds)?;
     let grown = |few: Option<f64>, full: Option<f64>| full.zip(few).map(|(full, few)| full / few);
-    let mut row = Row::against_floor("add-crowded-bridge", Unit::Ms, full, floor_full, 1.2);
+    let mut row = Row::against_floor(name, Unit::Ms, full, floor_full, 1.2);
     row.ratio = grown(few, full).zip(grown(floor_few, floor_full)).map(|(ours, floor)| ours / floor);
     row.ok = row.ratio.map(|ratio| ratio <= row.budget);
     let shown = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
-    let bridge = row.noting(format!(
+    Ok(row.noting(format!(
         "ratio: ours grows by {}, the floor by {}, from {FEW} to {many} pods",
         shown(grown(few, full)),
         shown(grown(floor_few, floor_full))
-    ));
-    Ok(vec![ptp, bridge])
+    )))
+}
+
+/// The drop-in plugins, whose state is in the reference's format, against the reference: milliseconds that ADD takes longer
+/// with many pods.
+pub(crate) fn drop_in(
+    home: &Home,
+    programs: &Programs,
+    many: usize,
+    rounds: usize,
+) -> Result<Vec<Row>, BenchError> {
+    let side = |folder: &Path| Side::chain(home, chains::BRIDGE_V4, folder);
+    let ours = Crowd::new(side(&programs.plugins)?);
+    let Some(folder) = programs.reference.as_deref() else {
+        let row = Row::against_reference("drop-in-crowded", Unit::Ms, None, None, 0.2);
+        return Ok(vec![row.noting("build the plugins: tests/reference/build")]);
+    };
+    let mut crowds = [ours, Crowd::new(side(folder)?)];
+    let [ours, reference] = growth(&mut crowds, many, rounds)?;
+    let longer = |(few, full): Growth| full.zip(few).map(|(full, few)| (full - few).max(0.0));
+    let row = Row::against_reference("drop-in-crowded", Unit::Ms, longer(ours), longer(reference), 0.2);
+    let shown = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.1}"));
+    Ok(vec![row.noting(format!(
+        "growth of ADD from {FEW} to {many} pods: ours {} to {}, the reference {} to {}",
+        shown(ours.0),
+        shown(ours.1),
+        shown(reference.0),
+        shown(reference.1)
+    ))])
 }
 
 /// A side that fills up.

@@ -4,5 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod at_once;
 pub(crate) mod attach;
 pub(crate) mod crowded;
+pub(crate) mod drop_in;
 pub(crate) mod memory;
 pub(crate) mod routes;
+mod runner;
