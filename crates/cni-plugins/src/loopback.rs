@@ -61,20 +61,20 @@ pub(crate) fn check(netns: &Path) -> Result<(), CniError> {
 }
 
 fn inside<T>(netns: &Path, work: impl FnOnce() -> Result<T, kernel::KernelError>) -> Result<T, CniError> {
-    let own = NetNs::current().and_then(|own| own.id()).map_err(kernel_refused)?;
+    let own = NetNs::current().map_err(kernel_refused)?;
     let pod = NetNs::open(netns).map_err(|error| {
         CniError::new(
             ErrorCode::InvalidNetworkNamespace,
             format!("`CNI_NETNS`: {error}; let the runtime make the pod anew"),
         )
     })?;
-    if pod.id().map_err(kernel_refused)? == own {
+    if pod.id().map_err(kernel_refused)? == own.id().map_err(kernel_refused)? {
         return Err(CniError::new(
             ErrorCode::InvalidNetworkNamespace,
             format!("`CNI_NETNS` {} is the node's own network namespace: give the pod's", netns.display()),
         ));
     }
-    pod.run(work).and_then(|done| done).map_err(kernel_refused)
+    pod.run_from(&own, work).and_then(|done| done).map_err(kernel_refused)
 }
 
 fn result(netns: &Path, addresses: &[Address]) -> AttachResult {

@@ -87,11 +87,13 @@ fn make(
         routes: &given.routes,
     });
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
-    attach_anew(&plan, None, &namespaces.node, &namespaces.pod, &mut host).map_err(wiring_failed)?;
+    let (_, unready) =
+        attach_anew(&plan, None, &namespaces.node, &namespaces.pod, &mut host).map_err(wiring_failed)?;
     if conf.ip_masq {
         let pods: Vec<IpNet> = given.ips.iter().map(|ip| ip.address).collect();
         Masquerade { network, attachment }.install(conf.ip_masq_backend, &pods)?;
     }
+    unready.wait(&mut host).map_err(wiring_failed)?;
     let mut result = AttachResult { interfaces: interface::ends(&plan, &pod.netns).to_vec(), ..given };
     for ip in &mut result.ips {
         ip.interface = Some(1);

@@ -6,11 +6,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use rustix::net::netlink::SocketAddrNetlink;
 
 use crate::KernelError;
-use crate::netlink::{Protocol, Replies, Reply, open, set_option};
+use crate::netlink::{Inbox, Protocol, Replies, Reply, open, set_option};
 
 /// A multicast group (`RTNLGRP_…` of `linux/rtnetlink.h`, `NFNLGRP_…` of `linux/netfilter/nfnetlink.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +60,7 @@ impl Group {
 #[derive(Debug)]
 pub struct Events {
     fd: OwnedFd,
-    buffer: Vec<u8>,
+    inbox: Inbox,
 }
 
 /// What [`Events::read`] found.
@@ -112,7 +111,7 @@ impl Events {
             set_option(fd.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group.number())
                 .map_err(|errno| KernelError::new(format!("subscribe to changes of {group:?}"), errno))?;
         }
-        Ok(Self { fd, buffer: vec![0; 32 * 1024] })
+        Ok(Self { fd, inbox: Inbox::new(32 * 1024) })
     }
 
     /// Reads one datagram of events without waiting, and hands each message's type and payload to `each`.
@@ -122,9 +121,9 @@ impl Events {
 
     /// As [`Events::read`], with all that is told of each change.
     pub fn read_events(&mut self, mut each: impl FnMut(Event<'_>)) -> Result<Heard, KernelError> {
-        match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
-            Ok((read, _)) => {
-                let mut replies = Replies::new(&self.buffer[..read]);
+        match self.inbox.receive(&self.fd) {
+            Ok(read) => {
+                let mut replies = Replies::new(read);
                 while let Some((_, _, reply)) = replies.next() {
                     match reply {
                         Reply::Object { kind, payload } => {
@@ -138,7 +137,8 @@ impl Events {
             }
             Err(Errno::AGAIN) => Ok(Heard::Nothing),
             Err(Errno::INTR) => Ok(Heard::Something),
-            Err(Errno::NOBUFS) => Ok(Heard::Lost),
+            // A datagram that is longer than any should be is cut: what it told is lost, too.
+            Err(Errno::NOBUFS | Errno::MSGSIZE) => Ok(Heard::Lost),
             Err(errno) => Err(KernelError::new("read netlink events", errno)),
         }
     }

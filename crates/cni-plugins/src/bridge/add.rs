@@ -87,26 +87,31 @@ fn make(
     let plan = plan_port(&wanted, &conf.bridge, port);
     // Before the pod's side: a route through a gateway that nobody holds is no use to its first packet.
     let vlan_link = hold_gateways(conf, &given, bridge, host)?;
-    let wired =
+    let (wired, unready) =
         attach_anew(&plan, Some(bridge), &namespaces.node, &namespaces.pod, host).map_err(wiring_failed)?;
     vlan::configure(conf, wired.host_index, host)?;
     if conf.mac_spoof_check {
         spoof_check::install(attachment, &name, plan.pod_mac).map_err(kernel_refused)?;
     }
-    let (mut result, vlan_link) = match late {
-        None => (given, vlan_link),
+    let (mut result, vlan_link, unready) = match late {
+        None => (given, vlan_link, Some(unready)),
         Some(ipam) => {
+            // It asks over the link.
+            unready.wait(host).map_err(wiring_failed)?;
             let lent = with_gateways(ipam.add(call, pod, answer)?, conf);
             let vlan_link = hold_gateways(conf, &lent, bridge, host)?;
             let addressed =
                 plan_port(&Wanted { ips: &lent.ips, routes: &lent.routes, ..wanted }, &conf.bridge, port);
             give_addresses(&addressed, wired, &namespaces.node, &namespaces.pod).map_err(wiring_failed)?;
-            (lent, vlan_link)
+            (lent, vlan_link, None)
         }
     };
     if conf.interface.ip_masq && !result.ips.is_empty() {
         let pods: Vec<IpNet> = result.ips.iter().map(|ip| ip.address).collect();
         Masquerade { network, attachment }.install(conf.interface.ip_masq_backend, &pods)?;
+    }
+    if let Some(unready) = unready {
+        unready.wait(host).map_err(wiring_failed)?;
     }
     result.interfaces = interfaces(&plan, pod, (bridge, vlan_link.as_ref()), host)?;
     Ok(result)

@@ -185,14 +185,8 @@ fn make(
     answer: &mut Answer,
 ) -> Result<(), CniError> {
     prepare_lan(conf, intent, bridge, host)?;
-    let wired =
+    let (wired, unready) =
         attach_anew(&intent.link, bridge, &namespaces.node, &namespaces.pod, host).map_err(wiring_failed)?;
-    // Who never heard of the addresses finds the pod all the same.
-    if conf.mode.is_of_lan()
-        && let Err(error) = lan::announce(&intent.link, wired, &namespaces.pod)
-    {
-        answer.warn(&format!("the LAN was not told where the pod's addresses are: {error}"));
-    }
     ports::publish(record, &conf.ipam.data_dir, link_is_gone).map_err(host_ports_failed)?;
     // Only now that the table guards what listens on loopback.
     if record.host_ports.iter().any(|port| port.host_ip.is_some_and(|ip| ip.is_loopback())) {
@@ -200,7 +194,15 @@ fn make(
         link::set_route_localnet(&mut batch, wired.host_index);
         host.execute_all(&mut batch).map_err(kernel_refused)?;
     }
-    bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)
+    bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)?;
+    unready.wait(host).map_err(wiring_failed)?;
+    // Who never heard of the addresses finds the pod all the same.
+    if conf.mode.is_of_lan()
+        && let Err(error) = lan::announce(&intent.link, wired, &namespaces.pod)
+    {
+        answer.warn(&format!("the LAN was not told where the pod's addresses are: {error}"));
+    }
+    Ok(())
 }
 
 /// Asks the LAN, where that is wanted, whether somebody has the pod's addresses.

@@ -45,9 +45,13 @@ impl NodeFacts {
     pub(super) fn gather(conf: &NetConf, socket: &mut Socket, answer: &mut Answer) -> Result<Self, CniError> {
         let mut facts =
             Self { addresses: NodeAddresses::default(), mtu: conf.mtu.unwrap_or(0), uplink: None };
-        for family in IpFamily::BOTH.into_iter().filter(|family| conf.ipam.has_family(*family)) {
-            let configured = conf.node_addresses.of(family);
-            let uplink = match holder(socket, configured)? {
+        let families = IpFamily::BOTH.into_iter().filter(|family| conf.ipam.has_family(*family));
+        let configured: Vec<_> = families.map(|family| (family, conf.node_addresses.of(family))).collect();
+        let asked: Vec<IpAddr> = configured.iter().filter_map(|(_, address)| *address).collect();
+        let mut held = holders(socket, &asked)?.into_iter();
+        let mut read = None;
+        for (family, configured) in configured {
+            let uplink = match configured.and_then(|_| held.next().flatten()) {
                 Some(link) => Some(Uplink { source: configured, link, router: None }),
                 None => {
                     if let Some(address) = configured {
@@ -62,7 +66,7 @@ impl NodeFacts {
             facts.set_address(source);
             facts.uplink = facts.uplink.or(link);
             if conf.mtu.is_none()
-                && let Some(mtu) = uplink_mtu(socket, family, link)?
+                && let Some(mtu) = uplink_mtu(socket, family, link, &mut read)?
             {
                 // Where the families leave by different links, what fits the smaller fits both.
                 facts.mtu = if facts.mtu == 0 { mtu } else { facts.mtu.min(mtu) };
@@ -112,20 +116,29 @@ impl NodeFacts {
 }
 
 /// The MTU of the link that holds the node's address. Where that is the loopback link or a dummy (nodes that announce
-/// their address by BGP), packets leave by another: that of the default route.
-fn uplink_mtu(socket: &mut Socket, family: IpFamily, holder: Option<u32>) -> Result<Option<u32>, CniError> {
-    let mut link = match holder {
-        Some(index) => link::by_index(socket, index).map_err(kernel_refused)?,
-        None => None,
-    };
+/// their address by BGP), packets leave by another: that of the default route. `read` is the link that was read last.
+fn uplink_mtu(
+    socket: &mut Socket,
+    family: IpFamily,
+    holder: Option<u32>,
+    read: &mut Option<Link>,
+) -> Result<Option<u32>, CniError> {
+    *read = link_at(socket, holder, read.take())?;
     let leaves_by_another = |link: &Link| link.flags & LOOPBACK != 0 || link.kind.as_deref() == Some("dummy");
-    if link.as_ref().is_some_and(leaves_by_another) {
-        link = match default_uplink(socket, family)?.and_then(|uplink| uplink.link) {
-            Some(index) => link::by_index(socket, index).map_err(kernel_refused)?,
-            None => None,
-        };
+    if read.as_ref().is_some_and(leaves_by_another) {
+        let uplink = default_uplink(socket, family)?.and_then(|uplink| uplink.link);
+        *read = link_at(socket, uplink, read.take())?;
     }
-    Ok(link.map(|link| link.mtu.min(MAX_MTU)))
+    Ok(read.as_ref().map(|link| link.mtu.min(MAX_MTU)))
+}
+
+/// The link of this index; `known` if that is it.
+fn link_at(socket: &mut Socket, index: Option<u32>, known: Option<Link>) -> Result<Option<Link>, CniError> {
+    match index {
+        Some(index) if known.as_ref().is_some_and(|known| known.index == index) => Ok(known),
+        Some(index) => link::by_index(socket, index).map_err(kernel_refused),
+        None => Ok(None),
+    }
 }
 
 /// The routers by which the node's default routes lead, in the families of the pods.
@@ -149,13 +162,19 @@ struct Uplink {
 
 /// The link that holds `address`, if the node does; the inner value is missing where the kernel does not say which.
 pub(super) fn holder(socket: &mut Socket, address: Option<IpAddr>) -> Result<Option<Option<u32>>, CniError> {
-    let Some(address) = address else { return Ok(None) };
-    match route::look_up(socket, address, None) {
+    let addresses: Vec<IpAddr> = address.into_iter().collect();
+    Ok(holders(socket, &addresses)?.into_iter().next().flatten())
+}
+
+/// As [`holder`] of each address in turn, in one question.
+fn holders(socket: &mut Socket, addresses: &[IpAddr]) -> Result<Vec<Option<Option<u32>>>, CniError> {
+    let judged = route::look_up_all(socket, addresses).into_iter().map(|found| match found {
         Ok(route) if route.kind == RouteKind::Local => Ok(Some(link_of(&route))),
         Ok(_) => Ok(None),
         Err(error) if no_route(error.errno) => Ok(None),
         Err(error) => Err(kernel_refused(error)),
-    }
+    });
+    judged.collect()
 }
 
 fn link_of(route: &Route) -> Option<u32> {

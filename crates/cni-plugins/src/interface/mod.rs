@@ -34,7 +34,9 @@ pub(crate) const DEFAULT_MTU: u32 = 1500;
 /// undone, and with it what that interface has.
 pub(crate) fn refuse_present<N>(namespaces: &Namespaces, pod: &AttachmentCall<N>) -> Result<(), CniError> {
     let ifname = pod.attachment.ifname();
-    let found = namespaces.pod.run(|| link::by_name(&mut Socket::open(Protocol::Route)?, ifname.as_str()));
+    let found = namespaces
+        .pod
+        .run_from(&namespaces.node, || link::by_name(&mut Socket::open(Protocol::Route)?, ifname.as_str()));
     match found.and_then(|found| found).map_err(kernel_refused)? {
         None => Ok(()),
         Some(_) => {

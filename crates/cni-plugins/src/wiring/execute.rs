@@ -1,4 +1,4 @@
-//! Carrying out a link plan: the pair, the pod's side, the node's side, each one batch, then waiting until the first
+//! Carrying out a link plan: the pair, the pod's side, the node's side, each one batch, and waiting until the first
 //! packet would get through. What was made stays on failure: undoing is the caller's, who knows the whole.
 
 use kernel::KernelError;
@@ -6,10 +6,11 @@ use kernel::link::{self, Link, Mac, Made, Veth, VethEnd};
 use kernel::netlink::{Batch, Failure, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::sysctl::Sysctls;
+use link_name::LinkName;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 
-use super::readiness::{Awaited, lister};
+use super::readiness::{Awaited, Unready, lister};
 use super::steps::{be_deaf_to_routers, enable_ipv6};
 use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError, delete_link, lan};
 
@@ -24,8 +25,9 @@ pub struct Wired {
     pub uplink: Option<(u32, Mac)>,
 }
 
-/// Makes the link. `host` is a socket of the node's namespace, in which the calling thread is, and is again when this
-/// returns; `bridge` is needed where the plan's wiring is one (see [`super::BridgePlan::ensure`]).
+/// Makes the link, and waits until it can be used. `host` is a socket of the node's namespace, in which the calling
+/// thread is, and is again when this returns; `bridge` is needed where the plan's wiring is one (see
+/// [`super::BridgePlan::ensure`]).
 pub fn attach(
     plan: &LinkPlan,
     bridge: Option<&Link>,
@@ -33,48 +35,26 @@ pub fn attach(
     pod: &NetNs,
     host: &mut Socket,
 ) -> Result<Wired, WiringError> {
-    let (host_index, pod_index) = create_pair(plan, bridge, pod, host)?;
-
-    pod.enter()?;
-    let prepared = prepare_pod(plan);
-    node.enter()?;
-    let (mut inside, pod_awaited) = prepared?;
-    carry_out(&mut inside, &plan.pod_steps, pod_index, plan.pod_link.as_str())?;
-
-    if plan.wiring.is_routed() {
-        if !plan.pod_awaits.is_empty() {
-            enable_ipv6(&plan.host_link)?;
-        }
-        be_deaf_to_routers(&plan.host_link)?;
-    }
-    let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
-    carry_out(host, &plan.host_steps, host_index, plan.host_link.as_str())?;
-    let uplink = lan::answer_for(plan, host)?;
-    if let Some(bridge) = bridge {
-        // Its first port gives the bridge a carrier, too.
-        carry_out(host, &[Step::Settle], bridge.index, &bridge.name)?;
-    }
-    carry_out(&mut inside, &plan.last_pod_steps, pod_index, plan.pod_link.as_str())?;
-
-    pod_awaited.wait(pod_index, lister(&mut inside))?;
-    host_awaited.wait(host_index, lister(host))?;
-    Ok(Wired { host_index, pod_index, uplink })
+    let (wired, unready) = make(plan, bridge, node, pod, host)?;
+    unready.wait(host)?;
+    Ok(wired)
 }
 
-/// The same where the name of the node's end can only be an earlier life's of this very attachment: that goes first.
+/// As [`attach`] without the wait; where the name of the node's end can only be an earlier life's of this very
+/// attachment, that goes first.
 pub(crate) fn attach_anew(
     plan: &LinkPlan,
     bridge: Option<&Link>,
     node: &NetNs,
     pod: &NetNs,
     host: &mut Socket,
-) -> Result<Wired, WiringError> {
-    match attach(plan, bridge, node, pod, host) {
+) -> Result<(Wired, Unready), WiringError> {
+    match make(plan, bridge, node, pod, host) {
         Err(WiringError::HostLinkExists(name)) => {
             if let Some(stale) = link::by_name(host, &name)? {
                 delete_link(host, stale.index, None)?;
             }
-            attach(plan, bridge, node, pod, host)
+            make(plan, bridge, node, pod, host)
         }
         other => other,
     }
@@ -91,9 +71,43 @@ pub(crate) fn give_addresses(
     let prepared = prepare_pod(plan);
     node.enter()?;
     let (mut inside, awaited) = prepared?;
-    carry_out(&mut inside, &plan.pod_steps, wired.pod_index, plan.pod_link.as_str())?;
-    carry_out(&mut inside, &plan.last_pod_steps, wired.pod_index, plan.pod_link.as_str())?;
+    let pod_end = End { index: wired.pod_index, link: &plan.pod_link, home: Some((pod, node)) };
+    pod_end.carry_out(&mut inside, &plan.pod_steps)?;
+    pod_end.carry_out(&mut inside, &plan.last_pod_steps)?;
     awaited.wait(wired.pod_index, lister(&mut inside))
+}
+
+fn make(
+    plan: &LinkPlan,
+    bridge: Option<&Link>,
+    node: &NetNs,
+    pod: &NetNs,
+    host: &mut Socket,
+) -> Result<(Wired, Unready), WiringError> {
+    let (host_index, pod_index) = create_pair(plan, bridge, pod, host)?;
+
+    pod.enter()?;
+    let prepared = prepare_pod(plan);
+    node.enter()?;
+    let (mut inside, pod_awaited) = prepared?;
+    let pod_end = End { index: pod_index, link: &plan.pod_link, home: Some((pod, node)) };
+    pod_end.carry_out(&mut inside, &plan.pod_steps)?;
+
+    if plan.wiring.is_routed() {
+        be_deaf_to_routers(&plan.host_link)?;
+    }
+    let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
+    End { index: host_index, link: &plan.host_link, home: None }.carry_out(host, &plan.host_steps)?;
+    let uplink = lan::answer_for(plan, host)?;
+    if let Some(bridge) = bridge {
+        // Its first port gives the bridge a carrier, too.
+        let mut settle = Batch::new();
+        Step::Settle.write(&mut settle, bridge.index);
+        host.execute_all(&mut settle)?;
+    }
+    pod_end.carry_out(&mut inside, &plan.last_pod_steps)?;
+    let unready = Unready { inside, pod: (pod_index, pod_awaited), host: (host_index, host_awaited) };
+    Ok((Wired { host_index, pod_index, uplink }, unready))
 }
 
 /// Creates the pair and learns both indexes from one answer: a veth end names its peer's.
@@ -147,25 +161,54 @@ fn prepare_pod(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
             _ => {}
         }
     }
-    if !plan.pod_awaits.is_empty() {
-        enable_ipv6(&plan.pod_link)?;
-    }
     Ok((socket, awaited))
 }
 
-fn carry_out(socket: &mut Socket, steps: &[Step], index: u32, link: &str) -> Result<(), WiringError> {
-    let mut batch = Batch::new();
-    for step in steps {
-        step.write(&mut batch, index);
-    }
-    let harmful = |failure: &Failure| !steps[failure.index].may_fail(&failure.error);
-    match socket.execute(&mut batch)?.into_iter().find(harmful) {
-        None => Ok(()),
-        Some(Failure { index, error }) => Err(match &steps[index] {
-            Step::Route(route) if error.is_present() && route.protocol == POD_ROUTE_PROTOCOL => {
-                WiringError::AddressInUse(route.destination.addr())
+/// One end of the pair.
+struct End<'a> {
+    index: u32,
+    link: &'a LinkName,
+    /// The namespace that it is in and the one that the thread is in, where these differ.
+    home: Option<(&'a NetNs, &'a NetNs)>,
+}
+
+impl End<'_> {
+    /// Carries the steps out. Some runtimes switch IPv6 off in a new pod, some nodes for every new link; an end that is to
+    /// have an IPv6 address wants it. The kernel's refusal tells so, where to look beforehand costs every pod a file below
+    /// `/proc/sys`.
+    fn carry_out(&self, socket: &mut Socket, steps: &[Step]) -> Result<(), WiringError> {
+        let mut refused = self.attempt(socket, &steps.iter().collect::<Vec<_>>())?;
+        if refused.iter().any(|(step, error)| step.lacks_ipv6(error)) {
+            match self.home {
+                None => enable_ipv6(self.link)?,
+                Some((home, here)) => home.run_from(here, || enable_ipv6(self.link))??,
             }
-            step => error.attempting(format!("{step} on {link}")).into(),
-        }),
+            let again: Vec<&Step> = refused.into_iter().map(|(step, _)| step).collect();
+            refused = self.attempt(socket, &again)?;
+        }
+        match refused.into_iter().next() {
+            None => Ok(()),
+            Some((Step::Route(route), error))
+                if error.is_present() && route.protocol == POD_ROUTE_PROTOCOL =>
+            {
+                Err(WiringError::AddressInUse(route.destination.addr()))
+            }
+            Some((step, error)) => Err(error.attempting(format!("{step} on {}", self.link)).into()),
+        }
+    }
+
+    /// Sends the steps as one batch; gives those that were refused, unless nothing is lost by it.
+    fn attempt<'s>(
+        &self,
+        socket: &mut Socket,
+        steps: &[&'s Step],
+    ) -> Result<Vec<(&'s Step, KernelError)>, KernelError> {
+        let mut batch = Batch::new();
+        for step in steps {
+            step.write(&mut batch, self.index);
+        }
+        let refused =
+            socket.execute(&mut batch)?.into_iter().map(|Failure { index, error }| (steps[index], error));
+        Ok(refused.filter(|(step, error)| !step.may_fail(error)).collect())
     }
 }

@@ -6,13 +6,32 @@ use std::time::{Duration, Instant};
 
 use kernel::address::{Address, DADFAILED, TENTATIVE};
 use kernel::events::{Events, Group, Heard};
-use kernel::netlink::Protocol;
+use kernel::netlink::{Protocol, Socket};
 use kernel::{KernelError, address};
 
 use super::WiringError;
 
 /// Work queues answer in tens of microseconds; on a node that is overloaded this long is still not the end.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A link that is made, and over which the first packet could still be lost. The kernel works on in the background, so
+/// whatever else is to be done is done before this is waited for.
+#[must_use = "the pod's first packet may be lost before this was waited for"]
+pub(crate) struct Unready {
+    pub(super) inside: Socket,
+    pub(super) pod: (u32, Awaited),
+    pub(super) host: (u32, Awaited),
+}
+
+impl Unready {
+    /// Waits until both ends are usable; `host` is a socket of the node's namespace.
+    pub(crate) fn wait(mut self, host: &mut Socket) -> Result<(), WiringError> {
+        let (index, awaited) = self.pod;
+        awaited.wait(index, lister(&mut self.inside))?;
+        let (index, awaited) = self.host;
+        awaited.wait(index, lister(host))
+    }
+}
 
 /// Addresses that are awaited on one link of one namespace.
 pub(super) struct Awaited {
@@ -90,8 +109,6 @@ impl Awaited {
 }
 
 /// The addresses of a socket's namespace, for [`Awaited::wait`].
-pub(super) fn lister(
-    socket: &mut kernel::netlink::Socket,
-) -> impl FnMut() -> Result<Vec<Address>, KernelError> + '_ {
+pub(super) fn lister(socket: &mut Socket) -> impl FnMut() -> Result<Vec<Address>, KernelError> + '_ {
     move || address::dump(socket)
 }

@@ -82,6 +82,18 @@ impl Step {
     }
 }
 
+impl Step {
+    /// Whether the kernel refuses this because IPv6 is switched off on the link (`addrconf_add_dev` in
+    /// `net/ipv6/addrconf.c`).
+    pub(super) fn lacks_ipv6(&self, error: &KernelError) -> bool {
+        let ip = match self {
+            Self::Address(ip) | Self::AddressWithoutRoute(ip) | Self::DetectedAddress(ip) => ip,
+            _ => return false,
+        };
+        error.errno == Errno::ACCESS && ip.addr().is_ipv6()
+    }
+}
+
 fn over(route: &Route, index: u32) -> Route {
     let mut route = route.clone();
     match route.hops.first_mut() {
@@ -102,7 +114,7 @@ pub(super) fn be_deaf_to_routers(link: &LinkName) -> Result<(), KernelError> {
     }
 }
 
-/// Some runtimes switch IPv6 off in a new pod, some nodes for every new link; one that is to have an IPv6 address wants it.
+/// Switches IPv6 on where it is off.
 pub(super) fn enable_ipv6(link: &LinkName) -> Result<(), KernelError> {
     let sysctls = Sysctls::default();
     let key = format!("net/ipv6/conf/{link}/disable_ipv6");

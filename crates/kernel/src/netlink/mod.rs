@@ -5,11 +5,13 @@
 
 mod attribute;
 mod batch;
+mod inbox;
 mod reply;
 mod socket;
 
 pub use attribute::{Attribute, Attributes};
 pub use batch::{Batch, Message};
+pub(crate) use inbox::Inbox;
 pub use reply::{Replies, Reply};
 pub use socket::{Failure, Protocol, Socket};
 pub(crate) use socket::{open, set_option};

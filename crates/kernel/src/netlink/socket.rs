@@ -4,9 +4,10 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{RecvFlags, SendFlags};
 
+use super::inbox::Inbox;
 use super::{Batch, DUMP, HEADER, Replies, Reply};
 use crate::KernelError;
 use crate::error::last_errno;
@@ -66,13 +67,13 @@ struct Chunk {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
+    inbox: Inbox,
 }
 
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open(protocol: Protocol) -> Result<Self, KernelError> {
-        Ok(Self { fd: open(protocol)?, sequence: 0, buffer: vec![0; RECEIVE_MAX] })
+        Ok(Self { fd: open(protocol)?, sequence: 0, inbox: Inbox::new(RECEIVE_MAX) })
     }
 
     /// The socket's port, by which events name the author of a change. The kernel chooses it now, if it has not yet.
@@ -202,7 +203,7 @@ impl Socket {
                 }
                 received => received?,
             };
-            for (sequence, _, reply) in Replies::new(&self.buffer[..received]) {
+            for (sequence, _, reply) in Replies::new(received) {
                 let offset = sequence.wrapping_sub(base) as usize;
                 if offset >= end - first {
                     continue;
@@ -255,10 +256,11 @@ impl Socket {
         collect: &mut impl FnMut(Option<(u16, &[u8])>),
     ) -> Result<bool, KernelError> {
         let mut whole = true;
+        let asked = self.sequence;
         loop {
             let received = self.receive(attempted)?;
-            for (sequence, interrupted, reply) in Replies::new(&self.buffer[..received]) {
-                if sequence != self.sequence {
+            for (sequence, interrupted, reply) in Replies::new(received) {
+                if sequence != asked {
                     continue;
                 }
                 whole &= !interrupted;
@@ -282,14 +284,11 @@ impl Socket {
     }
 
     /// The kernel has queued its whole answer by the time `send` returned, so waiting could only hide a loss.
-    fn receive(&mut self, attempted: &str) -> Result<usize, KernelError> {
-        let received = retry(|| rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT))
-            .map_err(|errno| KernelError::new(attempted, errno))?;
-        match received.1 {
-            length if !(HEADER..=RECEIVE_MAX).contains(&length) => {
-                Err(KernelError::new(attempted, Errno::BADMSG))
-            }
-            length => Ok(length),
+    fn receive(&mut self, attempted: &str) -> Result<&[u8], KernelError> {
+        match self.inbox.receive(&self.fd) {
+            Ok(received) if received.len() >= HEADER => Ok(received),
+            Ok(_) => Err(KernelError::new(attempted, Errno::BADMSG)),
+            Err(errno) => Err(KernelError::new(attempted, errno)),
         }
     }
 }
