@@ -37,7 +37,11 @@ impl LeaseFolders {
         let any = made | gone | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::CLOSE_WRITE;
         let folders = networks.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
         // Each is tried, also behind one that cannot be.
-        folders.fold(true, |all, folder| self.watch(&folder, any | WatchFlags::ATTRIB) && all)
+        let mut all = true;
+        for folder in folders {
+            all &= self.watch(&folder, any | WatchFlags::ATTRIB);
+        }
+        all
     }
 
     /// Whether something happened since this, or [`Self::renew`], was last called.

@@ -98,7 +98,7 @@ impl Keeper {
             match self.wait(pauses.into_iter().flatten().min()) {
                 Woken::ToStop => return,
                 Woken::ToLook => {
-                    look_at = Some(looked.map_or_else(Instant::now, |looked| looked + LOOK_AGAIN))
+                    look_at = Some(looked.map_or_else(Instant::now, |looked| looked + LOOK_AGAIN));
                 }
                 Woken::ByClockOrAnswer => {}
             }
