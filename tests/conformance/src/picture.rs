@@ -164,7 +164,9 @@ fn link_picture(link: &Value) -> Value {
 fn addresses(link: &Value) -> Vec<String> {
     let none = Vec::new();
     let held = link["addr_info"].as_array().unwrap_or(&none);
-    let shown = held.iter().map(|address| {
+    // The kernel makes link-local addresses in its own time, once it has noticed a carrier.
+    let told = held.iter().filter(|address| !text(address, "local").starts_with("fe80:"));
+    let shown = told.map(|address| {
         let flag = |name: &str| if address[name] == true { format!(" {name}") } else { String::new() };
         let broadcast = match text(address, "broadcast") {
             none if none.is_empty() => none,

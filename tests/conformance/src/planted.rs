@@ -24,7 +24,7 @@ const FAULTS: [(&str, &str, &str, &str); 10] = [
         "[ $CNI_COMMAND = ADD ] && echo 2 >/proc/sys/net/ipv4/conf/all/rp_filter",
     ),
     ("another-result", "bridge-gateway", "bridge", "answer=$(echo \"$answer\" | sed 's/10.1.2.2/10.1.2.3/')"),
-    ("a-link-left", "bridge-gateway", "bridge", "[ $CNI_COMMAND = DEL ] && ip link add left type dummy"),
+    ("a-link-left", "bridge-gateway", "bridge", "[ $CNI_COMMAND = DEL ] && ip link add left type bridge"),
     (
         "another-code",
         "refused-unknown-ipam",

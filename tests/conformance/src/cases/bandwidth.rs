@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             "subnets",
-            with(both(), &json!({"shapedSubnets": ["10.1.0.0/16"], "unshapedSubnets": []})),
+            with(both(), &json!({"shapedSubnets": ["10.1.0.0/16"], "unshapedSubnets": ["10.9.0.0/16"]})),
             plain(),
         ),
         case(
