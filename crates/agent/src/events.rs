@@ -6,10 +6,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kernel::KernelError;
 use kernel::events::{Event, Events, Group, Heard};
+use kernel::link::Link;
 use kernel::netlink::Protocol;
+use node_network::POD_LINK_PREFIX;
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
@@ -21,6 +24,12 @@ use crate::readable::{Owned, readable};
 
 /// Asked for, so that a burst of thousands of route changes is not lost; the kernel may grant less.
 const RECEIVE_BUFFER: i32 = 1 << 20;
+/// After so long a link that came up has its addresses and neighbours again.
+const SETTLING: Duration = Duration::from_secs(5);
+/// `RTM_NEWLINK`.
+const NEW_LINK: u16 = 16;
+/// `RTM_DELLINK`.
+const DELETED_LINK: u16 = 17;
 
 /// Hears of changes of the kernel's network state.
 #[derive(Debug)]
@@ -31,6 +40,8 @@ pub(crate) struct KernelEvents {
     pub(crate) deletions: Deletions,
     /// What was heard since this was last taken.
     doubt: Doubt,
+    /// When one of the node's own links, none of a pod's, last came, went or changed.
+    link_moved: Option<Instant>,
 }
 
 impl KernelEvents {
@@ -50,17 +61,24 @@ impl KernelEvents {
         let route = Events::subscribe(Protocol::Route, &groups, Some(RECEIVE_BUFFER))?;
         let netfilter = Events::subscribe(Protocol::Netfilter, &[Group::Nftables], Some(RECEIVE_BUFFER))?;
         let (route, netfilter) = (pollable(route)?, pollable(netfilter)?);
-        Ok(Self { route, netfilter, deletions: Deletions::default(), doubt: Doubt::Everything })
+        Ok(Self {
+            route,
+            netfilter,
+            deletions: Deletions::default(),
+            doubt: Doubt::Everything,
+            link_moved: None,
+        })
     }
 
     /// Resolves when something was heard that matters, by what was `seen`.
     pub(crate) async fn heard(&mut self, seen: &mut Seen) -> Result<(), KernelError> {
-        let Self { route, netfilter, deletions, doubt } = self;
+        let Self { route, netfilter, deletions, doubt, link_moved } = self;
         while *doubt == Doubt::Nothing {
             tokio::select! {
                 ready = route.readable_mut() => {
                     let mut ready = ready.map_err(|error| unpollable(&error))?;
-                    if drain_routes(&mut ready.get_inner_mut().0, doubt, deletions, seen)? {
+                    let noted = (&mut *deletions, &mut *link_moved);
+                    if drain_routes(&mut ready.get_inner_mut().0, doubt, noted, seen)? {
                         ready.clear_ready();
                     }
                 }
@@ -77,9 +95,15 @@ impl KernelEvents {
 
     /// Hears what there is to be heard, right before looking: it will be seen.
     pub(crate) fn drain(&mut self, seen: &mut Seen) -> Result<(), KernelError> {
-        drain_routes(&mut self.route.get_mut().0, &mut self.doubt, &mut self.deletions, seen)?;
+        let noted = (&mut self.deletions, &mut self.link_moved);
+        drain_routes(&mut self.route.get_mut().0, &mut self.doubt, noted, seen)?;
         drain_netfilter(&mut self.netfilter.get_mut().0, &mut self.doubt, seen)?;
         Ok(())
+    }
+
+    /// A link of the node's own moved lately: what routes were lost by it nobody took.
+    pub(crate) fn links_are_settling(&self) -> bool {
+        self.link_moved.is_some_and(|moved| moved.elapsed() < SETTLING)
     }
 
     /// What was heard since this was last called.
@@ -99,13 +123,23 @@ fn unpollable(error: &std::io::Error) -> KernelError {
 fn drain_routes(
     events: &mut Events,
     doubt: &mut Doubt,
-    deletions: &mut Deletions,
+    (deletions, link_moved): (&mut Deletions, &mut Option<Instant>),
     seen: &mut Seen,
 ) -> Result<bool, KernelError> {
     drain(events, doubt, |event| {
         deletions.note(event.author, event.kind, event.payload);
+        if is_about_own_link(event.kind, event.payload) {
+            *link_moved = Some(Instant::now());
+        }
         seen.hear(event)
     })
+}
+
+/// Whether a link comes, goes or changes that is neither a pod's nor, by name and master, any container's.
+fn is_about_own_link(kind: u16, payload: &[u8]) -> bool {
+    let of_containers = |name: &str| name.starts_with(POD_LINK_PREFIX) || name.starts_with("veth");
+    let own = |link: Link| !of_containers(&link.name) && link.master.is_none();
+    matches!(kind, NEW_LINK | DELETED_LINK) && Link::parse(payload).is_some_and(own)
 }
 
 fn drain_netfilter(events: &mut Events, doubt: &mut Doubt, seen: &mut Seen) -> Result<bool, KernelError> {

@@ -16,3 +16,13 @@ mod watch_event;
 
 pub use access::{AccessError, Location};
 pub use api::ApiError;
+
+/// Reads a line of a watch of Nodes, as the source does.
+pub fn check_watch_line(line: &[u8]) -> Result<(), serde_json::Error> {
+    watch_event::parse(line).map(drop)
+}
+
+/// Reads a kubeconfig that lies at `path`, as the source does, and the files that it names.
+pub fn check_kubeconfig(path: &std::path::Path, bytes: &[u8]) -> Result<(), AccessError> {
+    kubeconfig::parse(path, bytes, None).map(drop)
+}

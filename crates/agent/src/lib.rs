@@ -32,7 +32,7 @@ mod uplink;
 pub use apply::{Applied, Outcome};
 pub use cni_plugins::DROP_IN_NAMES;
 pub use config::{ConfigError, parse_settings, read_settings};
-pub use kubernetes::{AccessError, ApiError, Location};
+pub use kubernetes::{AccessError, ApiError, Location, check_kubeconfig, check_watch_line};
 pub use paths::Paths;
 pub use plugin_files::{
     FileAction, PluginFile, PluginFiles, PluginFilesError, install as install_plugin, recorded_pods,

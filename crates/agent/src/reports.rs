@@ -97,8 +97,9 @@ impl Reporter {
         Self { settings: settings.clone(), wanted, events, log, task, passes: 0 }
     }
 
-    /// Takes over what a pass found and did. What it changed is a repair where the source had not changed.
-    pub(crate) fn tell(&mut self, report: &ReconcileReport, source_changed: bool) {
+    /// Takes over what a pass found and did. What it changed is a repair where the source had not changed, and no link of
+    /// the node's own settles: by a link routes and addresses are lost that nobody took, and rules follow addresses.
+    pub(crate) fn tell(&mut self, report: &ReconcileReport, source_changed: bool, links_settle: bool) {
         self.passes += 1;
         let wanted = wanted(report, &self.settings);
         self.wanted.send_if_modified(|before| {
@@ -109,7 +110,7 @@ impl Reporter {
         if !self.settings.kubernetes.events || !report.synced {
             return;
         }
-        let repairs = !source_changed && self.passes > 1;
+        let repairs = !source_changed && !links_settle && self.passes > 1;
         let told = occurrences(report, repairs);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         for request in self.log.take(told, now) {

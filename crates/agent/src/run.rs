@@ -279,7 +279,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
                 report.conditions.extend(leases.conditions());
                 teller.tell(&report);
                 if let Some(reporter) = &mut reporter {
-                    reporter.tell(&report, source.take_news());
+                    reporter.tell(&report, source.take_news(), events.links_are_settling());
                 }
                 state.update(&report);
                 state.name_opponent(events.deletions.opponent());

@@ -8,7 +8,7 @@ mod support;
 use kernel::{address, route};
 use serde_json::{Value, json};
 use support::api_server::{ApiServer, cluster, dual_object, node_object};
-use support::{change, foreign_route, index_of, routed, routes, wait_until};
+use support::{change, foreign_route, index_of, routed, routes, run, wait_until};
 
 const NETWORK: &str = "/apis/hostgw.io/v1alpha1/nodenetworks/node1";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events/";
@@ -107,6 +107,24 @@ fn a_repair_is_an_event_and_a_clash_another() {
     wait_until("the overlap is told", || event(&server, "OverlappingPodCidr").is_some());
     wait_until("and stands in the node's network", || network_status(&server)["converged"] == false);
     assert!(network_status(&server)["problems"][0].to_string().contains("node3"));
+}
+
+#[test]
+fn a_link_that_went_down_and_came_back_is_no_repair() {
+    let (node, server) = cluster(&[1, 2]);
+    let _agent = node.start_with(node.options_for(&server));
+    node.wait_until_converged();
+    run("ip", &["link", "set", "eth0", "down"]);
+    assert!(!routed("10.244.2.0/24", "192.0.2.12"));
+    run("ip", &["link", "set", "eth0", "up"]);
+    wait_until("node2 is routed again", || routed("10.244.2.0/24", "192.0.2.12"));
+    // Events are written one after the other: what comes later proves that none was on its way.
+    let mut thief = dual_object(3);
+    thief["spec"]["podCIDRs"] = json!(["10.244.2.0/24"]);
+    thief["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z");
+    server.apply(thief);
+    wait_until("the overlap is told", || event(&server, "OverlappingPodCidr").is_some());
+    assert_eq!(event(&server, "NetworkRepaired"), None);
 }
 
 #[test]
