@@ -24,6 +24,7 @@ mod readable;
 mod reconcile;
 mod reports;
 mod run;
+mod runtime_sandboxes;
 pub mod source;
 mod status;
 mod uninstall;

@@ -2,6 +2,7 @@
 //! when lost, freed when a pod is gone.
 
 mod bridge;
+mod forgotten;
 mod proxies;
 mod reclaim;
 mod restore;
@@ -18,6 +19,7 @@ use node_network::observed::{LinkKind, ObservedLink, ObservedNode};
 use node_network::{Family, PerFamily};
 
 pub(crate) use bridge::restore_bridges;
+pub(crate) use forgotten::{Listing, TwoLooks, forgotten, reclaim_forgotten};
 pub(crate) use proxies::restore_proxies;
 pub(crate) use reclaim::{AFTER_GRACE, reclaim, reclaim_due_in};
 pub(crate) use restore::restore;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use attachment::{NetworkName, Store};
 use ipnet::IpNet;
 use kernel::KernelError;
 use kernel::sysctl::Sysctls;
@@ -23,6 +24,7 @@ use crate::foreign_changes::ForeignChanges;
 use crate::observe::{Doubt, Kernel, Seen, look_up_all, look_up_for_pod, observe_for_plan, observe_node};
 use crate::paths::Paths;
 use crate::pods::{self, PodsReport, Records};
+use crate::runtime_sandboxes::RuntimeSandboxes;
 use crate::source::Reading;
 use crate::uninstall::traces::runs_our_plugin;
 
@@ -120,6 +122,7 @@ pub struct Reconciler {
     settings: Settings,
     paths: Paths,
     seen: Seen,
+    runtime: Option<RuntimeSandboxes>,
 }
 
 impl Reconciler {
@@ -127,7 +130,12 @@ impl Reconciler {
     pub fn new(this_node: NodeName, settings: Settings, paths: Paths) -> Result<Self, KernelError> {
         let kernel = Kernel::open(&paths)?;
         let seen = Seen::new(kernel.ports()?);
-        Ok(Self { kernel, this_node, settings, paths, seen })
+        Ok(Self { kernel, this_node, settings, paths, seen, runtime: None })
+    }
+
+    /// Heeds what this runtime says of its pods.
+    pub(crate) fn heed(&mut self, runtime: RuntimeSandboxes) {
+        self.runtime = Some(runtime);
     }
 
     /// What a pass would change, without changing anything. A snapshot that is not `whole` deletes nothing.
@@ -315,12 +323,41 @@ impl Reconciler {
             let unknown = (!records.problems.is_empty()).then_some(pods::AFTER_GRACE);
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             report.look_again_in = pods::reclaim_due_in(orphans, now).into_iter().chain(unknown).min();
+            self.see_to_forgotten_pods(records, &data_dir, report, &mut pods);
             pods::reclaim(&mut self.kernel.route, &data_dir, &mut pods);
             let own = &report.internal_ips;
             pods::rebuild_host_ports(&mut self.kernel, observed, own, &data_dir, &mut pods);
         }
         report.pods_done = pods.done;
         report.pods_problems.extend(pods.problems);
+    }
+}
+
+impl Reconciler {
+    /// Frees pods that the runtime does not know any more. Where another runtime shares the network its pods are not this
+    /// one's to know.
+    fn see_to_forgotten_pods(
+        &mut self,
+        records: &Records,
+        data_dir: &Path,
+        report: &mut ReconcileReport,
+        pods: &mut PodsReport,
+    ) {
+        let Some(runtime) = self.runtime.as_ref().filter(|_| !self.settings.cni.disable_gc) else { return };
+        report.conditions.extend(runtime.problem());
+        let Some(looks) = runtime.two_looks() else { return };
+        let Ok(network) = NetworkName::new(self.settings.cni.network_name.as_str()) else { return };
+        let grace = self.settings.runtime.grace_period.as_duration().as_secs();
+        let forgotten = match pods::forgotten(records, &network, &looks, grace) {
+            Ok(forgotten) if forgotten.is_empty() => return,
+            Ok(forgotten) => forgotten,
+            Err(doubt) => return report.conditions.push(doubt),
+        };
+        match Store::find(data_dir, &network) {
+            Ok(Some(store)) => pods::reclaim_forgotten(&mut self.kernel.route, &store, &forgotten, pods),
+            Ok(None) => {}
+            Err(error) => pods.problems.push(error.to_string()),
+        }
     }
 }
 

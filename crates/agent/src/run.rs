@@ -27,6 +27,7 @@ use crate::metrics::{Health, SharedHealth};
 use crate::observe::Doubt;
 use crate::paths::Paths;
 use crate::reconcile::{PassError, ReconcileReport, Reconciler};
+use crate::runtime_sandboxes::RuntimeSandboxes;
 use crate::source::{AnySource, FileSource, KubernetesSource, Source, SourceAddress};
 use crate::status::{StateDocument, bounded};
 
@@ -253,6 +254,10 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
     let mut source = open_source(options);
     let mut reconciler = reconciler(options)?;
     let resync = options.settings.resync_interval.as_duration();
+    if let Some(socket) = &options.settings.runtime.socket {
+        let socket = options.paths.on_node(Path::new(socket));
+        reconciler.heed(RuntimeSandboxes::follow(socket, resync));
+    }
     let health: SharedHealth = Rc::new(RefCell::new(Health::new(resync)));
     tokio::task::spawn_local(http::serve(options.listen, Rc::clone(&health)));
     let conflist = options.paths.on_node(Path::new(&options.settings.cni.conf_file));

@@ -350,6 +350,28 @@ pub enum Condition {
         /// Why.
         fault: BridgeFault,
     },
+    /// The container runtime cannot be asked which pods it has.
+    #[error(
+        "the container runtime at {socket} cannot be asked which pods it has: {reason}; until then only pods whose links \
+         are gone are cleared away"
+    )]
+    RuntimeSilent {
+        /// Its socket.
+        socket: String,
+        /// Why.
+        reason: String,
+    },
+    /// What the container runtime says of its pods cannot be true of this node's.
+    #[error(
+        "the container runtime knows {sandboxes} sandboxes and none of this node's pods, so that its word is not taken \
+         on the {attachments} that it would have forgotten: check runtime.socket"
+    )]
+    RuntimeImplausible {
+        /// Attachments that it would have forgotten.
+        attachments: usize,
+        /// Sandboxes that it listed.
+        sandboxes: usize,
+    },
     /// Pods of type `hostgw` hold addresses of which the classic chain's `host-local` knows nothing.
     #[error(
         "setting cni.chain is `classic`, and pods that type `hostgw` made hold {addresses} addresses, which host-local would \
@@ -449,6 +471,8 @@ impl Condition {
             | Self::MultipathClash { .. }
             | Self::ForeignChainMayDrop { .. }
             | Self::LinkNotForwarding { .. }
+            | Self::RuntimeSilent { .. }
+            | Self::RuntimeImplausible { .. }
             | Self::BridgeUnfiltered { .. }
             | Self::NoNextHop { held: true, .. } => Severity::Warning,
             _ => Severity::Error,
@@ -489,6 +513,8 @@ impl Condition {
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
             Self::MtuTooSmall { .. } => "mtu-too-small",
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
+            Self::RuntimeSilent { .. } => "runtime-silent",
+            Self::RuntimeImplausible { .. } => "runtime-implausible",
             Self::ChainSwitchWaits { .. } => "chain-switch-waits",
             Self::NoChosenAddress => "no-chosen-address",
             Self::LeaseLost { .. } => "lease-lost",

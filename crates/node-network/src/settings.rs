@@ -3,6 +3,7 @@
 mod dhcp;
 mod kubernetes;
 mod lan;
+mod runtime;
 mod uplink;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,8 @@ use crate::observed::{LinkKind, ObservedLink};
 pub use dhcp::{ClientId, DefaultRoute, DhcpSettings};
 pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
 pub use lan::{LanRoute, LanSettings, Slices};
+pub use lan::{LanSettings, Slices};
+pub use runtime::RuntimeSettings;
 pub use uplink::UplinkSettings;
 
 /// The whole of `/etc/hostgw/config.yaml`. Unknown keys are refused, so that a misspelt one is not silently ignored.
@@ -46,6 +49,8 @@ pub struct Settings {
     pub kubernetes: KubernetesSettings,
     /// Which address of this node is told there.
     pub node_address: NodeAddressSettings,
+    /// The container runtime.
+    pub runtime: RuntimeSettings,
     /// How often everything is looked at again although nothing was reported.
     pub resync_interval: Interval,
 }
@@ -207,6 +212,7 @@ impl Default for Settings {
             cni: CniSettings::default(),
             kubernetes: KubernetesSettings::default(),
             node_address: NodeAddressSettings::default(),
+            runtime: RuntimeSettings::default(),
             resync_interval: Interval(Duration::from_secs(30)),
         }
     }
@@ -355,6 +361,7 @@ impl Settings {
             fault("cni.confFile", self.cni.conf_file.clone(), "the name must end in .conflist".to_owned());
         }
         faults.extend(self.node_address.faults());
+        faults.extend(self.runtime.faults());
         faults.extend(self.uplink.iter().flat_map(|uplink| uplink.faults(self)));
         faults.extend(self.lan.faults(self.mode, self.bridge.is_some()));
         if faults.is_empty() { Ok(()) } else { Err(faults) }

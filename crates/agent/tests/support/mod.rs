@@ -5,6 +5,7 @@
 
 pub(crate) mod api_server;
 pub(crate) mod pod;
+pub(crate) mod runtime;
 pub(crate) mod tls_server;
 
 use std::fmt::Write as _;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use attachment::{
-    AddressRange, Allocation, Attachment, Bandwidth, HostPort, MacAddress, Mode, Netns, NetworkName,
+    AddressRange, Allocation, Attachment, Bandwidth, HostPort, MacAddress, Mode, Netns, NetworkName, PodName,
     Protocol, Range, Request, Store, Wiring,
 };
 use cni_plugins::wiring::{
@@ -37,7 +37,13 @@ pub(crate) fn attach_pod(node: &Node, id: &str) -> Pod {
 
 /// Attaches pod `id` to `node`.
 pub(crate) fn attach_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) -> Pod {
-    attach_as(node, id, host_ports, &Mode::Ptp)
+    attach_as(node, id, host_ports, &Mode::Ptp, None)
+}
+
+/// Attaches pod `id` to `node`, for pod `default/ID` of Kubernetes.
+pub(crate) fn attach_for_kubernetes(node: &Node, id: &str) -> Pod {
+    let name = PodName { namespace: "default".to_owned(), name: id.to_owned() };
+    attach_as(node, id, &[], &Mode::Ptp, Some(name))
 }
 
 /// Attaches pod `id` to `node` as a port of `cni0`.
@@ -47,15 +53,15 @@ pub(crate) fn attach_bridged(node: &Node, id: &str) -> Pod {
 
 /// The same, with host ports.
 pub(crate) fn attach_bridged_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) -> Pod {
-    attach_as(node, id, host_ports, &Mode::Bridge(LinkName::new("cni0").unwrap()))
+    attach_as(node, id, host_ports, &Mode::Bridge(LinkName::new("cni0").unwrap()), None)
 }
 
 /// Attaches pod `id` to `node`, which answers for it on this link.
 pub(crate) fn attach_answered(node: &Node, id: &str, uplink: &str) -> Pod {
-    attach_as(node, id, &[], &Mode::L2Routed { uplink: LinkName::new(uplink).unwrap() })
+    attach_as(node, id, &[], &Mode::L2Routed { uplink: LinkName::new(uplink).unwrap() }, None)
 }
 
-fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod {
+fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode, pod: Option<PodName>) -> Pod {
     let network = NetworkName::new("hostgw").unwrap();
     let attachment = format!("{id}:eth0").parse::<Attachment>().unwrap();
     let host_link = host_link_name(&network, &attachment);
@@ -80,7 +86,7 @@ fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode) -> Pod
         pod_routes: Vec::new(),
         leased: false,
         bandwidth: Some(Bandwidth { ifb: Some(shaping_link.clone()) }),
-        pod: None,
+        pod: pod.clone(),
         result: None,
     };
     let reservation = store.reserve(&request, created, wire).unwrap();
