@@ -7,6 +7,7 @@ mod routes;
 use std::path::Path;
 
 use kernel::KernelError;
+use kernel::wireguard::Wireguard;
 use node_network::plan::{ChangeLine, RouteChange};
 use node_network::{Change, Plan, Settings};
 
@@ -101,6 +102,12 @@ pub(crate) fn apply(
                 .forward_rule(change)
                 .map_err(ApplyError::from)
                 .and_then(|()| forward_rules::apply(change, &mut kernel.netfilter)),
+            (_, Change::AllowedIps(change)) => {
+                foreign.allowed_ip(change).map_err(ApplyError::from).and_then(|()| {
+                    let mut wireguard = Wireguard::open()?;
+                    Ok(wireguard.allow(change.link, &change.peer.0, &[change.pod_cidr])?)
+                })
+            }
             (_, Change::ReadyFile) => {
                 atomic_file::replace(&paths.ready_file(), b"", 0o644).map_err(ApplyError::from)
             }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use node_network::plan::{ForwardRuleChange, SysctlChange};
+use node_network::plan::{AllowedIpsChange, ForwardRuleChange, SysctlChange};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file::{self, FileError};
@@ -34,6 +34,20 @@ struct Saved {
     /// CNI configurations that were written: another setting gives another file.
     #[serde(default)]
     conflists: std::collections::BTreeSet<PathBuf>,
+    /// What WireGuard peers were allowed. A reboot makes their links anew.
+    #[serde(default)]
+    allowed_ips: std::collections::BTreeSet<SavedAllowedIp>,
+}
+
+/// An addition to the AllowedIPs of a WireGuard peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SavedAllowedIp {
+    pub(crate) link: String,
+    /// The peer's public key in Base64.
+    pub(crate) peer: String,
+    pub(crate) pod_cidr: ipnet::IpNet,
+    boot_id: String,
 }
 
 /// A sysctl's value before and after.
@@ -62,6 +76,7 @@ impl ForeignChanges {
             sysctls: BTreeMap::new(),
             forward_chains: std::collections::BTreeSet::new(),
             conflists: std::collections::BTreeSet::new(),
+            allowed_ips: std::collections::BTreeSet::new(),
         };
         Ok(Self { path, boot_id, saved: saved.unwrap_or(empty) })
     }
@@ -83,6 +98,22 @@ impl ForeignChanges {
         let ForwardRuleChange::Insert { place, .. } = change else { return Ok(()) };
         let chain = format!("{} {} {}", place.family, place.table, place.position.chain_name());
         if self.saved.forward_chains.insert(chain) { self.store() } else { Ok(()) }
+    }
+
+    /// To be called before a WireGuard peer is allowed a node's pods.
+    pub(crate) fn allowed_ip(&mut self, change: &AllowedIpsChange) -> Result<(), FileError> {
+        let saved = SavedAllowedIp {
+            link: change.link_name.clone(),
+            peer: change.peer.to_string(),
+            pod_cidr: change.pod_cidr,
+            boot_id: self.boot_id.clone(),
+        };
+        if self.saved.allowed_ips.insert(saved) { self.store() } else { Ok(()) }
+    }
+
+    /// What WireGuard peers were allowed since the node was started.
+    pub(crate) fn allowed_ips(&self) -> impl Iterator<Item = &SavedAllowedIp> {
+        self.saved.allowed_ips.iter().filter(|saved| saved.boot_id == self.boot_id)
     }
 
     /// To be called before a CNI configuration is written.

@@ -7,6 +7,7 @@ mod obstacles;
 mod own_routes;
 mod routes;
 mod seen;
+mod wireguard;
 
 use std::path::Path;
 
@@ -113,6 +114,7 @@ pub(crate) fn observe_for_plan(
     seen.sift_foreign(desired);
     let known = std::mem::take(&mut seen.next_hops);
     observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired, known);
+    observed.wireguard = wireguard::peers(observed);
     let Some(own) = &desired.own else { return Ok(()) };
     observed.nft = match &seen.own_table {
         Some((chains, table)) if *chains == own.nft.chains => table.clone(),

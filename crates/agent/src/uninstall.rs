@@ -20,6 +20,7 @@ use crate::paths::Paths;
 use crate::run::{AgentError, AgentLock};
 use crate::uplink;
 
+mod allowed_ips;
 pub(crate) mod traces;
 
 use traces::{OurRule, OurTable, PodBridge};
@@ -111,6 +112,7 @@ pub fn uninstall(settings: &Settings, paths: &Paths, force: bool) -> Result<Unin
     remove_routes(&mut kernel.route, &mut report);
     remove_proxies(&mut kernel.route, &mut report);
     remove_tables(&mut kernel.netfilter, force, &mut report);
+    allowed_ips::take_back(&mut kernel.route, &foreign, &mut report);
     put_back_sysctls(&kernel, &foreign, &mut report);
     remove_files(paths, uplinks_left, &mut report);
     report.left = leftovers(&mut kernel, &conflists, paths)?;

@@ -22,6 +22,7 @@ pub mod route;
 pub mod signals;
 pub mod sysctl;
 pub mod traffic_control;
+pub mod wireguard;
 pub mod xtables_legacy;
 
 pub use error::KernelError;

@@ -10,6 +10,7 @@ use crate::desired::{OwnClash, SliceFault};
 use crate::family::Family;
 use crate::next_hop::NextHopProblem;
 use crate::observed::{BridgeFault, RouteKey};
+use crate::plan::AllowedIpsFault;
 
 /// How much a condition matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -207,7 +208,7 @@ pub enum Condition {
         held: bool,
     },
     /// The next hop lies behind a WireGuard link.
-    #[error("the way to node `{node}` is WireGuard link `{link}`: its AllowedIPs must name {pod_cidr}")]
+    #[error("the way to pods {pod_cidr} of node `{node}` is WireGuard link `{link}`, and {fault}")]
     WireguardNextHop {
         /// The peer.
         node: NodeName,
@@ -215,6 +216,8 @@ pub enum Condition {
         pod_cidr: IpNet,
         /// The link.
         link: String,
+        /// Why packets do not get through, or may not.
+        fault: AllowedIpsFault,
     },
     /// Somebody else's route sits where ours belongs.
     #[error(
@@ -463,7 +466,8 @@ impl Condition {
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::PodCidrInsideLink { .. } | Self::WireguardNextHop { .. } => Severity::Notice,
+            Self::PodCidrInsideLink { .. }
+            | Self::WireguardNextHop { fault: AllowedIpsFault::Unreadable(_), .. } => Severity::Notice,
             Self::BadNodeObject(problem) => problem.severity,
             Self::CachedSource { .. }
             | Self::InternalIpNotLocal { .. }

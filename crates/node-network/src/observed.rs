@@ -5,6 +5,7 @@ mod link;
 mod nft;
 mod obstacle;
 mod route;
+mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ pub use link::{LinkKind, ObservedAddress, ObservedLink};
 pub use nft::ObservedNftTable;
 pub use obstacle::{Obstacle, ObstacleHook};
 pub use route::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind, RoutesByDestination};
+pub use wireguard::{PublicKey, WireguardPeer};
 
 use crate::desired::Sysctl;
 use crate::family::{Family, host_prefix};
@@ -30,6 +32,8 @@ pub struct ObservedNode {
     pub routes: Vec<ObservedRoute>,
     /// For each peer's address, the kernel's look-up (`RTM_GETROUTE` with `RTM_F_FIB_MATCH`).
     pub next_hops: BTreeMap<IpAddr, FibLookup>,
+    /// For each WireGuard link that leads to a peer, its peers; or why they cannot be read.
+    pub wireguard: BTreeMap<u32, Result<Vec<WireguardPeer>, String>>,
     /// Values of sysctls; one that the kernel does not have, or that cannot be read, is absent.
     pub sysctls: BTreeMap<Sysctl, String>,
     /// The table `inet hostgw`.

@@ -1,5 +1,6 @@
 //! What to change so that the observed node becomes the desired one, in an order that is safe to stop at any point.
 
+mod allowed_ips;
 mod change;
 mod document;
 mod forward_rules;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+pub use allowed_ips::{AllowedIpsChange, AllowedIpsFault};
 pub use change::{Change, ChangeLine, Sign};
 pub use document::{ConditionDocument, PLAN_SCHEMA, PLAN_SCHEMA_VERSION, PlanDocument};
 pub use forward_rules::{ForwardRuleChange, ForwardRulePlace};
@@ -36,6 +38,7 @@ pub struct Plan {
     forward_rules: Vec<ForwardRuleChange>,
     /// One change a destination: no order among them can hurt.
     routes: BTreeMap<IpNet, RouteChange>,
+    allowed_ips: Vec<AllowedIpsChange>,
     ready_file: bool,
     conflist: Option<Conflist>,
     /// What is planned for each peer's pod CIDR, also where nothing changes.
@@ -48,9 +51,9 @@ pub struct Plan {
 #[must_use]
 pub fn plan(desired: &DesiredNode, observed: &ObservedNode, settings: &Settings) -> Plan {
     let mut conditions = desired.conditions.clone();
-    let routes::RoutePlan { changes: routes, peers } =
+    let routes::RoutePlan { changes: routes, peers, allowed_ips } =
         routes::plan_routes(desired, observed, settings, &mut conditions);
-    let mut plan = Plan { routes, peers, ..Plan::default() };
+    let mut plan = Plan { routes, peers, allowed_ips, ..Plan::default() };
     if let Some(own) = &desired.own {
         plan.sysctls = sysctls::plan_sysctls(own, observed, &mut conditions);
         plan.nft = nft::plan_table(&own.nft, observed.nft.as_ref());
@@ -75,7 +78,7 @@ pub fn plan(desired: &DesiredNode, observed: &ObservedNode, settings: &Settings)
 
 impl Plan {
     /// The changes in safe order: what protects the uplinks, NAT and what restricts forwarding, what others would
-    /// drop, forwarding, new and changed routes, removal of orphans, and last the announcement.
+    /// drop, forwarding, what WireGuard lets through, new and changed routes, removal of orphans, and last the announcement.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         let additions = self.routes.values().filter(|change| !change.is_delete());
         let deletions = self.routes.values().filter(|change| change.is_delete());
@@ -86,6 +89,7 @@ impl Plan {
             .chain(self.nft.iter().map(Change::Nft))
             .chain(self.forward_rules.iter().map(Change::ForwardRule))
             .chain(forwarding.into_iter().map(Change::Sysctl))
+            .chain(self.allowed_ips.iter().map(Change::AllowedIps))
             .chain(additions.chain(deletions).map(Change::Route))
             .chain(self.ready_file.then_some(Change::ReadyFile))
             .chain(self.conflist.iter().map(Change::Conflist))

@@ -17,7 +17,6 @@ use crate::observed::{LinkKind, ObservedLink};
 pub use dhcp::{ClientId, DefaultRoute, DhcpSettings};
 pub use kubernetes::{KubernetesSettings, NodeAddressSettings};
 pub use lan::{LanRoute, LanSettings, Slices};
-pub use lan::{LanSettings, Slices};
 pub use runtime::RuntimeSettings;
 pub use uplink::UplinkSettings;
 
@@ -103,6 +102,9 @@ pub struct RouteSettings {
     pub metric: u32,
     /// Routing table of routes to peers; 254 is `main`.
     pub table: u32,
+    /// Where a WireGuard link leads to a peer: give the AllowedIPs of the peer that has the node's address its pod CIDRs.
+    #[serde(rename = "maintainAllowedIPs")]
+    pub maintain_allowed_ips: bool,
     /// Peers in these prefixes are on link although no connected route says so: nodes with /32 or /128 addresses.
     pub on_link_prefixes: Vec<OnLinkPrefix>,
 }
@@ -220,7 +222,7 @@ impl Default for Settings {
 
 impl Default for RouteSettings {
     fn default() -> Self {
-        Self { metric: 104, table: 254, on_link_prefixes: Vec::new() }
+        Self { metric: 104, table: 254, maintain_allowed_ips: false, on_link_prefixes: Vec::new() }
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Protocol {
     Netfilter,
     /// Sockets of the host (`NETLINK_SOCK_DIAG`).
     SockDiag,
+    /// Families by name, such as WireGuard (`NETLINK_GENERIC`).
+    Generic,
 }
 
 impl Protocol {
@@ -40,6 +42,7 @@ impl Protocol {
             Self::Route => libc::NETLINK_ROUTE,
             Self::Netfilter => libc::NETLINK_NETFILTER,
             Self::SockDiag => libc::NETLINK_SOCK_DIAG,
+            Self::Generic => libc::NETLINK_GENERIC,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    ElementChange, ForwardRuleChange, InstalledRoute, NftChange, RouteChange, SysctlChange, WantedRoute,
+    AllowedIpsChange, ElementChange, ForwardRuleChange, InstalledRoute, NftChange, RouteChange, SysctlChange,
+    WantedRoute,
 };
 use crate::desired::{Conflist, Hook, Sysctl, TABLE_NAME};
 use crate::observed::RouteKind;
@@ -20,6 +21,8 @@ pub enum Change<'a> {
     Nft(&'a NftChange),
     /// Change a rule in a chain of iptables.
     ForwardRule(&'a ForwardRuleChange),
+    /// Allow a WireGuard peer its node's pods.
+    AllowedIps(&'a AllowedIpsChange),
     /// Change what one destination's route is.
     Route(&'a RouteChange),
     /// Create the file that lets STATUS succeed.
@@ -36,7 +39,11 @@ impl Change<'_> {
         match self {
             Self::Nft(_) => true,
             Self::Sysctl(change) => !matches!(change.sysctl, Sysctl::AcceptRa(_)),
-            Self::ForwardRule(_) | Self::Route(_) | Self::ReadyFile | Self::Conflist(_) => false,
+            Self::ForwardRule(_)
+            | Self::AllowedIps(_)
+            | Self::Route(_)
+            | Self::ReadyFile
+            | Self::Conflist(_) => false,
         }
     }
 
@@ -74,7 +81,7 @@ pub enum Sign {
 pub struct ChangeLine {
     /// What it does.
     pub action: Sign,
-    /// `sysctl`, `nftables`, `forward-rule`, `route`, `ready-file` or `conflist`.
+    /// `sysctl`, `nftables`, `forward-rule`, `allowed-ips`, `route`, `ready-file` or `conflist`.
     pub kind: &'static str,
     /// What is changed, and into what.
     pub what: String,
@@ -101,6 +108,12 @@ impl Change<'_> {
             Self::Sysctl(change) => sysctl_line(change),
             Self::Nft(change) => nft_line(change),
             Self::ForwardRule(change) => forward_rule_line(change),
+            Self::AllowedIps(AllowedIpsChange { link_name, peer, pod_cidr, node, .. }) => ChangeLine {
+                action: Sign::Add,
+                kind: "allowed-ips",
+                what: format!("{pod_cidr} of peer {peer} on {link_name}"),
+                reason: format!("pods of node `{node}`"),
+            },
             Self::Route(change) => route_line(change),
             Self::ReadyFile => ChangeLine {
                 action: Sign::Add,

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::allowed_ips::{self, AllowedIpsChange, AllowedIpsFault};
 use crate::cluster::NodeName;
 use crate::condition::Condition;
 use crate::desired::{DesiredNode, DesiredRoute, GUARD_METRIC};
 use crate::family::{Family, PerFamily, overlaps};
-use crate::next_hop::{NextHopProblem, NextHops};
+use crate::next_hop::{NextHopProblem, NextHops, OnLink};
 use crate::observed::{
     FibLookup, Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind, RoutesByDestination,
+    WireguardPeer,
 };
 use crate::settings::Settings;
 
@@ -142,6 +144,7 @@ impl PeerState {
 pub(super) struct RoutePlan {
     pub(super) changes: BTreeMap<IpNet, RouteChange>,
     pub(super) peers: Vec<PeerReport>,
+    pub(super) allowed_ips: Vec<AllowedIpsChange>,
 }
 
 pub(super) fn plan_routes(
@@ -169,7 +172,12 @@ pub(super) fn plan_routes(
         may_delete: desired.may_delete,
         routes: &routes,
         conditions,
-        plan: RoutePlan { changes: BTreeMap::new(), peers: Vec::with_capacity(desired.routes.len()) },
+        wireguard: &observed.wireguard,
+        plan: RoutePlan {
+            changes: BTreeMap::new(),
+            peers: Vec::with_capacity(desired.routes.len()),
+            allowed_ips: Vec::new(),
+        },
     };
     for (dst, route) in &desired.routes {
         planner.destination(*dst, route);
@@ -189,6 +197,7 @@ struct Planner<'a> {
     may_delete: bool,
     routes: &'a RoutesByDestination<'a>,
     conditions: &'a mut Vec<Condition>,
+    wireguard: &'a BTreeMap<u32, Result<Vec<WireguardPeer>, String>>,
     plan: RoutePlan,
 }
 
@@ -236,8 +245,7 @@ impl<'a> Planner<'a> {
             Err(problem) => return self.no_next_hop(dst, node, address, problem),
         };
         if link.wireguard {
-            let link = link.name.as_ref().to_owned();
-            self.conditions.push(Condition::WireguardNextHop { node: node.clone(), pod_cidr: dst, link });
+            self.check_allowed_ips(&link, dst, node, address);
         }
         let leg = WantedLeg {
             via: address,
@@ -250,6 +258,26 @@ impl<'a> Planner<'a> {
         let state = if stands { PeerState::Routed } else { PeerState::Refused };
         self.shadows(key);
         self.report(node, dst, Some(address), Some(link.name), state);
+    }
+
+    fn check_allowed_ips(&mut self, link: &OnLink, pod_cidr: IpNet, node: &NodeName, address: IpAddr) {
+        let fault = match self.wireguard.get(&link.link) {
+            Some(Ok(peers)) => allowed_ips::fault(address, pod_cidr, peers),
+            Some(Err(reason)) => Some(AllowedIpsFault::Unreadable(reason.clone())),
+            None => Some(AllowedIpsFault::Unreadable("nobody looked".to_owned())),
+        };
+        match fault {
+            None => {}
+            Some(AllowedIpsFault::Missing(peer)) if self.settings.routes.maintain_allowed_ips => {
+                let (link, link_name) = (link.link, link.name.to_string());
+                let node = node.clone();
+                self.plan.allowed_ips.push(AllowedIpsChange { link, link_name, peer, pod_cidr, node });
+            }
+            Some(fault) => {
+                let (node, link) = (node.clone(), link.name.to_string());
+                self.conditions.push(Condition::WireguardNextHop { node, pod_cidr, link, fault });
+            }
+        }
     }
 
     fn prefsrc(&self, family: Family, link: u32) -> Option<IpAddr> {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::cluster::Freshness;
+use crate::observed::{LinkKind, PublicKey, WireguardPeer};
+use crate::plan::Change;
 use crate::three_nodes::{ThreeNodes, found, ip, name, route};
 
 fn converged() -> ThreeNodes {
@@ -148,4 +150,38 @@ fn an_installed_route_that_does_not_win_is_reported() {
     let shown: Vec<_> = conditions.iter().map(ToString::to_string).collect();
     assert_eq!(plan.peers.iter().filter(|peer| peer.state == PeerState::Shadowed).count(), 2);
     insta::assert_snapshot!(shown.join("\n"));
+}
+
+/// Peers 2 and 3 are reached through WireGuard; node 2's peer has its pods, node 3's has not.
+fn behind_wireguard() -> ThreeNodes {
+    let mut cluster = ThreeNodes::new();
+    cluster.observed.links.get_mut(&2).unwrap().kind = LinkKind::Wireguard;
+    let peer = |number: u8, allowed: &[&str]| WireguardPeer {
+        public_key: PublicKey([number; 32]),
+        allowed_ips: allowed.iter().map(|net| net.parse().unwrap()).collect(),
+    };
+    let of_node2 = ["192.0.2.12/32", "10.244.2.0/24", "2001:db8::12/128", "fd00:10:244:2::/64"];
+    let peers =
+        vec![peer(2, &of_node2), peer(3, &["192.0.2.13/32", "2001:db8::13/128", "fd00:10:244:3::/64"])];
+    cluster.observed.wireguard.insert(2, Ok(peers));
+    cluster
+}
+
+fn allowed_ips(cluster: &ThreeNodes) -> (Vec<String>, usize) {
+    let plan = cluster.plan();
+    let lines = plan.changes().filter(|change| matches!(change, Change::AllowedIps(_)));
+    let lines = lines.map(|change| change.line().to_string()).collect();
+    (lines, plan.conditions.iter().filter(|condition| condition.code() == "wireguard-next-hop").count())
+}
+
+#[test]
+fn pods_that_wireguard_drops_are_reported_and_allowed_where_the_settings_say_so() {
+    let mut cluster = behind_wireguard();
+    assert_eq!(allowed_ips(&cluster), (Vec::new(), 1));
+    cluster.settings.routes.maintain_allowed_ips = true;
+    let key = PublicKey([3; 32]);
+    let line = format!("+ allowed-ips 10.244.3.0/24 of peer {key} on eth0  (pods of node `node3`)");
+    assert_eq!(allowed_ips(&cluster), (vec![line], 0));
+    cluster.observed.wireguard.insert(2, Err("no such family".to_owned()));
+    assert_eq!(allowed_ips(&cluster), (Vec::new(), 4), "what cannot be read is not changed");
 }
