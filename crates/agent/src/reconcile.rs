@@ -351,7 +351,7 @@ impl Reconciler {
         let forgotten = match pods::forgotten(records, &network, &looks, grace) {
             Ok(forgotten) if forgotten.is_empty() => return,
             Ok(forgotten) => forgotten,
-            Err(doubt) => return report.conditions.push(doubt),
+            Err(doubt) => return report.conditions.push(*doubt),
         };
         match Store::find(data_dir, &network) {
             Ok(Some(store)) => pods::reclaim_forgotten(&mut self.kernel.route, &store, &forgotten, pods),

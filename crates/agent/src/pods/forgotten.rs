@@ -37,7 +37,7 @@ pub(crate) fn forgotten(
     network: &NetworkName,
     looks: &TwoLooks,
     grace_seconds: u64,
-) -> Result<BTreeSet<Attachment>, Condition> {
+) -> Result<BTreeSet<Attachment>, Box<Condition>> {
     let of_network = || {
         let entries = records.entries.iter().filter(|(of, _)| of == network);
         entries.map(|(_, entry)| &entry.record)
@@ -56,7 +56,7 @@ pub(crate) fn forgotten(
         Ok(missing)
     } else {
         let (attachments, sandboxes) = (missing.len(), looks.latest.sandboxes.len());
-        Err(Condition::RuntimeImplausible { attachments, sandboxes })
+        Err(Box::new(Condition::RuntimeImplausible { attachments, sandboxes }))
     }
 }
 

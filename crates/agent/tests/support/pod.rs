@@ -43,7 +43,7 @@ pub(crate) fn attach_with_ports(node: &Node, id: &str, host_ports: &[HostPort]) 
 /// Attaches pod `id` to `node`, for pod `default/ID` of Kubernetes.
 pub(crate) fn attach_for_kubernetes(node: &Node, id: &str) -> Pod {
     let name = PodName { namespace: "default".to_owned(), name: id.to_owned() };
-    attach_as(node, id, &[], &Mode::Ptp, Some(name))
+    attach_as(node, id, &[], &Mode::Ptp, Some(&name))
 }
 
 /// Attaches pod `id` to `node` as a port of `cni0`.
@@ -61,7 +61,7 @@ pub(crate) fn attach_answered(node: &Node, id: &str, uplink: &str) -> Pod {
     attach_as(node, id, &[], &Mode::L2Routed { uplink: LinkName::new(uplink).unwrap() }, None)
 }
 
-fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode, pod: Option<PodName>) -> Pod {
+fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode, pod: Option<&PodName>) -> Pod {
     let network = NetworkName::new("hostgw").unwrap();
     let attachment = format!("{id}:eth0").parse::<Attachment>().unwrap();
     let host_link = host_link_name(&network, &attachment);
@@ -86,7 +86,7 @@ fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode, pod: O
         pod_routes: Vec::new(),
         leased: false,
         bandwidth: Some(Bandwidth { ifb: Some(shaping_link.clone()) }),
-        pod: pod.clone(),
+        pod: pod.cloned(),
         result: None,
     };
     let reservation = store.reserve(&request, created, wire).unwrap();

@@ -10,7 +10,7 @@ use node_network::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName, S
 use node_network::desired::{DesiredInputs, DesiredNode, NftTable, PluginPaths, Sysctl, desired};
 use node_network::observed::{
     ChainPosition, FibLookup, FibMatch, ForwardChain, Leg, LinkKind, ObservedAccept, ObservedAddress,
-    ObservedLink, ObservedNftTable, ObservedRoute, RouteKey, RouteKind,
+    ObservedLink, ObservedNftTable, ObservedRoute, PublicKey, RouteKey, RouteKind, WireguardPeer,
 };
 use node_network::plan::{ForwardRuleChange, NftChange, RouteChange, WantedRoute};
 use node_network::{Change, Family, NODE_ROUTE_PROTOCOL, ObservedNode, PerFamily, Plan, Settings, plan};
@@ -93,6 +93,14 @@ pub(crate) fn apply(observed: &ObservedNode, plan: &Plan) -> ObservedNode {
                 }
             }
             Change::ForwardRule(change) => apply_forward_rule(&mut node.forward_chains, change),
+            Change::AllowedIps(change) => {
+                let peers = node.wireguard.get_mut(&change.link).unwrap().as_mut().unwrap();
+                for peer in peers.iter_mut() {
+                    peer.allowed_ips.retain(|net| *net != change.pod_cidr);
+                }
+                let peer = peers.iter_mut().find(|peer| peer.public_key == change.peer).unwrap();
+                peer.allowed_ips.push(change.pod_cidr);
+            }
             Change::Route(change) => apply_route(&mut node.routes, change),
             Change::ReadyFile => node.ready_file = true,
             Change::Conflist(conflist) => node.conflist = Some(conflist.render().into_bytes()),
@@ -340,16 +348,22 @@ fn any_chain(family: Family) -> impl Strategy<Value = ForwardChain> {
     )
 }
 
+fn one_peer_per_hop() -> Vec<WireguardPeer> {
+    let hops = HOPS4.iter().chain(&HOPS6).map(|hop| IpNet::from(hop.parse::<IpAddr>().unwrap()));
+    let peer = |(hop, number)| WireguardPeer { public_key: PublicKey([number; 32]), allowed_ips: vec![hop] };
+    hops.zip(0..).map(peer).collect()
+}
+
 fn any_observed() -> impl Strategy<Value = ObservedNode> {
     let look_ups =
         prop::collection::vec(proptest::option::weighted(0.9, any_look_up()), HOPS4.len() + HOPS6.len());
     let sysctls = (prop::bool::ANY, prop::bool::ANY, prop::bool::weighted(0.9));
     let chains =
         (proptest::option::of(any_chain(Family::Ipv4)), proptest::option::of(any_chain(Family::Ipv6)));
-    let files = (proptest::option::of(Just(b"stale".to_vec())), prop::bool::ANY);
+    let files = (proptest::option::of(Just(b"stale".to_vec())), prop::bool::ANY, prop::bool::ANY);
     let nft = proptest::option::of(Just(ObservedNftTable::default()));
     (prop::collection::vec(any_route(), 0..12), look_ups, sysctls, chains, files, nft).prop_map(
-        |(routes, look_ups, (v4, v6, readable), chains, (conflist, ready_file), nft)| {
+        |(routes, look_ups, (v4, v6, readable), chains, (conflist, ready_file, behind_wireguard), nft)| {
             let mut keys = BTreeSet::new();
             let routes = routes.into_iter().filter(|route| keys.insert(route.key)).collect();
             let hops = HOPS4.iter().chain(&HOPS6).map(|hop| hop.parse().unwrap());
@@ -364,7 +378,9 @@ fn any_observed() -> impl Strategy<Value = ObservedNode> {
             let forward_chains = [chains.0, chains.1].into_iter().flatten().collect();
             let links = links();
             let obstacles = Vec::new();
+            let wireguard = links.keys().map(|index| (*index, Ok(one_peer_per_hop()))).collect();
             ObservedNode {
+                wireguard: if behind_wireguard { wireguard } else { BTreeMap::new() },
                 links,
                 routes,
                 next_hops,
@@ -388,10 +404,11 @@ pub(crate) fn any_world() -> impl Strategy<Value = World> {
         ],
         0..3,
     );
-    (any_snapshot(), any_observed(), attached, prop::bool::ANY).prop_map(
-        |(snapshot, observed, attached, restrict)| {
+    (any_snapshot(), any_observed(), attached, prop::bool::ANY, prop::bool::ANY).prop_map(
+        |(snapshot, observed, attached, restrict, maintain)| {
             let mut settings = Settings::default();
             settings.forwarding.restrict_to_pods = restrict;
+            settings.routes.maintain_allowed_ips = maintain;
             World { this_node: NodeName::new("n1").unwrap(), snapshot, settings, attached, observed }
         },
     )
