@@ -207,13 +207,13 @@ mod tests {
         write_allowed(&mut batch, 0x1f, 5, &KEY, UPDATE_ONLY, &nets(&["10.244.2.0/24"]));
         let mut expected = vec![1, 1, 0, 0]; // WG_CMD_SET_DEVICE, version 1
         expected.extend([8, 0, 1, 0, 5, 0, 0, 0]); // WGDEVICE_A_IFINDEX
-        expected.extend([88, 0, 8, 0x80]); // WGDEVICE_A_PEERS
-        expected.extend([84, 0, 0, 0x80]); // its first element
+        expected.extend([84, 0, 8, 0x80]); // WGDEVICE_A_PEERS
+        expected.extend([80, 0, 0, 0x80]); // its first element
         expected.extend([36, 0, 1, 0]); // WGPEER_A_PUBLIC_KEY
         expected.extend(KEY);
         expected.extend([8, 0, 3, 0, 4, 0, 0, 0]); // WGPEER_A_FLAGS: update only
-        expected.extend([36, 0, 9, 0x80]); // WGPEER_A_ALLOWEDIPS
-        expected.extend([32, 0, 0, 0x80]); // its first element
+        expected.extend([32, 0, 9, 0x80]); // WGPEER_A_ALLOWEDIPS
+        expected.extend([28, 0, 0, 0x80]); // its first element
         expected.extend([6, 0, 1, 0, 2, 0, 0, 0]); // family: AF_INET
         expected.extend([8, 0, 2, 0, 10, 244, 2, 0]); // address
         expected.extend([5, 0, 3, 0, 24, 0, 0, 0]); // mask
