@@ -1,31 +1,7 @@
 //! What a case is: networks, and steps that a runtime, an administrator or a peer takes. Values, no I/O.
 
+use cni_spec::Command as Verb;
 use serde_json::Value;
-
-/// The verbs of the specification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Add,
-    Del,
-    Check,
-    Gc,
-    Status,
-    Version,
-}
-
-impl Verb {
-    /// As `CNI_COMMAND` says it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Add => "ADD",
-            Self::Del => "DEL",
-            Self::Check => "CHECK",
-            Self::Gc => "GC",
-            Self::Status => "STATUS",
-            Self::Version => "VERSION",
-        }
-    }
-}
 
 /// One verb over all plugins of a network, about one interface of a pod.
 #[derive(Clone, Debug)]

@@ -3,23 +3,11 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use cni_plugins::DROP_IN_NAMES;
+
 use crate::Options;
 use crate::error::{SuiteError, failed};
 use crate::trial::Sides;
-
-/// The reference plugins that ours stand in for.
-pub(crate) const NAMES: [&str; 10] = [
-    "bandwidth",
-    "bridge",
-    "dhcp",
-    "firewall",
-    "host-local",
-    "loopback",
-    "portmap",
-    "ptp",
-    "static",
-    "tuning",
-];
 
 /// A plugin that hands the result on, and one that refuses, as anybody may write them.
 const PASSES: &str = "#!/bin/sh
@@ -63,7 +51,7 @@ impl Programs {
             }
             std::fs::create_dir_all(folder).map_err(failed("make", folder))?;
         }
-        for name in NAMES {
+        for name in DROP_IN_NAMES {
             link(&plugin, &ours.join(name))?;
         }
         // By a name that is none of ours, an IPAM plugin is somebody else's.
@@ -84,7 +72,7 @@ impl Programs {
             std::fs::remove_dir_all(&folder).map_err(failed("empty", &folder))?;
         }
         std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
-        for other in NAMES.iter().filter(|other| **other != plugin) {
+        for other in DROP_IN_NAMES.iter().filter(|other| **other != plugin) {
             symlink(self.ours.join(other), folder.join(other)).map_err(failed("link into", &folder))?;
         }
         let real = self.ours.join(plugin);

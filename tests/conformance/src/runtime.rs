@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::case::{Call, Verb};
+use cni_spec::Command as Verb;
+
+use crate::case::Call;
 use crate::error::SuiteError;
 use crate::scene::{PATH, Scene};
 

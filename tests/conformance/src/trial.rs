@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::case::{Call, Case, Step, Verb};
+use cni_spec::Command as Verb;
+
+use crate::case::{Call, Case, Step};
 use crate::error::SuiteError;
 use crate::neutral::{Neutral, is_mac};
 use crate::picture::{self, Detail};
