@@ -67,10 +67,7 @@ pub(crate) fn give_addresses(
     node: &NetNs,
     pod: &NetNs,
 ) -> Result<(), WiringError> {
-    pod.enter()?;
-    let prepared = prepare_pod(plan);
-    node.enter()?;
-    let (mut inside, awaited) = prepared?;
+    let (mut inside, awaited) = prepare_pod(plan, node, pod)?;
     let pod_end = End { index: wired.pod_index, link: &plan.pod_link, home: Some((pod, node)) };
     pod_end.carry_out(&mut inside, &plan.pod_steps)?;
     pod_end.carry_out(&mut inside, &plan.last_pod_steps)?;
@@ -86,10 +83,7 @@ fn make(
 ) -> Result<(Wired, Unready), WiringError> {
     let (host_index, pod_index) = create_pair(plan, bridge, pod, host)?;
 
-    pod.enter()?;
-    let prepared = prepare_pod(plan);
-    node.enter()?;
-    let (mut inside, pod_awaited) = prepared?;
+    let (mut inside, pod_awaited) = prepare_pod(plan, node, pod)?;
     let pod_end = End { index: pod_index, link: &plan.pod_link, home: Some((pod, node)) };
     pod_end.carry_out(&mut inside, &plan.pod_steps)?;
 
@@ -147,8 +141,15 @@ fn explain_pair(plan: &LinkPlan, error: KernelError, host_end: Option<&Link>) ->
 }
 
 /// In the pod's namespace: a socket, an ear for address events, and no ear for router advertisements, before the link
-/// comes up.
-fn prepare_pod(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
+/// comes up. The thread comes back to the node's, whatever happens there.
+fn prepare_pod(plan: &LinkPlan, node: &NetNs, pod: &NetNs) -> Result<(Socket, Awaited), WiringError> {
+    pod.enter()?;
+    let prepared = prepare_here(plan);
+    node.enter()?;
+    prepared
+}
+
+fn prepare_here(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
     let socket = Socket::open(Protocol::Route)?;
     let awaited = Awaited::listen(&plan.pod_awaits, plan.pod_link.as_str())?;
     let sysctls = Sysctls::default();
