@@ -86,7 +86,7 @@ struct Build {
     /// For how long faults come, in seconds (s), minutes (m) or hours (h); each comes at least once.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, requires = "chaos")]
     duration: u64,
-    /// Spoil a run of faults or restarts, to see it fail.
+    /// Spoil a run of faults, restarts or trials, to see it fail.
     #[arg(long, value_name = "KIND", hide = true)]
     sabotage: Option<Sabotage>,
     /// What to print.
@@ -198,9 +198,10 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         Some(name) => name,
         None => format!("lab-{:04x}", made_up & 0xffff).parse()?,
     };
-    let spoiled = wanted.chaos || matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed));
+    let spoiled = wanted.chaos
+        || matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed | ScenarioArg::Dhcp));
     if let Some(kind) = wanted.sabotage.filter(|_| !spoiled) {
-        let remedy = "add --chaos, or --scenario l2 or l2-routed, for it to spoil".to_owned();
+        let remedy = "add --chaos, or --scenario l2, l2-routed or dhcp, for it to spoil".to_owned();
         return Err(LabError::Option { option: "--sabotage", value: kind.name().to_owned(), remedy });
     }
     let is_dhcp = matches!(wanted.scenario, Some(ScenarioArg::Dhcp));
@@ -226,7 +227,7 @@ fn build(wanted: Build) -> Result<u8, LabError> {
             .then_some(UplinkRuns { runs: wanted.runs, budget_ms: wanted.budget }),
         restarts: matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed))
             .then_some(Restarts { sabotage: wanted.sabotage }),
-        dhcp: is_dhcp.then_some(DhcpServers { unpacked }),
+        dhcp: is_dhcp.then_some(DhcpServers { unpacked, sabotage: wanted.sabotage }),
         chaos: wanted.chaos.then_some(Chaos { duration_s: wanted.duration, sabotage: wanted.sabotage }),
     };
     let report = lab::launch(&options)?;

@@ -24,7 +24,7 @@ use crate::probe::{self, Inhabitants, Server, first_targets};
 use crate::report::ProbeReport;
 use crate::runtime::{self, Pod};
 use crate::topology::{HOST_PORT, NodePlan, Topology, UPLINK};
-use crate::{LabError, Options, foreign, root_folder, ruleset};
+use crate::{LabError, Options, dhcp, foreign, root_folder, ruleset};
 
 /// The outside host's table of routes to pods, for its unmasqueraded addresses only.
 const UNMASQUERADED_TABLE: u32 = 100;
@@ -43,6 +43,8 @@ pub(crate) struct Cluster {
     servers: BTreeMap<String, Server>,
     /// The index of the LAN's bridge.
     pub(crate) bridge: u32,
+    /// What lends the pods' addresses, in a lab that is kept.
+    pub(crate) dhcp_server: Option<dhcp::Server>,
 }
 
 impl Cluster {
@@ -66,6 +68,7 @@ impl Cluster {
             conflists: Vec::new(),
             servers: BTreeMap::new(),
             bridge,
+            dhcp_server: None,
         };
         for plan in cluster.topology.nodes.clone() {
             let node = Node::create(&plan)?;

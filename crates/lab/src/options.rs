@@ -185,6 +185,8 @@ pub struct Options {
 pub struct DhcpServers {
     /// The folder into which Debian's packages of them are unpacked; none: they are the machine's own.
     pub unpacked: Option<PathBuf>,
+    /// Spoils the trials, to show that they notice.
+    pub sabotage: Option<Sabotage>,
 }
 
 /// The nodes of a flat network drop by policy what they forward, as Docker and ufw leave them; an agent and a node start
@@ -264,7 +266,7 @@ pub struct Chaos {
     pub sabotage: Option<Sabotage>,
 }
 
-/// What spoils a run of faults or restarts.
+/// What spoils a run of faults, restarts or trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sabotage {
@@ -299,6 +301,7 @@ impl Sabotage {
     const OF_CHAOS: [Self; 5] =
         [Self::HoldAgents, Self::NoDamage, Self::CutFlow, Self::DeleteForeign, Self::LeavePod];
     const OF_RESTARTS: [Self; 4] = [Self::HoldAgents, Self::NoDamage, Self::KeepDropping, Self::LosePods];
+    const OF_TRIALS: [Self; 4] = [Self::HoldAgents, Self::NoDamage, Self::KeepDropping, Self::LosePods];
 
     /// As it is typed.
     #[must_use]
@@ -385,13 +388,6 @@ impl Options {
                         .to_owned(),
                 });
             }
-            if self.keep {
-                return Err(LabError::Option {
-                    option: "--scenario",
-                    value: "dhcp with --keep".to_owned(),
-                    remedy: "leave --keep out: the servers end with the run, and leases with them".to_owned(),
-                });
-            }
             crate::dhcp::require(servers)?;
         }
         if let Some(uplink) = self.uplink {
@@ -412,7 +408,10 @@ impl Options {
         let of_chaos =
             self.chaos.and_then(|chaos| chaos.sabotage).map(|kind| (kind, &Sabotage::OF_CHAOS[..]));
         let of_restarts = self.restarts.and_then(|restarts| restarts.sabotage);
-        let planted = of_chaos.or(of_restarts.map(|kind| (kind, &Sabotage::OF_RESTARTS[..])));
+        let of_trials = self.dhcp.as_ref().and_then(|servers| servers.sabotage);
+        let planted = of_chaos
+            .or(of_restarts.map(|kind| (kind, &Sabotage::OF_RESTARTS[..])))
+            .or(of_trials.map(|kind| (kind, &Sabotage::OF_TRIALS[..])));
         match planted {
             Some((kind, noticed)) if !noticed.contains(&kind) => {
                 let noticed: Vec<_> = noticed.iter().map(|kind| kind.name()).collect();

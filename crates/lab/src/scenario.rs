@@ -9,7 +9,7 @@ use crate::chaos::restarts;
 use crate::cluster::Cluster;
 use crate::node::Node;
 use crate::nodes_file::{LeftOut, nodes_yaml};
-use crate::options::{Fault, Restarts, Sabotage};
+use crate::options::{Fault, Sabotage};
 use crate::progress::Progress;
 use crate::report::{
     Binaries, NodeReport, OutsideReport, PodReport, ProbeKind, ProbeReport, RemovedNode, Report,
@@ -136,6 +136,9 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
             },
         )?;
     }
+    if options.keep {
+        cluster.dhcp_server = server.take();
+    }
     drop(server);
     report.steps = progress.steps();
     report.ok = report.verdict();
@@ -147,11 +150,12 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
 
 /// What is planted by the agents' own configuration.
 fn left_out(options: &Options) -> Option<LeftOut> {
-    let keeps_dropping = |restarts: Restarts| restarts.sabotage == Some(Sabotage::KeepDropping);
+    let of_restarts = options.restarts.and_then(|restarts| restarts.sabotage);
+    let of_trials = options.dhcp.as_ref().and_then(|servers| servers.sabotage);
     if options.fault == Some(Fault::Probe(ProbeKind::EgressNomasq)) {
         Some(LeftOut::NeverMasquerade)
     } else {
-        options.restarts.is_some_and(keeps_dropping).then_some(LeftOut::ForeignRules)
+        (of_restarts.or(of_trials) == Some(Sabotage::KeepDropping)).then_some(LeftOut::ForeignRules)
     }
 }
 

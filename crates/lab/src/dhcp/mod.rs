@@ -10,13 +10,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use report::{DhcpReport, Trial};
-pub(crate) use server::require;
+pub(crate) use server::{Server, require};
 
 use crate::cluster::Cluster;
 use crate::options::DhcpServers;
 use crate::{LabError, runtime};
 
-use server::{Make, Pool, Server};
+use server::{Make, Pool};
 use stage::{Stage, ensure};
 
 /// What the pods of the cluster live on.
@@ -29,6 +29,8 @@ const SCARCE: Pool = pool(202, 7, 7, 3600);
 const SECOND: Pool = pool(203, 1, 250, 3600);
 /// Leases that are renewed every five seconds.
 const FLEETING: Pool = pool(204, 1, 250, 10);
+/// A range in which no lease of the former is.
+const ELSEWHERE: Pool = pool(205, 1, 250, 10);
 
 const fn pool(network: u8, first: u8, last: u8, seconds: u32) -> Pool {
     use std::net::Ipv4Addr;
@@ -63,13 +65,14 @@ pub(crate) fn run(
 ) -> Result<Tried, LabError> {
     let mut stage = Stage::new(cluster, servers, main, deadline);
     let mut report = DhcpReport::default();
-    let trials: [(&str, Course); 7] = [
+    let trials: [(&str, Course); 8] = [
         ("server-down", server_down),
         ("server-slow", server_slow),
         ("server-without-addresses", server_without_addresses),
         ("range-changed", range_changed),
         ("two-servers", two_servers),
         ("agent-restarted", agent_restarted),
+        ("lease-refused", lease_refused),
         ("node-restarted", node_restarted),
     ];
     for (name, trial) in trials {
@@ -109,7 +112,9 @@ impl From<LabError> for Failure {
 
 /// A pod that comes while no server is there fails in its time with code 11, and leaves nothing.
 fn server_down(stage: &mut Stage<'_>) -> Result<(), Failure> {
-    stage.close();
+    if stage.does_harm() {
+        stage.close();
+    }
     let before = stage.traces()?;
     let refused = stage.refused("down")?;
     ensure(refused.contains(r#""code":11"#), || format!("ADD did not say code 11: {refused}"))?;
@@ -121,13 +126,15 @@ fn server_down(stage: &mut Stage<'_>) -> Result<(), Failure> {
 /// A server that takes its time is waited for.
 fn server_slow(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.serve_main()?;
-    let pod = stage.add_while_held("slow", HELD)?;
+    let held = if stage.does_harm() { HELD } else { Duration::ZERO };
+    let (pod, waited) = stage.add_while_held("slow", held)?;
+    ensure(waited >= HELD, || format!("the pod was attached after {} ms already", waited.as_millis()))?;
     stage.prove(&pod)
 }
 
 /// Of two pods that want the only address one gets it, and the other is told; once it is free, it is lent again.
 fn server_without_addresses(stage: &mut Stage<'_>) -> Result<(), Failure> {
-    stage.replace(Make::Dnsmasq, SCARCE, "main")?;
+    stage.replace(Make::Dnsmasq, stage.harm_or(SCARCE, MAIN), "main")?;
     let pod = stage.add("lucky")?;
     stage.prove(&pod)?;
     let refused = stage.refused("late")?;
@@ -144,23 +151,28 @@ fn range_changed(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let again = stage.add("db-0")?;
     ensure(again.ips == lent, || format!("{lent:?} became {:?}", again.ips))?;
     stage.delete(again)?;
-    stage.replace(Make::Dnsmasq, MOVED, "main")?;
+    stage.replace(Make::Dnsmasq, stage.harm_or(MOVED, MAIN), "main")?;
     let moved = stage.add("db-0")?;
     ensure(stage::is_of(&moved, MOVED), || format!("{:?} is not of the new range", moved.ips))?;
     stage.prove(&moved)
 }
 
-/// Of two servers one lends, whichever was first.
+/// Of two servers one lends, whichever was first; if one ends, the other does.
 fn two_servers(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.serve_main()?;
-    stage.add_second(SECOND)?;
+    if stage.does_harm() {
+        stage.add_second(SECOND)?;
+    }
     for number in 0..4 {
         let pod = stage.add(&format!("two-{number}"))?;
         let is_lent = stage::is_of(&pod, MAIN) || stage::is_of(&pod, SECOND);
         ensure(is_lent, || format!("{:?} is of neither server", pod.ips))?;
         stage.prove(&pod)?;
     }
-    Ok(())
+    stage.close_first();
+    let pod = stage.add("two-left")?;
+    ensure(stage::is_of(&pod, SECOND), || format!("{:?} is not of the server that is left", pod.ips))?;
+    stage.prove(&pod)
 }
 
 /// An agent that was killed renews what was lent before, from its files.
@@ -172,6 +184,19 @@ fn agent_restarted(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.wait(PATIENCE, "the lease is renewed", |stage| Ok(stage.confirmed_at(&pod)? > lent + 4))?;
     let lost = stage.conditions()?;
     ensure(!lost.contains("lease-lost"), || format!("the agent says {lost}"))?;
+    stage.prove(&pod)
+}
+
+/// A pod whose lease its server refuses to renew is told of, and keeps its address.
+fn lease_refused(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    stage.replace(Make::Dnsmasq, FLEETING, "fleeting")?;
+    let pod = stage.add("refused")?;
+    let memory = if stage.does_harm() { "elsewhere" } else { "fleeting" };
+    stage.replace(Make::Dnsmasq, stage.harm_or(ELSEWHERE, FLEETING), memory)?;
+    stage.wait(PATIENCE, "the loss is reported", |stage| {
+        let said = stage.conditions()?;
+        Ok(said.contains("lease-lost") && said.contains("node1-refused"))
+    })?;
     stage.prove(&pod)
 }
 

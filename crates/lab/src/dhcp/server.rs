@@ -26,6 +26,8 @@ const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The shortest lease that dnsmasq knows.
+const DNSMASQ_SECONDS: u32 = 120;
 /// Port 67 as `/proc/net/udp` writes it.
 const LISTENS: &str = ":0043 ";
 
@@ -56,7 +58,7 @@ pub(crate) struct Pool {
     pub(crate) first: Ipv4Addr,
     /// The last address.
     pub(crate) last: Ipv4Addr,
-    /// For how many seconds; dnsmasq knows no less than 120.
+    /// For how many seconds; clients renew after half of it.
     pub(crate) seconds: u32,
 }
 
@@ -206,7 +208,8 @@ fn dnsmasq(folder: &Path, router: Ipv4Addr, Pool { first, last, seconds }: Pool)
         "--no-ping".to_owned(),
         "--dhcp-authoritative".to_owned(),
         format!("--dhcp-leasefile={}", folder.join("leases").display()),
-        format!("--dhcp-range={first},{last},255.255.0.0,{seconds}"),
+        format!("--dhcp-range={first},{last},255.255.0.0,{}", seconds.max(DNSMASQ_SECONDS)),
+        format!("--dhcp-option=option:T1,{}", seconds / 2),
         format!("--dhcp-option=option:router,{router}"),
     ]
 }
@@ -235,7 +238,7 @@ mod tests {
         let sbin = folder.path().join("usr/sbin");
         fs::create_dir_all(&sbin).unwrap();
         fs::write(sbin.join("dnsmasq"), "").unwrap();
-        let servers = DhcpServers { unpacked: Some(folder.path().to_owned()) };
+        let servers = DhcpServers { unpacked: Some(folder.path().to_owned()), sabotage: None };
         let error = require(&servers).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         let text = error.to_string();

@@ -16,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::conflist::Conflist;
 use crate::lan;
 use crate::node::root_of;
-use crate::options::{DhcpServers, Family};
+use crate::options::{DhcpServers, Family, Sabotage};
 use crate::place::Place;
 use crate::probe::{self, Probe};
 use crate::report::{ProbeKind, Transport};
@@ -79,6 +79,16 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Whether trials do what is to be overcome; spoiled, they do not, and must notice that.
+    pub(super) fn does_harm(&self) -> bool {
+        self.servers.sabotage != Some(Sabotage::NoDamage)
+    }
+
+    /// What a server lends in a trial, or lent before where trials do no harm.
+    pub(super) fn harm_or(&self, harm: Pool, before: Pool) -> Pool {
+        if self.does_harm() { harm } else { before }
+    }
+
     /// Starts a server at the LAN's router.
     pub(super) fn start_at_outside(
         cluster: &Cluster,
@@ -98,6 +108,11 @@ impl<'a> Stage<'a> {
     pub(super) fn close(&mut self) {
         self.server = None;
         self.second = None;
+    }
+
+    /// Ends the LAN's first server; a second goes on.
+    pub(super) fn close_first(&mut self) {
+        self.server = None;
     }
 
     /// Another server in the place of those that serve.
@@ -164,26 +179,31 @@ impl<'a> Stage<'a> {
         Ok(pod)
     }
 
-    /// The same, while the server is held for as long as is said.
-    pub(super) fn add_while_held(&mut self, name: &str, held: Duration) -> Result<Pod, Failure> {
+    /// The same, while the server is held for as long as is said; and after how long the pod was attached.
+    pub(super) fn add_while_held(
+        &mut self,
+        name: &str,
+        held: Duration,
+    ) -> Result<(Pod, Duration), Failure> {
         let Some(server) = self.server.take() else {
             return Err(Failure::Found("no server runs".to_owned()));
         };
         server.hold()?;
-        let (pod, resumed) = thread::scope(|scope| {
+        let began = Instant::now();
+        let (pod, waited, resumed) = thread::scope(|scope| {
             let resume = scope.spawn(|| {
-                thread::sleep(held);
+                thread::sleep(held.saturating_sub(began.elapsed()));
                 server.go_on()
             });
             let pod = self.add(name);
-            (pod, resume.join())
+            (pod, began.elapsed(), resume.join())
         });
         self.server = Some(server);
         match resumed {
             Ok(resumed) => resumed?,
             Err(_) => return Err(Failure::Found("the thread that holds the server ended early".to_owned())),
         }
-        pod
+        Ok((pod?, waited))
     }
 
     /// What the plugin says to a pod whose ADD must fail; its DEL follows, as runtimes do.
@@ -297,9 +317,11 @@ impl<'a> Stage<'a> {
 
     /// Kills the first node's agent, and starts another.
     pub(super) fn restart_agent(&mut self) -> Result<(), LabError> {
+        let is_held = self.servers.sabotage == Some(Sabotage::HoldAgents);
         let node = self.cluster.node_mut(0)?;
         node.kill_agent()?;
-        node.start_agent()
+        node.start_agent()?;
+        if is_held { node.hold_agent() } else { Ok(()) }
     }
 
     /// Boots the first node anew; its pods come back.
@@ -317,6 +339,9 @@ impl<'a> Stage<'a> {
         self.wait(Duration::from_secs(30), "the node is announced", |stage| {
             Ok(stage.cluster.node(0)?.place.run(|| Ok(fs::exists("/run/hostgw/ready").unwrap_or(false)))?)
         })?;
+        if self.servers.sabotage == Some(Sabotage::LosePods) {
+            return Ok(());
+        }
         Ok(self.cluster.attach_pods_again(0)?)
     }
 
