@@ -8,17 +8,19 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use dhcp_client::{Kind, SERVER_PORT, code};
 use kernel::link::{self, Link};
-use kernel::neighbour;
+use kernel::{address, neighbour, route};
 use kernel::netlink::{Protocol, Socket};
 use kernel::packet::{EtherType, PacketSocket};
+use kernel::route::RouteKind;
 use kernel::sysctl::Sysctls;
 use serde_json::{Value, json};
 use support::assert_first_packets;
 use support::dhcp_server::{BRIDGE, NODE, SERVER, lan, right};
-use support::node::{Node, Pod, add, addresses_of, check, del, index_of, ip};
+use support::node::{Node, Pod, add, addresses_of, change, check, del, index_of, ip};
 use support::plugin::Call;
 
 fn conf(node: &Node, patch: &Value) -> Value {
@@ -85,6 +87,11 @@ fn the_lan_sees_the_nodes_ethernet_address_alone_and_reaches_the_pod_by_its_own_
     del(&pod, &conf);
 }
 
+fn is_local(address: &str) -> bool {
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    route::look_up(&mut socket, ip(address), None).is_ok_and(|route| route.kind == RouteKind::Local)
+}
+
 fn link_of(name: &str) -> Link {
     link::by_name(&mut Socket::open(Protocol::Route).unwrap(), name).unwrap().unwrap()
 }
@@ -120,7 +127,9 @@ fn an_address_that_another_pod_of_the_node_has_is_declined_for_another() {
         vec![answer]
     });
     let conf = conf(&node, &json!({}));
-    assert_eq!(addresses_of(&add(&Pod::new("first"), &conf)), [ip("198.51.100.10")]);
+    // It lives: the address of one that is gone is free.
+    let first = Pod::new("first");
+    assert_eq!(addresses_of(&add(&first, &conf)), [ip("198.51.100.10")]);
     let outcome = Call::about("ADD", &Pod::new("second"), &conf).run();
     assert_eq!(addresses_of(&outcome.result()), [ip("198.51.100.11")]);
     let declined = lan.hears(Kind::Decline).address(code::REQUESTED_ADDRESS);
@@ -147,4 +156,35 @@ fn what_a_routed_pod_cannot_have_is_refused_by_name_before_any_server_is_asked()
     }
     assert_eq!(lan.heard(), [] as [Kind; 0]);
     assert_eq!(node.kept(), [""; 0]);
+}
+
+#[test]
+fn beside_the_servers_address_a_pod_has_one_of_an_ipv6_range() {
+    let node = Node::enter();
+    let lan = lan(right);
+    answer_at_once();
+    Sysctls::default().write(&format!("net/ipv6/conf/{BRIDGE}/proxy_ndp"), "1").unwrap();
+    change(|batch, _| {
+        address::add(batch, index_of(BRIDGE), "2001:db8:5::2/64".parse().unwrap(), address::NODAD);
+    });
+    // The kernel has its own route to an address of IPv6 a moment later.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_local("2001:db8:5::2") {
+        assert!(Instant::now() < deadline, "the address is no address of the node");
+        std::thread::yield_now();
+    }
+    let range = json!([[{"subnet": "2001:db8:5::/64", "rangeStart": "2001:db8:5::9", "rangeEnd": "2001:db8:5::19"}]]);
+    let (pod, mut conf) = (Pod::new("pod"), conf(&node, &json!({"ranges": range})));
+    conf["nodeAddresses"] = json!(["198.51.100.2", "2001:db8:5::2"]);
+    let result = add(&pod, &conf);
+    assert_eq!(addresses_of(&result), ["198.51.100.10", "2001:db8:5::9"].map(ip));
+    assert_eq!(
+        result["routes"],
+        json!([{"dst": "::/0", "gw": "2001:db8:5::2"}, {"dst": "0.0.0.0/0", "gw": "198.51.100.2"}])
+    );
+    check(&pod, &conf, &result).silent();
+    let own: Vec<IpAddr> = addresses_of(&result).into_iter().filter(IpAddr::is_ipv4).collect();
+    assert_first_packets(&lan.ns, &[], &[(&pod.ns, own)]);
+    del(&pod, &conf);
+    assert_eq!(proxied(), [] as [IpAddr; 0]);
 }

@@ -392,6 +392,41 @@ fn pods_on_the_bridge_are_hosts_of_the_lan_and_the_bridge_stays_as_it_was() {
 }
 
 #[test]
+fn a_pod_forms_an_address_of_the_nodes_prefix_and_is_found_by_it() {
+    for mode in ["l2-routed", "l2"] {
+        let lan = if mode == "l2" { Lan::enter_bridged() } else { Lan::enter() };
+        let before = lan.state();
+        let ipam = |subnet| {
+            json!({"slaac": subnet, "dataDir": lan.node.data_dir(),
+                "ranges": [[{"subnet": "192.0.2.0/24", "rangeStart": "192.0.2.128", "rangeEnd": "192.0.2.143"}]]})
+        };
+        let mut conf = lan.conf(&json!({"mode": mode, "ipam": ipam("2001:db8::/32"), "conflictProbeMs": 30}));
+        if mode == "l2" {
+            conf["bridge"] = json!("br0");
+        }
+        let pods = [Pod::new("one"), Pod::new("two")];
+        let results = pods.each_ref().map(|pod| add(pod, &conf));
+        let [first, second] = results.each_ref().map(|result| addresses_of(result)[1]);
+        let prefix: ipnet::IpNet = "2001:db8:1::/64".parse().unwrap();
+        assert!(prefix.contains(&first) && prefix.contains(&second) && first != second);
+        assert_eq!(results[0]["ips"][1]["gateway"], NODE_ADDRESSES[1]);
+        for (pod, result) in pods.iter().zip(&results) {
+            lan.prove(pod, result);
+            check(pod, &conf, result).silent();
+        }
+        // The same attachment again: what follows from who it is.
+        del(&pods[0], &conf);
+        assert_eq!(addresses_of(&add(&pods[0], &conf))[1], first, "{mode}");
+        pods.iter().for_each(|pod| del(pod, &conf));
+        assert_eq!(lan.state(), before);
+        conf["ipam"] = ipam("2001:db8:7::/48");
+        let (code, message) = refused(&Call::about("ADD", &Pod::new("pod"), &conf));
+        assert!(code == 11 && message.contains("no address of a /64 in 2001:db8:7::/48"), "{code} {message}");
+        assert_eq!(lan.state(), before);
+    }
+}
+
+#[test]
 fn the_lans_router_may_be_the_gateway_and_is_never_held_here() {
     let lan = Lan::enter_bridged();
     let range = json!([[{"subnet": "192.0.2.0/24", "rangeStart": "192.0.2.128", "rangeEnd": "192.0.2.143",

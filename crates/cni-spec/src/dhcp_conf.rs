@@ -33,9 +33,11 @@ const NAMES: [(&str, u8); 6] = [
 const DEFAULT_REQUESTED: [u8; 7] = [1, 121, 3, 33, 6, 15, 26];
 
 /// Keys of the section that are not `host-local`'s too.
-pub(crate) const KEYS: [&str; 13] = [
+pub(crate) const KEYS: [&str; 15] = [
     "type",
     "dataDir",
+    "ranges",
+    "slaac",
     "routes",
     "subnet",
     "daemonSocketPath",

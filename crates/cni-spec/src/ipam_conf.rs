@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ipnet::{IpNet, Ipv6Net};
+
 use crate::address::IpFamily;
 use crate::dhcp_conf::{self, DhcpConf};
 use crate::error::CniError;
@@ -20,15 +22,18 @@ const MAX_RANGES: usize = 1024;
 pub(crate) const MAX_ROUTES: usize = 1024;
 
 /// The keys of `ipam`; those of a range may stand in it, too.
-const KEYS: [&str; 8] =
-    ["type", "dataDir", "ranges", "routes", "subnet", "rangeStart", "rangeEnd", "gateway"];
+const KEYS: [&str; 9] =
+    ["type", "dataDir", "ranges", "routes", "slaac", "subnet", "rangeStart", "rangeEnd", "gateway"];
 const RANGE_KEYS: [&str; 4] = ["subnet", "rangeStart", "rangeEnd", "gateway"];
 
 /// Where a pod's addresses come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpamConf {
-    /// One address comes from each set. None before a lease is had, where the addresses are a DHCP server's.
+    /// One address comes from each set. Before a lease is had there are none of IPv4, where a DHCP server lends these.
     pub range_sets: RangeSets,
+    /// `ipam.slaac`: pods form an IPv6 address of a prefix that the LAN's router announces (RFC 4862) and that is of this
+    /// subnet, in the place of a range.
+    pub slaac: Option<Ipv6Net>,
     /// How a DHCP server is asked, where `type` is `dhcp`.
     pub dhcp: Option<DhcpConf>,
     /// `ipam.dataDir`: the folder of the attachment records.
@@ -50,8 +55,10 @@ impl IpamConf {
         {
             ipam.only(&dhcp_conf::KEYS)?;
             let dhcp = Some(DhcpConf::read(&ipam)?);
+            let range_sets = read_range_sets_beside_dhcp(&ipam)?;
+            let slaac = read_slaac(&ipam, &range_sets)?;
             let routes = ipam.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?;
-            return Ok((Self { range_sets: RangeSets::none(), dhcp, data_dir: data_dir(&ipam)? }, routes));
+            return Ok((Self { range_sets, slaac, dhcp, data_dir: data_dir(&ipam)? }, routes));
         }
         if let Some(kind) = kind
             && !matches!(kind.text()?, "" | "host-local" | "hostgw")
@@ -65,16 +72,54 @@ impl IpamConf {
         }
         ipam.only(&KEYS)?;
         let single = RANGE_KEYS.iter().try_fold(false, |any, key| Ok(any || ipam.get(key)?.is_some()))?;
-        let range_sets = read_range_sets(conf, &ipam, version, single)?;
+        let has_none = !single && ipam.get("ranges")?.is_none() && conf.get("runtimeConfig")?.is_none();
+        let range_sets = if has_none && ipam.get("slaac")?.is_some() {
+            RangeSets::none()
+        } else {
+            read_range_sets(conf, &ipam, version, single)?
+        };
+        let slaac = read_slaac(&ipam, &range_sets)?;
         let routes = ipam.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?;
-        Ok((Self { range_sets, dhcp: None, data_dir: data_dir(&ipam)? }, routes))
+        Ok((Self { range_sets, slaac, dhcp: None, data_dir: data_dir(&ipam)? }, routes))
     }
 
     /// Whether pods get addresses of this family.
     #[must_use]
     pub fn has_family(&self, family: IpFamily) -> bool {
-        self.range_sets.has_family(family) || self.dhcp.is_some() && family == IpFamily::V4
+        self.range_sets.has_family(family)
+            || match family {
+                IpFamily::V4 => self.dhcp.is_some(),
+                IpFamily::V6 => self.slaac.is_some(),
+            }
     }
+}
+
+/// The ranges beside a DHCP server, which lends the IPv4 addresses.
+fn read_range_sets_beside_dhcp(ipam: &Field<'_, '_>) -> Result<RangeSets, CniError> {
+    let sets = read_sets(ipam, "ranges")?;
+    if sets.is_empty() {
+        return Ok(RangeSets::none());
+    }
+    if sets.iter().any(|set| set.family() == IpFamily::V4) {
+        return Err(ipam.refuse_key_because(
+            "ranges",
+            "the DHCP server lends the IPv4 addresses; give IPv6 ranges alone, or remove `type`",
+        ));
+    }
+    RangeSets::new(sets).map_err(|error| ipam.refuse_key_because("ranges", error))
+}
+
+fn read_slaac(ipam: &Field<'_, '_>, range_sets: &RangeSets) -> Result<Option<Ipv6Net>, CniError> {
+    ipam.optional("slaac", |slaac| match read_net(slaac)? {
+        IpNet::V4(_) => Err(slaac.refuse("addresses are formed for IPv6 alone; give an IPv6 subnet, as in 2000::/3")),
+        IpNet::V6(_) if range_sets.has_family(IpFamily::V6) => {
+            Err(slaac.refuse("`ranges` give IPv6 addresses already; remove these, or this key"))
+        }
+        IpNet::V6(subnet) if subnet.prefix_len() > 64 => {
+            Err(slaac.refuse("addresses are formed in prefixes of 64 bits (RFC 4862); give 64 bits or fewer"))
+        }
+        IpNet::V6(subnet) => Ok(subnet.trunc()),
+    })
 }
 
 /// Every range set: those of the runtime, then the `single` one whose keys stand in `ipam` itself, then `ranges`.
@@ -161,4 +206,47 @@ fn refuse_several_of_a_family(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::NetConf;
+
+    fn parse(mode: &str, ipam: &str) -> Result<NetConf, String> {
+        let stdin = format!(
+            r#"{{"cniVersion":"1.0.0","name":"n","type":"hostgw","mode":"{mode}","ipam":{{{ipam}}}}}"#
+        );
+        NetConf::parse(stdin.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn addresses_that_form_themselves_stand_beside_ipv4_and_bring_their_default_route() {
+        for (ipam, families) in [
+            (r#""slaac":"2001:db8::/48""#, 1),
+            (r#""slaac":"2001:db8::/48","ranges":[[{"subnet":"192.0.2.0/24"}]]"#, 2),
+            // The server names the other.
+            (r#""slaac":"2001:db8::/48","type":"dhcp""#, 1),
+            (r#""ranges":[[{"subnet":"2001:db8::/64"}]],"type":"dhcp""#, 1),
+        ] {
+            let conf = parse("l2-routed", ipam).unwrap();
+            assert_eq!(conf.routes.len(), families, "{ipam}");
+            assert!(conf.ipam.has_family(crate::IpFamily::V6));
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_with_the_key() {
+        for (mode, ipam, said) in [
+            ("ptp", r#""slaac":"2001:db8::/48""#, "mode `ptp`"),
+            ("bridge", r#""type":"dhcp","ranges":[[{"subnet":"2001:db8::/64"}]]"#, "mode `bridge`"),
+            ("l2", r#""type":"dhcp","ranges":[[{"subnet":"192.0.2.0/24"}]]"#, "IPv6 ranges alone"),
+            ("l2", r#""slaac":"192.0.2.0/24""#, "IPv6 alone"),
+            ("l2", r#""slaac":"2001:db8::/65""#, "64 bits or fewer"),
+            ("l2", r#""slaac":"2001:db8::/64","ranges":[[{"subnet":"2001:db8::/64"}]]"#, "already"),
+            ("l2", r#""slaac":true"#, "`ipam.slaac`"),
+        ] {
+            let told = parse(mode, ipam).unwrap_err();
+            assert!(told.contains(said), "{ipam}: {told}");
+        }
+    }
 }

@@ -52,6 +52,12 @@ impl LanConf {
             LinkName::new(uplink.text()?).map_err(|error| uplink.refuse_because(error))
         })?;
         let is_gateway = conf.optional("isGateway", Field::boolean)?.unwrap_or(true);
+        if !is_gateway && ipam.slaac.is_some() {
+            return Err(conf.refuse_key_because(
+                "isGateway",
+                "false, but the gateway of addresses that are formed by `ipam.slaac` is this node; remove either",
+            ));
+        }
         if !is_gateway && ipam.range_sets.ranges().any(|range| range.given_gateway().is_none()) {
             return Err(conf.refuse_key_because(
                 "isGateway",

@@ -191,11 +191,15 @@ impl NetConf {
             check_fits_segment(&conf, mode, &ipam)?;
         }
         check_dhcp(&conf, mode, &ipam)?;
+        check_slaac(&conf, mode, &ipam)?;
         routes.extend(conf.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?);
         check_routes(&conf, &routes, &ipam)?;
         check_on_link(&conf, mode, &routes, &ipam)?;
-        if routes.is_empty() && ipam.dhcp.is_none() {
+        if routes.is_empty() {
+            // A DHCP server names the routes of its family.
+            let of_server = |family| ipam.dhcp.is_some() && family == IpFamily::V4;
             let families = IpFamily::BOTH.into_iter().filter(|family| ipam.has_family(*family));
+            let families = families.filter(|family| !of_server(*family));
             routes = families.map(|family| Route::new(family.default_route(), None)).collect();
         }
         let capabilities = Capabilities::read(&conf)?;
@@ -226,12 +230,20 @@ impl NetConf {
         })
     }
 
-    /// The configuration with what a DHCP server granted in the place of ranges. Routes that the configuration names
-    /// go before those of the server.
+    /// The configuration with a range in the place of `ipam.slaac`.
+    #[must_use]
+    pub fn with_ranges_of_other_families(&self, sets: &RangeSets) -> Self {
+        let mut conf = self.clone();
+        conf.ipam.range_sets = conf.ipam.range_sets.and_of_other_families(sets);
+        conf
+    }
+
+    /// The configuration with what a DHCP server granted, beside the ranges of other families. Routes that the
+    /// configuration names go before those of the server.
     #[must_use]
     pub fn leased(&self, set: RangeSets, routes: Vec<Route>, dns: Dns, mac: MacAddress) -> Self {
         let mut conf = self.clone();
-        conf.ipam.range_sets = set;
+        conf.ipam.range_sets = set.and_of_other_families(&self.ipam.range_sets);
         let named: Vec<IpNet> = conf.routes.iter().map(|route| route.dst).collect();
         conf.routes.extend(routes.into_iter().filter(|route| !named.contains(&route.dst)));
         if conf.dns.is_empty() {
@@ -272,6 +284,23 @@ fn check_dhcp(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<(), C
         )),
         _ => Ok(()),
     }
+}
+
+/// Whether pods of this mode are where a router announces prefixes, and the rest of what goes with these.
+fn check_slaac(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<(), CniError> {
+    if mode.is_of_lan() {
+        return Ok(());
+    }
+    let beside_dhcp = ipam.dhcp.is_some() && ipam.range_sets.has_family(IpFamily::V6);
+    let what = match (ipam.slaac, beside_dhcp) {
+        (Some(_), _) => "`slaac`: a router announces its prefixes to hosts of the LAN",
+        (None, true) => "`ranges` beside a DHCP server's addresses are of the LAN",
+        (None, false) => return Ok(()),
+    };
+    Err(conf.refuse_key_because(
+        "ipam",
+        format!("{what}, which pods of mode `{}` are not; use mode `l2-routed` or `l2`", mode.as_str()),
+    ))
 }
 
 fn read_dns(dns: &Field<'_, '_>) -> Result<Dns, CniError> {

@@ -90,6 +90,15 @@ impl RangeSets {
         Self { sets: Vec::new() }
     }
 
+    /// These, and behind them those of `others` whose family has none here.
+    #[must_use]
+    pub fn and_of_other_families(mut self, others: &Self) -> Self {
+        let missing = others.sets.iter().filter(|set| !self.has_family(set.family()));
+        let missing: Vec<RangeSet> = missing.cloned().collect();
+        self.sets.extend(missing);
+        self
+    }
+
     /// The sets, in the order of a pod's addresses.
     #[must_use]
     pub fn as_slice(&self) -> &[RangeSet] {

@@ -1,5 +1,6 @@
 //! The scenario of DHCP with the built programs and real servers: what each trial notices, and a lab of it that stays.
 //! Run by `tests/dhcp-servers`, which unpacks the servers and names their folder in `$HOSTGW_DHCP_SERVERS`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

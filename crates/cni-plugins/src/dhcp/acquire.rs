@@ -20,7 +20,7 @@ use crate::wiring::lan::holder_of;
 /// How often another address is asked for where somebody has the one that was given.
 const CONFLICTS_MAX: u32 = 3;
 /// RFC 5227 takes some seven seconds, for links that lose much; a pod waits here.
-const PROBE_PATIENCE: Duration = Duration::from_millis(600);
+pub(crate) const PROBE_PATIENCE: Duration = Duration::from_millis(600);
 
 /// For whom a lease is.
 pub(crate) struct Applicant<'a> {

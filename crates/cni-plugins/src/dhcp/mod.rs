@@ -15,6 +15,6 @@ pub use lease::{Lease, PodLink};
 pub use line::{Agreement, Line, LineError, Peer, Station, seed};
 pub use store::{LeaseStore, StoreError, StoredLease};
 
-pub(crate) use acquire::{Applicant, Place, acquire};
+pub(crate) use acquire::{Applicant, PROBE_PATIENCE, Place, acquire};
 pub(crate) use plugin::{add, check, del, gc, release_of, serve};
 pub(crate) use terms::{dns, node_gateway, range_sets, routes};

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::facts::{NodeFacts, routers};
+use super::formed;
 use super::gateway;
 use super::intent::{Intent, Surroundings, bridge_plan, host_ports, ranges};
 use super::leased::{self, Leased};
@@ -19,7 +20,7 @@ use super::make_way::{self, link_is_gone};
 use super::survey;
 use crate::answer::Answer;
 use crate::bandwidth;
-use crate::dhcp::PodLink;
+use crate::dhcp::{PROBE_PATIENCE, PodLink};
 use crate::failure::{
     host_ports_failed, io_failed, kernel_refused, reserve_failed, store_failed, wiring_failed,
 };
@@ -58,6 +59,12 @@ pub(crate) fn add(
         Some(plan) => Some(plan.ensure(&mut host).map_err(wiring_failed)?),
         None => None,
     };
+    let formed = formed::form(conf, call, (&facts, bridge.as_ref()), &mut host)?;
+    let conf = formed.as_ref().map_or(conf, |formed| &formed.conf);
+    let requested = |others: Vec<IpAddr>| match &formed {
+        Some(formed) => formed.among(others),
+        None => others,
+    };
     let netns = leased::netns_of(call, namespaces.pod_id);
     let leased = match &conf.ipam.dhcp {
         Some(dhcp) => {
@@ -72,9 +79,15 @@ pub(crate) fn add(
     }
     let ground = Ground { facts, store, bridge, netns, namespaces, wanted_ports };
     match leased {
-        None => attach_pod(&ground, call, conf, &conf.requested_ips(&call.args), &mut host, answer),
-        Some(leased) => attach_pod(&ground, call, &leased.conf, &leased.requested, &mut host, answer)
-            .map_err(|error| leased.give_back(error)),
+        None => {
+            let requested = requested(conf.requested_ips(&call.args));
+            attach_pod(&ground, call, conf, &requested, &mut host, answer)
+        }
+        Some(leased) => {
+            let requested = requested(leased.requested.clone());
+            attach_pod(&ground, call, &leased.conf, &requested, &mut host, answer)
+                .map_err(|error| leased.give_back(error))
+        }
     }
 }
 
@@ -217,7 +230,13 @@ fn prepare_lan(
         link::set_promiscuous(&mut batch, bridge.index);
         host.execute_all(&mut batch).map_err(kernel_refused)?;
     }
-    if conf.lan.conflict_probe_ms == 0 {
+    let patience = match (conf.lan.conflict_probe_ms, &conf.ipam.dhcp) {
+        (0, Some(dhcp)) if dhcp.conflict_probe => PROBE_PATIENCE,
+        (milliseconds, _) => Duration::from_millis(milliseconds.into()),
+    };
+    let probed = |address: &IpAddr| formed::is_to_be_probed(conf, *address);
+    let addresses: Vec<IpAddr> = intent.link.addresses().filter(probed).collect();
+    if patience.is_zero() || addresses.is_empty() {
         return Ok(());
     }
     let (index, mac) = match (&intent.link.wiring, bridge) {
@@ -228,8 +247,6 @@ fn prepare_lan(
         (_, Some(link::Link { index, mac: Some(mac), .. })) => (*index, *mac),
         _ => return Ok(()),
     };
-    let addresses: Vec<_> = intent.link.addresses().collect();
-    let patience = Duration::from_millis(conf.lan.conflict_probe_ms.into());
     lan::refuse_held(index, mac, &addresses, patience).map_err(wiring_failed)
 }
 

@@ -185,7 +185,8 @@ pub(super) fn bridge_plan(conf: &NetConf, facts: &NodeFacts) -> Option<BridgePla
 /// The gateways that the bridge to the LAN must be given: not the LAN's router, as a DHCP server's is, nor what the node
 /// holds anyway.
 fn lan_gateways(conf: &NetConf, node: &NodeAddresses) -> Vec<IpNet> {
-    let ranges = conf.ipam.range_sets.ranges().filter(|_| conf.lan.is_gateway && conf.ipam.dhcp.is_none());
+    let of_server = |range: &cni_spec::Range| conf.ipam.dhcp.is_some() && range.family() == IpFamily::V4;
+    let ranges = conf.ipam.range_sets.ranges().filter(|range| conf.lan.is_gateway && !of_server(range));
     let given = ranges.filter_map(|range| Some((range, range.given_gateway()?)));
     distinct(given.filter(|(range, gateway)| node.of(range.family()) != Some(*gateway)))
 }

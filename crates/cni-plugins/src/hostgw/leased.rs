@@ -53,7 +53,9 @@ impl Leased {
         let lease = acquire(&applicant, link, answer)?;
         match leased_conf(conf, dhcp, &lease, link, host) {
             Ok(conf) => {
-                Ok(Self { conf, requested: vec![IpAddr::V4(lease.terms.address.addr())], lease, store })
+                let own = IpAddr::V4(lease.terms.address.addr());
+                let others = conf.requested_ips(&call.args).into_iter().filter(IpAddr::is_ipv6);
+                Ok(Self { requested: std::iter::once(own).chain(others).collect(), conf, lease, store })
             }
             Err(error) => {
                 give_back(&store, &lease).ok();
@@ -145,7 +147,10 @@ pub(super) fn refuse_missing_bridge(conf: &NetConf, host: &mut Socket) -> Result
 }
 
 fn wished(conf: &NetConf, call: &AttachmentCall<PathBuf>) -> Result<Option<Ipv4Addr>, CniError> {
-    match conf.requested_ips(&call.args).as_slice() {
+    let requested = conf.requested_ips(&call.args);
+    let has_ranges_of = |ip: &IpAddr| ip.is_ipv6() && conf.ipam.range_sets.has_family(IpFamily::V6);
+    let lent: Vec<IpAddr> = requested.into_iter().filter(|ip| !has_ranges_of(ip)).collect();
+    match lent.as_slice() {
         [] => Ok(None),
         [IpAddr::V4(address)] => Ok(Some(*address)),
         several => Err(CniError::new(

@@ -4,6 +4,7 @@ mod add;
 mod check;
 mod del;
 mod facts;
+mod formed;
 mod gateway;
 mod gc;
 mod intent;

@@ -92,21 +92,26 @@ fn own_list(
 
 /// Where a pod's addresses come from.
 fn ipam(pod_cidrs: &PerFamily<IpNet>, settings: &Settings, paths: &PluginPaths) -> Value {
-    let Some(dhcp) = &settings.lan.dhcp else {
-        let ranges: Vec<_> = pod_cidrs.values().map(|cidr| json!([range(cidr, settings)])).collect();
-        return json!({"dataDir": paths.data_dir, "ranges": ranges});
-    };
-    let mut ipam = json!({
-        "clientID": dhcp.client_id,
-        "conflictProbe": dhcp.conflict_probe,
-        "dataDir": paths.data_dir,
-        "leaseDir": paths.lease_dir,
-        "subnet": settings.lan.subnet(Family::Ipv4),
-        "timeout": dhcp.timeout_seconds,
-        "type": "dhcp",
-    });
-    if let Some(way) = dhcp.default_route {
-        ipam["defaultRoute"] = json!(way);
+    let lan = &settings.lan;
+    let mut ipam = json!({"dataDir": paths.data_dir});
+    let sliced = pod_cidrs.values().filter(|cidr| !lan.is_unsliced(Family::of_net(cidr)));
+    let ranges: Vec<_> = sliced.map(|cidr| json!([range(cidr, settings)])).collect();
+    if !ranges.is_empty() || !(lan.slaac || lan.dhcp.is_some()) {
+        ipam["ranges"] = json!(ranges);
+    }
+    if lan.slaac {
+        ipam["slaac"] = json!(pod_cidrs.get(Family::Ipv6));
+    }
+    if let Some(dhcp) = &lan.dhcp {
+        ipam["clientID"] = json!(dhcp.client_id);
+        ipam["conflictProbe"] = json!(dhcp.conflict_probe);
+        ipam["leaseDir"] = json!(paths.lease_dir);
+        ipam["subnet"] = json!(lan.subnet(Family::Ipv4));
+        ipam["timeout"] = json!(dhcp.timeout_seconds);
+        ipam["type"] = json!("dhcp");
+        if let Some(way) = dhcp.default_route {
+            ipam["defaultRoute"] = json!(way);
+        }
     }
     ipam
 }

@@ -50,27 +50,52 @@ pub(super) fn own_slices(
     settings: &Settings,
     host: &HostFacts,
 ) -> (PerFamily<IpNet>, Vec<Condition>) {
-    if settings.lan.dhcp.is_some() {
-        // A lease may be of any part of the LAN, and is nobody's but its pod's.
-        let mut lan = PerFamily::default();
-        for subnet in &settings.lan.subnets {
-            lan.insert(Family::of_net(subnet), *subnet);
-        }
-        return (lan, Vec::new());
-    }
-    let slices = slices(this, settings);
+    let lan = &settings.lan;
+    let mut own = PerFamily::default();
     let mut faults = Vec::new();
-    if settings.lan.slices == Slices::Annotation && this.unreadable_lan_slice {
+    if let Some(subnet) = lan.subnet(Family::Ipv4).filter(|_| lan.is_unsliced(Family::Ipv4)) {
+        // A lease may be of any part of the LAN, and is nobody's but its pod's.
+        own.insert(Family::Ipv4, subnet);
+    }
+    if let Some(subnet) = lan.subnet(Family::Ipv6).filter(|_| lan.is_unsliced(Family::Ipv6)) {
+        match this.internal_ips.get(Family::Ipv6).copied().map(announced_prefix) {
+            Some(prefix) if subnet.contains(&prefix) => {
+                own.insert(Family::Ipv6, prefix);
+            }
+            Some(slice) => {
+                faults.push(Condition::LanSliceRefused { slice, fault: SliceFault::NotOfLan(subnet) });
+            }
+            None => {
+                let (node, family) = (this.name.clone(), Family::Ipv6);
+                faults.push(Condition::NoInternalIp { node, family });
+            }
+        }
+    }
+    let only_slices = lan.dhcp.is_none() && !lan.slaac;
+    let is_sliced = |family| !lan.is_unsliced(family) && (only_slices || lan.subnet(family).is_some());
+    if !Family::BOTH.into_iter().any(is_sliced) {
+        return (own, faults);
+    }
+    let all = slices(this, settings);
+    let slices: Vec<IpNet> = all.values().copied().filter(|slice| is_sliced(Family::of_net(slice))).collect();
+    if lan.slices == Slices::Annotation && this.unreadable_lan_slice {
         faults.push(Condition::LanSliceUnreadable { node: this.name.clone() });
     } else if slices.is_empty() {
         faults.push(Condition::NoLanSlice { node: this.name.clone() });
     }
-    for slice in slices.values() {
-        if let Some(fault) = fault(slice, this, snapshot, settings, host) {
-            faults.push(Condition::LanSliceRefused { slice: *slice, fault });
+    for slice in slices {
+        if let Some(fault) = fault(&slice, this, snapshot, settings, host) {
+            faults.push(Condition::LanSliceRefused { slice, fault });
         }
+        own.insert(Family::of_net(&slice), slice);
     }
-    (slices, faults)
+    (own, faults)
+}
+
+/// The prefix of which a router's announcement gave a node this address (RFC 4862: always of 64 bits).
+fn announced_prefix(address: IpAddr) -> IpNet {
+    const PREFIX_LEN: u8 = 64;
+    IpNet::new(address, PREFIX_LEN).map_or_else(|_| address.into(), |net| net.trunc())
 }
 
 /// A node's part of the LAN in each family.

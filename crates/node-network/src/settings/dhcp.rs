@@ -1,5 +1,6 @@
 //! Settings of pods whose addresses the LAN's DHCP server lends.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Mode;
@@ -58,22 +59,26 @@ pub enum DefaultRoute {
 pub(super) fn faults(lan: &LanSettings, mode: Mode) -> Vec<(&'static str, String, String)> {
     let Some(dhcp) = &lan.dhcp else { return Vec::new() };
     let mut faults = Vec::new();
-    if let Some(subnet) = lan.subnets.iter().find(|subnet| Family::of_net(subnet) == Family::Ipv6) {
-        faults.push((
-            "subnets",
-            subnet.to_string(),
-            "lan.dhcp lends IPv4 addresses alone; remove it".to_owned(),
-        ));
+    if lan.subnet(Family::Ipv4).is_none() {
+        let remedy = "name the IPv4 subnet in which the DHCP server lends addresses".to_owned();
+        faults.push(("subnets", format!("{:?}", lan.subnets), remedy));
     }
+    // IPv6 addresses are not the server's.
+    let is_sliced = lan.subnet(Family::Ipv6).is_some() && !lan.slaac;
+    let is_of_ipv4 = |net: &IpNet| Family::of_net(net) == Family::Ipv4;
+    let of_ipv4 = match &lan.slices {
+        Slices::Index { first } => first.iter().any(is_of_ipv4),
+        Slices::PodCidr | Slices::Annotation => false,
+    };
     let others = [
-        ("slices", lan.slices != Slices::default()),
-        ("reserved", !lan.reserved.is_empty()),
-        ("gateways", !lan.gateways.is_empty()),
+        ("slices", lan.slices != Slices::default() && (of_ipv4 || !is_sliced)),
+        ("reserved", lan.reserved.iter().any(|net| is_of_ipv4(net) || !is_sliced)),
+        ("gateways", lan.gateways.iter().any(|gateway| gateway.is_ipv4() || !is_sliced)),
         ("isGateway", !lan.is_gateway),
         ("conflictProbeMs", lan.conflict_probe_ms != 0),
     ];
     for (field, _) in others.into_iter().filter(|(_, is_given)| *is_given) {
-        let remedy = "the DHCP server decides over addresses and routers; remove it, or lan.dhcp".to_owned();
+        let remedy = "the DHCP server decides over IPv4 addresses and routers; remove it, or lan.dhcp".to_owned();
         faults.push((field, "given beside lan.dhcp".to_owned(), remedy));
     }
     if !(1..=MAX_TIMEOUT_SECONDS).contains(&dhcp.timeout_seconds) {
@@ -106,7 +111,9 @@ mod tests {
         };
         assert_eq!(faults("l2", lan(serde_json::json!({}))), [""; 0]);
         for (patch, said) in [
-            (serde_json::json!({"subnets": ["10.10.0.0/16", "fd00::/64"]}), "lan.subnets"),
+            (serde_json::json!({"subnets": ["fd00::/64"]}), "lan.subnets"),
+            (serde_json::json!({"slices": {"index": {"first": ["10.10.0.0/24"]}}}), "lan.slices"),
+            (serde_json::json!({"slaac": true}), "lan.slaac"),
             (serde_json::json!({"reserved": ["10.10.0.0/24"]}), "lan.reserved"),
             (serde_json::json!({"gateways": ["10.10.0.1"]}), "lan.gateways"),
             (serde_json::json!({"conflictProbeMs": 100}), "lan.conflictProbeMs"),
@@ -115,6 +122,11 @@ mod tests {
             let told = faults("l2", lan(patch.clone()));
             assert!(told.iter().any(|told| told.contains(said)), "{patch}: {told:?}");
         }
+        let beside = serde_json::json!({"subnets": ["10.10.0.0/16", "fd00::/64"],
+            "slices": {"index": {"first": ["fd00::/112"]}}, "reserved": ["fd00::f:0/112"]});
+        assert_eq!(faults("l2", lan(beside)), [""; 0]);
+        let formed = serde_json::json!({"subnets": ["10.10.0.0/16", "2000::/3"], "slaac": true});
+        assert_eq!(faults("l2-routed", lan(formed)), [""; 0]);
         let routed = faults("l2-routed", lan(serde_json::json!({"dhcp": {"defaultRoute": "router"}})));
         assert!(routed.iter().any(|told| told.contains("lan.dhcp.defaultRoute")), "{routed:?}");
     }

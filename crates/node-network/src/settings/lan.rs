@@ -12,6 +12,8 @@ use crate::family::Family;
 
 /// A runtime does not wait much longer for a pod's network.
 const MAX_PROBE_MS: u32 = 10_000;
+/// RFC 4862, section 5.5.3, and RFC 4291, section 2.5.1.
+const SLAAC_PREFIX: u8 = 64;
 
 /// The LAN that nodes and pods share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +37,10 @@ pub struct LanSettings {
     pub promisc_mode: bool,
     /// For how many milliseconds the LAN is asked whether somebody has an address before a pod gets it; 0 does not ask.
     pub conflict_probe_ms: u32,
-    /// The LAN's DHCP server lends the pods' addresses; none: they are of slices.
+    /// Pods form their IPv6 addresses of a prefix that the LAN's router announces, within the IPv6 subnet; else they are of
+    /// slices.
+    pub slaac: bool,
+    /// The LAN's DHCP server lends the pods' IPv4 addresses; none: they are of slices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<DhcpSettings>,
 }
@@ -78,6 +83,7 @@ impl Default for LanSettings {
             uplink: None,
             promisc_mode: false,
             conflict_probe_ms: 0,
+            slaac: false,
             dhcp: None,
         }
     }
@@ -94,6 +100,16 @@ impl LanSettings {
     #[must_use]
     pub fn gateway(&self, family: Family) -> Option<IpAddr> {
         self.gateways.iter().copied().find(|gateway| Family::of(*gateway) == family)
+    }
+
+    /// Whether pods have addresses of a family that are of no node's slice: a DHCP server lends them, or they form
+    /// themselves.
+    #[must_use]
+    pub fn is_unsliced(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.dhcp.is_some(),
+            Family::Ipv6 => self.slaac,
+        }
     }
 
     pub(super) fn faults(&self, mode: Mode, has_bridge: bool) -> Vec<SettingsError> {
@@ -190,6 +206,21 @@ impl LanSettings {
         }
         for (field, value, remedy) in dhcp::faults(self, mode) {
             fault(field, value, remedy);
+        }
+        if self.slaac {
+            let remedy = match self.subnet(Family::Ipv6) {
+                None => "give an IPv6 subnet in lan.subnets in which the prefix is that the router announces",
+                Some(subnet) if subnet.prefix_len() > SLAAC_PREFIX => {
+                    "addresses form in prefixes of 64 bits: give an IPv6 subnet of 64 bits or fewer"
+                }
+                Some(_) if !self.is_gateway || self.gateway(Family::Ipv6).is_some() => {
+                    "the IPv6 gateway of addresses that form themselves is their node: remove isGateway and the IPv6 gateway"
+                }
+                Some(_) => "",
+            };
+            if !remedy.is_empty() {
+                fault("slaac", "true".to_owned(), remedy.to_owned());
+            }
         }
         if self.conflict_probe_ms > MAX_PROBE_MS {
             fault("conflictProbeMs", self.conflict_probe_ms.to_string(), format!("use 0 to {MAX_PROBE_MS}"));

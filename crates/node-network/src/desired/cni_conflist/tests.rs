@@ -2,7 +2,7 @@
 
 use crate::observed::{BridgeFault, LinkKind};
 use crate::settings::{Chain, ClientId, DhcpSettings, LanSettings, ListenerCheck, Mode};
-use crate::three_nodes::{ThreeNodes, ip, link};
+use crate::three_nodes::{ThreeNodes, ip, link, set_cidr};
 
 #[test]
 fn a_dual_stack_node_with_routed_pods() {
@@ -97,4 +97,42 @@ fn pods_whose_addresses_a_dhcp_server_lends() {
     assert!(own.announce, "{}", cluster.shown());
     let conflist: serde_json::Value = serde_json::from_str(&own.conflist.unwrap().render()).unwrap();
     insta::assert_snapshot!(conflist["plugins"][0]["ipam"].to_string(), @r#"{"clientID":"pod","conflictProbe":false,"dataDir":"/run/hostgw/ipam","leaseDir":"/var/lib/hostgw/leases","subnet":"192.0.2.0/24","timeout":10,"type":"dhcp"}"#);
+}
+
+#[test]
+fn beside_a_dhcp_server_ipv6_addresses_are_of_slices_or_form_themselves() {
+    let ipam = |slaac: bool| {
+        let mut cluster = ThreeNodes::new();
+        cluster.settings.mode = Mode::L2Routed;
+        cluster.settings.lan = LanSettings {
+            subnets: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/48".parse().unwrap()],
+            dhcp: Some(DhcpSettings::default()),
+            slaac,
+            ..LanSettings::default()
+        };
+        cluster.settings.validate().unwrap();
+        // The pod CIDR of IPv4 is no slice there, whatever it is.
+        cluster.change("node1", |node| set_cidr(node, "2001:db8::1:0/112"));
+        let own = cluster.desired().own.unwrap();
+        assert!(own.announce, "{}", cluster.shown());
+        let list: serde_json::Value = serde_json::from_str(&own.conflist.unwrap().render()).unwrap();
+        list["plugins"][0]["ipam"].to_string()
+    };
+    insta::assert_snapshot!(ipam(false), @r#"{"clientID":"container","conflictProbe":false,"dataDir":"/run/hostgw/ipam","leaseDir":"/var/lib/hostgw/leases","ranges":[[{"rangeEnd":"2001:db8::1:ffff","rangeStart":"2001:db8::1:0","subnet":"2001:db8::/48"}]],"subnet":"192.0.2.0/24","timeout":10,"type":"dhcp"}"#);
+    insta::assert_snapshot!(ipam(true), @r#"{"clientID":"container","conflictProbe":false,"dataDir":"/run/hostgw/ipam","leaseDir":"/var/lib/hostgw/leases","slaac":"2001:db8::/64","subnet":"192.0.2.0/24","timeout":10,"type":"dhcp"}"#);
+}
+
+#[test]
+fn a_node_whose_own_prefix_is_not_of_the_lan_has_no_pods_that_form_addresses() {
+    let mut cluster = ThreeNodes::new();
+    cluster.settings.mode = Mode::L2Routed;
+    cluster.settings.lan = LanSettings {
+        subnets: vec!["2001:db8:1::/48".parse().unwrap()],
+        slaac: true,
+        ..LanSettings::default()
+    };
+    cluster.settings.validate().unwrap();
+    let own = cluster.desired().own.unwrap();
+    assert!(own.conflist.is_none() && !own.announce);
+    assert!(cluster.shown().contains("2001:db8::/64 of the LAN"), "{}", cluster.shown());
 }
