@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use dhcp_client::{Kind, SERVER_PORT, code};
 use kernel::link::{self, Link};
-use kernel::{address, neighbour, route};
 use kernel::netlink::{Protocol, Socket};
 use kernel::packet::{EtherType, PacketSocket};
 use kernel::route::RouteKind;
 use kernel::sysctl::Sysctls;
+use kernel::{address, neighbour, route};
 use serde_json::{Value, json};
 use support::assert_first_packets;
 use support::dhcp_server::{BRIDGE, NODE, SERVER, lan, right};
@@ -173,7 +173,8 @@ fn beside_the_servers_address_a_pod_has_one_of_an_ipv6_range() {
         assert!(Instant::now() < deadline, "the address is no address of the node");
         std::thread::yield_now();
     }
-    let range = json!([[{"subnet": "2001:db8:5::/64", "rangeStart": "2001:db8:5::9", "rangeEnd": "2001:db8:5::19"}]]);
+    let range =
+        json!([[{"subnet": "2001:db8:5::/64", "rangeStart": "2001:db8:5::9", "rangeEnd": "2001:db8:5::19"}]]);
     let (pod, mut conf) = (Pod::new("pod"), conf(&node, &json!({"ranges": range})));
     conf["nodeAddresses"] = json!(["198.51.100.2", "2001:db8:5::2"]);
     let result = add(&pod, &conf);

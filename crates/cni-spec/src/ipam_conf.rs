@@ -111,7 +111,9 @@ fn read_range_sets_beside_dhcp(ipam: &Field<'_, '_>) -> Result<RangeSets, CniErr
 
 fn read_slaac(ipam: &Field<'_, '_>, range_sets: &RangeSets) -> Result<Option<Ipv6Net>, CniError> {
     ipam.optional("slaac", |slaac| match read_net(slaac)? {
-        IpNet::V4(_) => Err(slaac.refuse("addresses are formed for IPv6 alone; give an IPv6 subnet, as in 2000::/3")),
+        IpNet::V4(_) => {
+            Err(slaac.refuse("addresses are formed for IPv6 alone; give an IPv6 subnet, as in 2000::/3"))
+        }
         IpNet::V6(_) if range_sets.has_family(IpFamily::V6) => {
             Err(slaac.refuse("`ranges` give IPv6 addresses already; remove these, or this key"))
         }

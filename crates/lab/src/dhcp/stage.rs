@@ -180,11 +180,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The same, while the server is held for as long as is said; and after how long the pod was attached.
-    pub(super) fn add_while_held(
-        &mut self,
-        name: &str,
-        held: Duration,
-    ) -> Result<(Pod, Duration), Failure> {
+    pub(super) fn add_while_held(&mut self, name: &str, held: Duration) -> Result<(Pod, Duration), Failure> {
         let Some(server) = self.server.take() else {
             return Err(Failure::Found("no server runs".to_owned()));
         };

@@ -78,7 +78,8 @@ pub(super) fn faults(lan: &LanSettings, mode: Mode) -> Vec<(&'static str, String
         ("conflictProbeMs", lan.conflict_probe_ms != 0),
     ];
     for (field, _) in others.into_iter().filter(|(_, is_given)| *is_given) {
-        let remedy = "the DHCP server decides over IPv4 addresses and routers; remove it, or lan.dhcp".to_owned();
+        let remedy =
+            "the DHCP server decides over IPv4 addresses and routers; remove it, or lan.dhcp".to_owned();
         faults.push((field, "given beside lan.dhcp".to_owned(), remedy));
     }
     if !(1..=MAX_TIMEOUT_SECONDS).contains(&dhcp.timeout_seconds) {
