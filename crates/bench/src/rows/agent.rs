@@ -152,12 +152,16 @@ pub(crate) fn repair(home: &Home, programs: &Programs, rounds: usize) -> Result<
     ])
 }
 
-/// An agent that has nothing to do.
+/// Its server keeps a timer for ten seconds after the last question, and is woken by that once more.
+const SERVER_FORGETS: Duration = Duration::from_secs(11);
+
+/// An agent that has nothing to do, and is asked nothing.
 pub(crate) fn idle(home: &Home, programs: &Programs, seconds: u64) -> Result<Vec<Row>, BenchError> {
     const PEERS: usize = 1_000;
     home.node()?;
     Cluster { peers: PEERS, ..Cluster::default() }.write()?;
     let agent = Agent::start(&programs.agent, 2 * PEERS)?;
+    sleep(SERVER_FORGETS);
     let before = agent.wake_ups()?;
     sleep(Duration::from_secs(seconds));
     let woken = agent.wake_ups()? - before;

@@ -58,47 +58,58 @@ impl Fleet {
         Ok((cidr.addr(), answered))
     }
 
-    /// For so long, writes every Node's status once in `period_s` seconds, evenly; tells how many were written.
+    /// For so long, writes every Node's status once in `period_s` seconds, evenly, or as often as the API server keeps up
+    /// with: on a busy machine fewer are written, and it takes no longer. Tells how many were.
     pub(super) fn heartbeats(self, length: Duration, period_s: u32) -> Outcome<u32> {
         let began = Instant::now();
         let interval = Duration::from_secs(period_s.into()) / self.nodes;
-        let count = u32::try_from(length.as_nanos() / interval.as_nanos()).unwrap_or(u32::MAX);
-        for turn in 0..count {
-            let number = turn % self.nodes;
+        let written = AtomicU32::new(0);
+        in_turns(|turn| {
+            let due = interval * turn;
+            if due.max(began.elapsed()) >= length {
+                return Ok(false);
+            }
+            thread::sleep(due.saturating_sub(began.elapsed()));
             let change = json!({"status": {"conditions": conditions(turn)}});
-            self.api.merge(&format!("/api/v1/nodes/{}/status", name(number)), &change)?;
-            // The next is due at its own time, so that a slow answer is caught up with.
-            thread::sleep((interval * (turn + 1)).saturating_sub(began.elapsed()));
-        }
-        Ok(count)
+            self.api.merge(&format!("/api/v1/nodes/{}/status", name(turn % self.nodes)), &change)?;
+            written.fetch_add(1, Ordering::Relaxed);
+            Ok(true)
+        })?;
+        Ok(written.into_inner())
     }
 
-    /// Deletes all at once.
+    /// Deletes all at once. One request for all would be answered after the last one only, and nobody waits for so long.
     pub(super) fn delete(self) -> Outcome {
-        self.api.delete(&format!("/api/v1/nodes?labelSelector={LABEL}"))
+        self.for_each(|number| self.api.delete(&format!("/api/v1/nodes/{}", name(number))))
     }
 
     fn for_each(self, work: impl Fn(u32) -> Outcome + Sync) -> Outcome {
-        let next = AtomicU32::new(0);
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..CONNECTIONS)
-                .map(|_| {
-                    scope.spawn(|| {
-                        loop {
-                            let number = next.fetch_add(1, Ordering::Relaxed);
-                            if number >= self.nodes {
-                                return Ok(());
-                            }
-                            work(number)?;
-                        }
-                    })
-                })
-                .collect();
-            workers.into_iter().try_for_each(|worker| {
-                worker.join().unwrap_or_else(|_| Err(TierError::Wrong("a worker ended early".to_owned())))
-            })
+        in_turns(|number| {
+            let is_one = number < self.nodes;
+            if is_one {
+                work(number)?;
+            }
+            Ok(is_one)
         })
     }
+}
+
+/// Does `work` for 0, 1, 2 and so on over several connections, until it says that there is no more.
+fn in_turns(work: impl Fn(u32) -> Outcome<bool> + Sync) -> Outcome {
+    let next = AtomicU32::new(0);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                scope.spawn(|| {
+                    while work(next.fetch_add(1, Ordering::Relaxed))? {}
+                    Ok(())
+                })
+            })
+            .collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(TierError::Wrong("a worker ended early".to_owned())))
+        })
+    })
 }
 
 fn name(number: u32) -> String {
@@ -163,6 +174,21 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn turns_end_with_the_first_that_finds_no_more_and_each_is_taken_once() {
+        let taken = std::sync::Mutex::new(Vec::new());
+        in_turns(|turn| {
+            if turn < 1_000 {
+                taken.lock().unwrap().push(turn);
+            }
+            Ok(turn < 1_000)
+        })
+        .unwrap();
+        let mut taken = taken.into_inner().unwrap();
+        taken.sort_unstable();
+        assert_eq!(taken, (0..1_000).collect::<Vec<_>>());
+    }
 
     #[test]
     fn no_two_nodes_have_an_address_in_common() {
