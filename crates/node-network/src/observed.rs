@@ -16,7 +16,10 @@ pub use filter::{ChainPosition, ForwardChain, ObservedAccept};
 pub use link::{LinkKind, ObservedAddress, ObservedLink};
 pub use nft::ObservedNftTable;
 pub use obstacle::{Obstacle, ObstacleHook};
-pub use route::{FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind, RoutesByDestination};
+pub use route::{
+    FibLookup, FibMatch, Leg, ObservedRoute, RouteKey, RouteKind, RoutesByDestination, RoutesInOrder,
+    RoutesTo,
+};
 pub use wireguard::{PublicKey, WireguardPeer};
 
 use crate::desired::Sysctl;

@@ -18,20 +18,24 @@ pub(super) struct Claim<'a> {
     /// The node on which this runs. It holds a CIDR once it was announced with it; the guard alone proves nothing,
     /// because the loser has one too.
     pub(super) is_this_node: bool,
-    /// The kernel already gives the CIDR to this node.
+    /// The kernel already gives the CIDR to this node; looked up only where that decides.
     pub(super) is_held: bool,
 }
 
 impl<'a> Claim<'a> {
     /// The claim of `node` to one of its CIDRs.
-    pub(super) fn new(node: &'a ClusterNode, cidr: IpNet, is_this_node: bool, host: &HostFacts) -> Self {
+    pub(super) fn new(node: &'a ClusterNode, cidr: IpNet, is_this_node: bool) -> Self {
         let next_hop = node.internal_ips.get(Family::of_net(&cidr)).copied();
-        let is_held = if is_this_node {
-            host.announced && host.guards.contains(&cidr)
+        Self { node, cidr, next_hop, is_this_node, is_held: false }
+    }
+
+    /// Looks up whether the kernel gives the CIDR to this node.
+    pub(super) fn look_up_holder(&mut self, host: &HostFacts) {
+        self.is_held = if self.is_this_node {
+            host.announced && host.guards.contains(&self.cidr)
         } else {
-            next_hop.is_some_and(|hop| host.holders.binary_search(&(cidr, hop)).is_ok())
+            self.next_hop.is_some_and(|hop| host.holders.binary_search(&(self.cidr, hop)).is_ok())
         };
-        Self { node, cidr, next_hop, is_this_node, is_held }
     }
 }
 

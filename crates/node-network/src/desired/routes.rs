@@ -56,10 +56,11 @@ pub(super) fn desired_routes(
     settings: &Settings,
 ) -> RouteChoice {
     let node_addresses = NodeAddresses::of(snapshot);
-    let mut claims = claims(this_node, snapshot, host);
+    let mut claims = claims(this_node, snapshot);
     // Where no two nodes claim the same, it does not matter who comes first.
     let disjoint = are_disjoint(&claims);
     if !disjoint || !node_addresses.are_unique() {
+        claims.iter_mut().for_each(|claim| claim.look_up_holder(host));
         claims.sort_by(|a, b| precedence(a, b, snapshot.source));
     }
     let lost_own: Vec<Loss<'_>> =
@@ -222,19 +223,30 @@ fn settle<'a>(claims: &[Claim<'a>], disjoint: bool) -> (Vec<Claim<'a>>, Vec<Loss
     (winners, losses)
 }
 
-fn claims<'a>(this_node: &NodeName, snapshot: &'a ClusterSnapshot, host: &HostFacts) -> Vec<Claim<'a>> {
+fn claims<'a>(this_node: &NodeName, snapshot: &'a ClusterSnapshot) -> Vec<Claim<'a>> {
     let of_node = |node: &'a ClusterNode| {
         let is_this_node = node.name == *this_node;
-        node.pod_cidrs.values().map(move |cidr| Claim::new(node, *cidr, is_this_node, host))
+        node.pod_cidrs.values().map(move |cidr| Claim::new(node, *cidr, is_this_node))
     };
     snapshot.nodes.values().flat_map(of_node).collect()
 }
 
-/// Whether no two claims share an address. In order, a prefix stands right before the first one that it holds.
+/// Whether no two claims share an address. Numbers are sorted several times faster than prefixes.
 fn are_disjoint(claims: &[Claim<'_>]) -> bool {
-    let mut cidrs: Vec<IpNet> = claims.iter().map(|claim| claim.cidr).collect();
-    cidrs.sort_unstable();
-    cidrs.windows(2).all(|pair| !overlaps(&pair[0], &pair[1]))
+    let (mut v4, mut v6) = (Vec::with_capacity(claims.len()), Vec::with_capacity(claims.len()));
+    for claim in claims {
+        match claim.cidr {
+            IpNet::V4(cidr) => v4.push((u32::from(cidr.network()), u32::from(cidr.broadcast()))),
+            IpNet::V6(cidr) => v6.push((u128::from(cidr.network()), u128::from(cidr.broadcast()))),
+        }
+    }
+    are_apart(v4) && are_apart(v6)
+}
+
+/// Whether each of these ranges ends before the next one begins.
+fn are_apart<A: Copy + Ord>(mut ranges: Vec<(A, A)>) -> bool {
+    ranges.sort_unstable();
+    ranges.windows(2).all(|pair| pair[0].1 < pair[1].0)
 }
 
 /// The next hop of a peer's CIDR, or why it gets no route.

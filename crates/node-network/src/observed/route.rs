@@ -107,11 +107,11 @@ impl<'a> RoutesByDestination<'a> {
         &from[..from.iter().take_while(|route| route.key.dst == *dst).count()]
     }
 
-    /// The routes to `dst` or to a part of it.
+    /// To be asked for one destination after the other, in their order: thousands of them are found by one walk through the
+    /// routes instead of a search for each.
     #[must_use]
-    pub fn within(&self, dst: &IpNet) -> &[&'a ObservedRoute] {
-        let from = self.from(dst);
-        &from[..from.iter().take_while(|route| dst.contains(&route.key.dst)).count()]
+    pub fn in_order(&self) -> RoutesInOrder<'_, 'a> {
+        RoutesInOrder(&self.0)
     }
 
     /// The routes to each destination, in order.
@@ -124,6 +124,30 @@ impl<'a> RoutesByDestination<'a> {
         let at = self.0.partition_point(|route| route.key.dst < *dst);
         self.0.get(at..).unwrap_or_default()
     }
+}
+
+/// A walk through routes.
+#[derive(Clone, Debug)]
+pub struct RoutesInOrder<'s, 'a>(&'s [&'a ObservedRoute]);
+
+impl<'s, 'a> RoutesInOrder<'s, 'a> {
+    /// The routes to `dst`, which does not come before what was asked for last.
+    pub fn to(&mut self, dst: &IpNet) -> RoutesTo<'s, 'a> {
+        let passed = self.0.iter().take_while(|route| route.key.dst < *dst).count();
+        self.0 = &self.0[passed..];
+        let at = self.0.iter().take_while(|route| route.key.dst == *dst).count();
+        let inside = self.0[at..].iter().take_while(|route| dst.contains(&route.key.dst)).count();
+        RoutesTo { at: &self.0[..at], within: &self.0[..at + inside] }
+    }
+}
+
+/// The routes that concern one destination.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoutesTo<'s, 'a> {
+    /// Those to it.
+    pub at: &'s [&'a ObservedRoute],
+    /// Those to it, and after them those to a part of it.
+    pub within: &'s [&'a ObservedRoute],
 }
 
 /// The route that a look-up matched.
@@ -145,3 +169,54 @@ pub struct FibMatch {
 
 /// A look-up's answer, or the kernel's reason for none.
 pub type FibLookup = Result<FibMatch, String>;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn route(dst: IpNet, metric: u32) -> ObservedRoute {
+        ObservedRoute {
+            key: RouteKey { dst, table: 254, metric, tos: 0 },
+            protocol: 4,
+            kind: RouteKind::Unicast,
+            legs: Vec::new(),
+            prefsrc: None,
+            uses_nexthop_object: false,
+        }
+    }
+
+    fn any_net() -> impl Strategy<Value = IpNet> {
+        (0_u8..4, 0_u8..4, 0_u8..=5, any::<bool>()).prop_map(|(high, low, length, is_v4)| {
+            let address = if is_v4 {
+                IpAddr::from([high << 6 | low << 4, 0, 0, 0])
+            } else {
+                IpAddr::from([u16::from(high) << 14 | u16::from(low) << 12, 0, 0, 0, 0, 0, 0, 0])
+            };
+            IpNet::new(address, length).unwrap().trunc()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_walk_finds_what_looking_at_every_route_finds(
+            routes in proptest::collection::vec((any_net(), 0_u32..3), 0..30),
+            asked in proptest::collection::btree_set(any_net(), 0..20),
+        ) {
+            let routes: Vec<_> = routes.into_iter().map(|(dst, metric)| route(dst, metric)).collect();
+            let by_destination = RoutesByDestination::new(routes.iter());
+            let mut walk = by_destination.in_order();
+            let asked: BTreeSet<IpNet> = asked;
+            for dst in asked {
+                let RoutesTo { at, within } = walk.to(&dst);
+                prop_assert_eq!(at, by_destination.at(&dst));
+                let mut expected: Vec<_> = routes.iter().filter(|route| dst.contains(&route.key.dst)).collect();
+                expected.sort_by_key(|route| route.key.dst);
+                prop_assert_eq!(within, expected);
+            }
+        }
+    }
+}

@@ -15,7 +15,7 @@ use crate::family::{Family, PerFamily, overlaps};
 use crate::next_hop::{NextHopProblem, NextHops, OnLink};
 use crate::observed::{
     FibLookup, Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind, RoutesByDestination,
-    WireguardPeer,
+    RoutesTo, WireguardPeer,
 };
 use crate::settings::Settings;
 
@@ -170,7 +170,7 @@ pub(super) fn plan_routes(
         settings,
         own_holders,
         may_delete: desired.may_delete,
-        routes: &routes,
+        here: RoutesTo::default(),
         conditions,
         wireguard: &observed.wireguard,
         plan: RoutePlan {
@@ -179,13 +179,15 @@ pub(super) fn plan_routes(
             allowed_ips: Vec::new(),
         },
     };
+    let mut installed = routes.in_order();
     for (dst, route) in &desired.routes {
+        planner.here = installed.to(dst);
         planner.destination(*dst, route);
     }
     for (node, pod_cidr) in &desired.refused {
         planner.report(node, *pod_cidr, None, None, PeerState::Refused);
     }
-    planner.orphans(desired);
+    planner.orphans(&routes, desired);
     planner.plan
 }
 
@@ -195,7 +197,8 @@ struct Planner<'a> {
     /// The links that hold this node's own addresses, where those can be sources.
     own_holders: PerFamily<(u32, IpAddr)>,
     may_delete: bool,
-    routes: &'a RoutesByDestination<'a>,
+    /// What is installed at the destination that is being planned.
+    here: RoutesTo<'a, 'a>,
     conditions: &'a mut Vec<Condition>,
     wireguard: &'a BTreeMap<u32, Result<Vec<WireguardPeer>, String>>,
     plan: RoutePlan,
@@ -213,19 +216,14 @@ impl<'a> Planner<'a> {
         self.plan.peers.push(PeerReport { node: node.clone(), pod_cidr, next_hop, link, state });
     }
 
-    fn at(&self, dst: IpNet) -> &'a [&'a ObservedRoute] {
-        self.routes.at(&dst)
-    }
-
     fn destination(&mut self, dst: IpNet, desired: &DesiredRoute) {
         let key = |metric| RouteKey { dst, table: self.settings.routes.table, metric, tos: 0 };
         match desired {
             DesiredRoute::Guard => {
-                let route = WantedRoute { key: key(GUARD_METRIC), leg: None, node: None };
-                self.put(route);
+                self.put(key(GUARD_METRIC), None, None);
             }
             DesiredRoute::Hold { node } => {
-                let installed = self.at(dst).iter().find(|route| route.is_ours());
+                let installed = self.here.at.iter().find(|route| route.is_ours());
                 let hop = installed.and_then(|route| route.legs.first()?.via);
                 let state = if installed.is_some() { PeerState::Held } else { PeerState::Refused };
                 self.report(node, dst, hop, None, state);
@@ -239,7 +237,7 @@ impl<'a> Planner<'a> {
 
     fn peer(&mut self, key: RouteKey, node: &NodeName, address: IpAddr) {
         let dst = key.dst;
-        let installed = self.at(dst).iter().copied().find(|route| route.key == key && route.is_ours_alone());
+        let installed = self.here.at.iter().copied().find(|route| route.key == key && route.is_ours_alone());
         let link = match self.next_hops.towards(address, installed) {
             Ok(link) => link,
             Err(problem) => return self.no_next_hop(dst, node, address, problem),
@@ -254,7 +252,7 @@ impl<'a> Planner<'a> {
             on_link: link.forced,
             prefsrc: self.prefsrc(Family::of(address), link.link),
         };
-        let stands = self.put(WantedRoute { key, leg: Some(leg), node: Some(node.clone()) });
+        let stands = self.put(key, Some(leg), Some(node));
         let state = if stands { PeerState::Routed } else { PeerState::Refused };
         self.shadows(key);
         self.report(node, dst, Some(address), Some(link.name), state);
@@ -293,7 +291,7 @@ impl<'a> Planner<'a> {
             problem != NextHopProblem::Local && (problem.is_ignorance() || leads_there(route))
         };
         let (kept, gone): (Vec<_>, Vec<_>) =
-            self.at(dst).iter().copied().filter(|route| route.is_ours()).partition(|route| keep(route));
+            self.here.at.iter().copied().filter(|route| route.is_ours()).partition(|route| keep(route));
         self.delete(dst, &gone, false);
         let held = !kept.is_empty();
         let state = if held { PeerState::Held } else { PeerState::Refused };
@@ -308,16 +306,17 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans one route, and tells whether it stands afterwards.
-    fn put(&mut self, route: WantedRoute) -> bool {
-        let key = route.key;
-        let here = self.at(key.dst);
+    fn put(&mut self, key: RouteKey, leg: Option<WantedLeg>, node: Option<&NodeName>) -> bool {
+        let here = self.here.at;
+        // So nearly all of them are, in nearly every pass.
         if let [only] = here
             && only.key == key
             && only.is_ours_alone()
-            && is_as_wanted(only, &route)
+            && is_as_wanted(only, leg.as_ref())
         {
             return true;
         }
+        let route = WantedRoute { key, leg, node: node.cloned() };
         let (at_key, elsewhere): (Vec<_>, Vec<_>) = here.iter().copied().partition(|found| found.key == key);
         let old_ones: Vec<_> = elsewhere.into_iter().filter(|found| found.is_ours()).collect();
         if let Some(foreign) = at_key.iter().find(|found| !found.is_ours_alone()) {
@@ -335,7 +334,9 @@ impl<'a> Planner<'a> {
             return carries_ours;
         }
         match at_key.first() {
-            Some(installed) if is_as_wanted(installed, &route) => self.delete(key.dst, &old_ones, true),
+            Some(installed) if is_as_wanted(installed, route.leg.as_ref()) => {
+                self.delete(key.dst, &old_ones, true)
+            }
             Some(installed) => {
                 let superseded = self.deletable(&old_ones);
                 let change = RouteChange::Replace { route, old: InstalledRoute::of(installed), superseded };
@@ -349,10 +350,10 @@ impl<'a> Planner<'a> {
         true
     }
 
-    fn orphans(&mut self, desired: &DesiredNode) {
+    fn orphans(&mut self, routes: &RoutesByDestination<'_>, desired: &DesiredNode) {
         // Both are in order.
         let mut wanted = desired.routes.keys().peekable();
-        for (dst, here) in self.routes.each() {
+        for (dst, here) in routes.each() {
             while wanted.next_if(|wanted| **wanted < dst).is_some() {}
             if wanted.peek() == Some(&&dst) {
                 continue;
@@ -385,8 +386,8 @@ impl<'a> Planner<'a> {
 
     /// Routes of others to the same destination with a lower metric, or to a part of it.
     fn shadows(&mut self, key: RouteKey) {
-        let inside = self.routes.within(&key.dst).iter();
-        let foreign = inside
+        let within = self.here.within.iter();
+        let foreign = within
             .filter(|route| !route.is_ours() && !route.is_pods())
             .filter(|route| route.key.table == key.table || route.key.table == MAIN_TABLE);
         let wins = |route: &&&'a ObservedRoute| route.key.dst != key.dst || route.key.metric < key.metric;
@@ -417,8 +418,8 @@ impl InstalledRoute {
     }
 }
 
-fn is_as_wanted(installed: &ObservedRoute, wanted: &WantedRoute) -> bool {
-    match (&wanted.leg, installed.legs.first()) {
+fn is_as_wanted(installed: &ObservedRoute, wanted: Option<&WantedLeg>) -> bool {
+    match (wanted, installed.legs.first()) {
         (None, _) => installed.kind == RouteKind::Unreachable,
         (Some(leg), Some(found)) => {
             installed.kind == RouteKind::Unicast
