@@ -7,6 +7,7 @@ mod obstacles;
 mod own_routes;
 mod routes;
 mod seen;
+mod set_aside;
 mod wireguard;
 
 use std::path::Path;

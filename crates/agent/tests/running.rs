@@ -121,6 +121,30 @@ fn what_somebody_puts_in_the_way_is_told_at_once_and_forgotten_when_it_goes() {
 }
 
 #[test]
+fn a_route_that_was_none_of_our_business_is_told_of_once_a_node_comes_to_whose_pods_it_leads() {
+    let mut node = Node::new();
+    node.settings.resync_interval = "1h".to_owned().try_into().unwrap();
+    let tells = |node: &Node, prefix: &str| {
+        let told = |message: &str| message.contains(prefix) && message.contains("10.244.3.0/24");
+        node.state().is_some_and(|state| state.conditions.iter().any(|condition| told(&condition.message)))
+    };
+    change(|batch, _| {
+        route::add(batch, &foreign_route("198.18.0.0/15", "192.0.2.77", 0, 4));
+        route::add(batch, &foreign_route("10.244.3.0/25", "192.0.2.77", 0, 4));
+    });
+    node.write_nodes(&[dual(1), dual(2)]);
+    let _agent = node.start();
+    node.wait_until_converged();
+    // One that stood before the agent came, and one that it heard of.
+    change(|batch, _| route::add(batch, &foreign_route("10.244.3.128/26", "192.0.2.77", 0, 4)));
+    node.write_nodes(&[dual(1), dual(2), dual(3)]);
+    wait_until("the first is told of", || tells(&node, "10.244.3.0/25"));
+    change(|batch, _| route::delete(batch, &foreign_route("10.244.3.0/25", "192.0.2.77", 0, 4)));
+    wait_until("the second is told of", || tells(&node, "10.244.3.128/26"));
+    assert!(routed("10.244.3.0/24", "192.0.2.13"));
+}
+
+#[test]
 fn a_broken_file_changes_nothing_and_is_told() {
     let node = Node::new();
     node.write_nodes(&[dual(1), dual(2)]);

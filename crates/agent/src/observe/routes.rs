@@ -76,18 +76,30 @@ pub(super) fn look_up_next_hops(
     desired: &DesiredNode,
     mut known: BTreeMap<IpAddr, FibLookup>,
 ) -> BTreeMap<IpAddr, FibLookup> {
-    let hops: BTreeSet<IpAddr> = desired
-        .routes
-        .values()
-        .filter_map(|route| match route {
-            DesiredRoute::Peer { next_hop, .. } => Some(*next_hop),
-            DesiredRoute::Hold { .. } | DesiredRoute::Guard => None,
-        })
-        .collect();
-    known.retain(|hop, found| found.is_ok() && hops.contains(hop));
-    let unknown: Vec<IpAddr> = hops.into_iter().filter(|hop| !known.contains_key(hop)).collect();
+    let peers = desired.routes.values().filter_map(|route| match route {
+        DesiredRoute::Peer { next_hop, .. } => Some(*next_hop),
+        DesiredRoute::Hold { .. } | DesiredRoute::Guard => None,
+    });
+    let unknown = keep_known(&mut known, peers.collect());
     known.extend(look_up_all(socket, &unknown));
     known
+}
+
+/// Keeps of what is `known` the answers about `hops`; the hops of which there is none, in order.
+fn keep_known(known: &mut BTreeMap<IpAddr, FibLookup>, mut hops: Vec<IpAddr>) -> Vec<IpAddr> {
+    hops.sort_unstable();
+    hops.dedup();
+    let mut unknown = Vec::new();
+    // Both are in order, so that one walk compares them.
+    let mut wanted = hops.into_iter().peekable();
+    known.retain(|hop, found| {
+        while let Some(earlier) = wanted.next_if(|wanted| wanted < hop) {
+            unknown.push(earlier);
+        }
+        found.is_ok() && wanted.next_if_eq(hop).is_some()
+    });
+    unknown.extend(wanted);
+    unknown
 }
 
 /// The route that wins for each address.
@@ -117,5 +129,41 @@ fn fib_match(found: &Route) -> FibMatch {
         kind: kind(found.kind),
         metric: found.metric,
         legs: found.hops.iter().map(leg).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node_network::family::host_prefix;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
+    }
+
+    proptest! {
+        #[test]
+        fn asked_is_what_is_wanted_and_was_not_answered_before(
+            known in proptest::collection::btree_map(0_u8..12, any::<bool>(), 0..12),
+            hops in proptest::collection::vec(0_u8..12, 0..20),
+        ) {
+            let answer = |number: u8, answered: bool| -> FibLookup {
+                let dst = host_prefix(address(number));
+                let found = FibMatch { dst, table: 254, protocol: 2, kind: RouteKind::Unicast, metric: 0, legs: Vec::new() };
+                if answered { Ok(found) } else { Err("network is unreachable".to_owned()) }
+            };
+            let before: BTreeMap<IpAddr, FibLookup> =
+                known.iter().map(|(number, answered)| (address(*number), answer(*number, *answered))).collect();
+            let mut kept = before.clone();
+            let unknown = keep_known(&mut kept, hops.iter().copied().map(address).collect());
+            let wanted: BTreeSet<IpAddr> = hops.iter().copied().map(address).collect();
+            let (expected_kept, expected_unknown): (Vec<IpAddr>, Vec<IpAddr>) =
+                wanted.into_iter().partition(|hop| before.get(hop).is_some_and(Result::is_ok));
+            prop_assert_eq!(kept.keys().copied().collect::<Vec<_>>(), expected_kept);
+            prop_assert!(kept.iter().all(|(hop, found)| before.get(hop) == Some(found)));
+            prop_assert_eq!(unknown, expected_unknown);
+        }
     }
 }

@@ -19,6 +19,7 @@ use node_network::{Change, DesiredNode, NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL,
 
 use super::own_routes::{OwnRoutes, Told};
 use super::routes::observed_route;
+use super::set_aside::SetAside;
 
 /// `RTPROT_RA`.
 pub(super) const ROUTER_ADVERTISEMENT: u8 = 9;
@@ -59,6 +60,8 @@ pub(crate) struct Seen {
     pub(super) foreign: Option<Vec<Route>>,
     /// The destinations for which they were sifted, in order.
     sifted_for: Option<Vec<IpNet>>,
+    /// Where those lead that are not kept.
+    set_aside: SetAside,
     /// Look-ups of peers' addresses.
     pub(super) next_hops: BTreeMap<IpAddr, FibLookup>,
     /// The links that they lead over.
@@ -106,7 +109,7 @@ impl Seen {
                 // What a packet has made the kernel remember.
                 None => Doubt::Nothing,
                 Some(route) if is_ours(&route) => self.hear_of_ours(event, &route),
-                Some(route) => self.hear_of_others(&route),
+                Some(route) => self.hear_of_others(&route, event.kind == RTM_NEWROUTE),
             },
             RTM_NEWLINK | RTM_DELLINK => match Link::parse(event.payload) {
                 Some(link) => {
@@ -142,22 +145,19 @@ impl Seen {
         if event.author == self.ports.route { Doubt::Nothing } else { Doubt::Ours }
     }
 
-    fn hear_of_others(&mut self, route: &Route) -> Doubt {
+    fn hear_of_others(&mut self, route: &Route, is_new: bool) -> Doubt {
         let at_ours = self.own.lead_to(&route.destination);
         if at_ours {
             // It may have replaced ours, of which nothing else is told.
             self.own.forget();
         }
-        match &self.sifted_for {
-            Some(destinations) if !self.is_concerned(destinations, route) => {
-                if at_ours {
-                    Doubt::Ours
-                } else {
-                    Doubt::Nothing
-                }
-            }
-            _ => Doubt::Everything,
+        if self.sifted_for.as_ref().is_none_or(|destinations| self.is_concerned(destinations, route)) {
+            return Doubt::Everything;
         }
+        if is_new {
+            self.set_aside.add(route.destination);
+        }
+        if at_ours { Doubt::Ours } else { Doubt::Nothing }
     }
 
     /// IPv4 routes that go with their link or address go without a word. Of a link over which nothing leads that was seen of
@@ -210,12 +210,15 @@ impl Seen {
             || gateways(route).any(|hop| !kept.clone().flat_map(gateways).any(|known| same_leg(known, hop)))
     }
 
-    /// Whether others' routes were sifted for other destinations than those of `desired`: then they are too few.
+    /// Whether one of others' routes that were set aside may matter to a destination of `desired`.
     pub(super) fn lacks(&self, desired: &DesiredNode) -> bool {
         let Some(sifted) = &self.sifted_for else { return false };
         // Both are in order.
-        let mut sifted = sifted.iter();
-        !desired.routes.keys().all(|wanted| sifted.by_ref().find(|known| *known >= wanted) == Some(wanted))
+        let mut sifted = sifted.iter().peekable();
+        desired.routes.keys().any(|wanted| {
+            while sifted.next_if(|known| *known < wanted).is_some() {}
+            sifted.next_if_eq(&wanted).is_none() && self.set_aside.touches(wanted)
+        })
     }
 
     /// All of others' routes, anew.
@@ -223,23 +226,35 @@ impl Seen {
         (self.foreign, self.sifted_for) = (Some(all), None);
     }
 
-    /// Forgets others' routes that do not matter to `desired`.
+    /// Of others' routes keeps those that matter to `desired`, and of the rest only where they lead.
     pub(super) fn sift_foreign(&mut self, desired: &DesiredNode) {
-        if self.sifted_for.is_some() {
+        let wanted = desired.routes.keys();
+        if let Some(sifted) = &mut self.sifted_for {
+            // Of the routes that were set aside none leads to the new ones, or they would have been listed again.
+            if !wanted.clone().eq(sifted.iter()) {
+                *sifted = wanted.copied().collect();
+            }
             return;
         }
         let Some(foreign) = &mut self.foreign else { return };
-        let destinations: Vec<IpNet> = desired.routes.keys().copied().collect();
+        let destinations: Vec<IpNet> = wanted.copied().collect();
         let mut known: BTreeSet<(IpAddr, Option<u32>)> = BTreeSet::new();
+        let mut set_aside = Vec::new();
         foreign.retain(|route| {
             let leads_anew = gateways(route)
                 .filter_map(|hop| Some((hop.gateway?, hop.index)))
                 .filter(|leg| known.insert(*leg))
                 .count()
                 > 0;
-            leads_anew || is_always_kept(route) || overlaps_one(&destinations, &route.destination)
+            let matters =
+                leads_anew || is_always_kept(route) || overlaps_one(&destinations, &route.destination);
+            if !matters {
+                set_aside.push(route.destination);
+            }
+            matters
         });
         foreign.shrink_to_fit();
+        self.set_aside = SetAside::of(set_aside);
         self.sifted_for = Some(destinations);
     }
 
@@ -255,9 +270,12 @@ impl Seen {
                 _ => None,
             })
             .collect();
-        let is_proven =
-            |pod_cidr: &IpNet| self.effective.binary_search(pod_cidr).is_ok() && !changed.contains(pod_cidr);
-        let unproven = routed(peers).filter(|pod_cidr| !is_proven(pod_cidr));
+        // Both are in order; a peer that were not would be looked up once more.
+        let mut effective = self.effective.iter().peekable();
+        let unproven = routed(peers).filter(|pod_cidr| {
+            while effective.next_if(|proven| *proven < pod_cidr).is_some() {}
+            effective.next_if_eq(&pod_cidr).is_none() || changed.contains(pod_cidr)
+        });
         unproven.map(probe_of).collect()
     }
 
@@ -373,6 +391,47 @@ mod tests {
         let kept: Vec<String> =
             seen(foreign).foreign.unwrap().iter().map(|route| route.destination.to_string()).collect();
         assert_eq!(kept, ["30.0.0.0/32", "10.244.2.128/25", "10.0.0.0/8", "0.0.0.0/0", "31.0.0.0/8"]);
+    }
+
+    /// What is desired once there is another node.
+    fn with_another(pod_cidr: &str) -> DesiredNode {
+        let mut desired = desired();
+        let next_hop = "192.0.2.13".parse().unwrap();
+        let peer = DesiredRoute::Peer { node: NodeName::new("node3").unwrap(), next_hop };
+        desired.routes.insert(pod_cidr.parse().unwrap(), peer);
+        desired
+    }
+
+    #[test]
+    fn others_routes_are_listed_again_only_where_one_of_them_may_lead_to_a_new_nodes_pods() {
+        let foreign = || vec![route("30.0.0.0/24", 4, None), route("10.244.128.0/17", 4, None)];
+        for (pod_cidr, expected) in [
+            ("10.244.2.0/24", false),
+            ("10.244.3.0/24", false),
+            ("10.244.200.0/24", true),
+            ("10.244.0.0/15", true),
+            ("30.0.0.7/32", true),
+            ("fd00:10:244:3::/64", false),
+        ] {
+            assert_eq!(seen(foreign()).lacks(&with_another(pod_cidr)), expected, "{pod_cidr}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_was_heard_of_and_let_pass_is_remembered_for_a_later_node() {
+        let mut seen = seen(Vec::new());
+        assert!(!seen.lacks(&with_another("10.244.3.0/24")));
+        assert_eq!(doubt_of(&mut seen, &route("10.244.3.128/25", 4, None)), Doubt::Nothing);
+        assert!(seen.lacks(&with_another("10.244.3.0/24")));
+    }
+
+    #[test]
+    fn a_route_to_a_new_nodes_pods_matters_from_the_first_pass_that_knows_the_node() {
+        let mut seen = seen(Vec::new());
+        let desired = with_another("10.244.3.0/24");
+        assert!(!seen.lacks(&desired));
+        seen.sift_foreign(&desired);
+        assert_eq!(doubt_of(&mut seen, &route("10.244.3.128/25", 4, None)), Doubt::Everything);
     }
 
     #[test]

@@ -31,13 +31,17 @@ pub(crate) fn restore(
 ) {
     let links: BTreeMap<&str, &ObservedLink> =
         observed.links.values().map(|link| (link.name.as_str(), link)).collect();
-    let of_main = observed.routes.iter().filter(|route| route.key.table == MAIN_TABLE);
-    let routes = RoutesByDestination::new(of_main);
     let routed = records
         .entries
         .iter()
         .map(|(_, entry)| entry)
         .filter(|entry| entry.state == State::Attached && entry.record.wiring.mode.bridge().is_none());
+    let mut routed = routed.peekable();
+    if routed.peek().is_none() {
+        return;
+    }
+    let of_main = observed.routes.iter().filter(|route| route.key.table == MAIN_TABLE);
+    let routes = RoutesByDestination::new(of_main);
     for entry in routed {
         let Some(link) = links.get(entry.record.wiring.host_link.as_str()) else { continue };
         for address in pod_addresses(&entry.record, observed, internal_ips) {
