@@ -83,7 +83,7 @@ pub(crate) fn told(what: &str, differences: &[String]) -> Result<(), CniError> {
 }
 
 /// Everything was tried; all that failed is told.
-pub(crate) fn all<const N: usize>(tried: [Result<(), CniError>; N]) -> Result<(), CniError> {
+pub(crate) fn all(tried: impl IntoIterator<Item = Result<(), CniError>>) -> Result<(), CniError> {
     let mut failed = tried.into_iter().filter_map(Result::err);
     let Some(first) = failed.next() else { return Ok(()) };
     let rest: Vec<String> = failed.map(|error| error.to_string()).collect();
@@ -93,13 +93,13 @@ pub(crate) fn all<const N: usize>(tried: [Result<(), CniError>; N]) -> Result<()
     Err(CniError::new(first.code, format!("{first}; {}", rest.join("; "))))
 }
 
-/// What differs where the configuration leaves the backend open: what ours of nftables lacks, unless the iptables rules are
-/// whole, by which the reference plugin made the pod before the node was switched.
+/// What differs where the rules may be anothers': what ours lack, unless those are whole by which the reference plugin made
+/// the pod before the node was switched.
 pub(crate) fn by_either(
     ours: Vec<String>,
-    of_iptables: impl FnOnce() -> Result<Vec<String>, CniError>,
+    of_reference: impl FnOnce() -> Result<Vec<String>, CniError>,
 ) -> Result<Vec<String>, CniError> {
-    if ours.is_empty() || of_iptables().is_ok_and(|differences| differences.is_empty()) {
+    if ours.is_empty() || of_reference().is_ok_and(|differences| differences.is_empty()) {
         return Ok(Vec::new());
     }
     Ok(ours)

@@ -28,6 +28,7 @@ mod owned_table;
 mod owner_tag;
 mod portmap;
 mod ptp;
+mod reference_rules;
 mod static_ipam;
 mod teardown;
 mod tuning;

@@ -6,7 +6,7 @@ use kernel::KernelError;
 use kernel::netlink::Socket;
 use kernel::nftables::{
     Data, Difference, Element, Existing, Family, ObservedTable, Set, Table, TableName, Transaction,
-    chain_uses, elements, observe, rules, tables,
+    chain_uses, elements, observe, tables,
 };
 use rustix::io::Errno;
 
@@ -263,42 +263,6 @@ pub(crate) fn values_of(element: &Element) -> &[kernel::nftables::Value] {
         Some(Data::Values(values)) => values,
         _ => &[],
     }
-}
-
-/// Removes rules from somebody else's table, by their comments: those that the reference plugins made for an attachment
-/// that is ours now to remove.
-pub(crate) fn remove_rules(
-    table: &TableName,
-    chains: &[&str],
-    doomed: impl Fn(&str) -> bool,
-) -> Result<(), KernelError> {
-    let mut socket = netfilter::socket()?;
-    let present = chain_uses(&mut socket, table, chains)?;
-    if present.iter().all(Option::is_none) {
-        return Ok(());
-    }
-    let mut refused = KernelError::new("agree with other changes of the table", Errno::AGAIN);
-    for _ in 0..ATTEMPTS {
-        let mut transaction = Transaction::new();
-        for rule in rules(&mut socket, table, None)? {
-            let comment = rule.comment.as_ref().map_or("", |comment| comment.as_str());
-            if chains.contains(&rule.chain.as_str()) && doomed(comment) {
-                transaction.delete_rule(table, &rule.chain, rule.handle);
-            }
-        }
-        if transaction.is_empty() {
-            return Ok(());
-        }
-        match transaction.commit(&mut socket) {
-            Ok(()) => {
-                netfilter::removed();
-                return Ok(());
-            }
-            Err(error) if error.is_absent() => refused = error,
-            Err(error) => return Err(error),
-        }
-    }
-    Err(refused)
 }
 
 /// Whether this kernel takes our tables: it lists those that there are.

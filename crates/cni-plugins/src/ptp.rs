@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::failure::{kernel_refused, wiring_failed};
 use crate::inspection::gateway_difference;
-use crate::interface::{self, Belongings, DEFAULT_MTU};
+use crate::interface::{self, Belongings, DEFAULT_MTU, Place};
 use crate::masquerade::Masquerade;
 use crate::namespaces::Namespaces;
 use crate::wiring::{PodAddress, Wanted, attach_anew, host_route, plan_routed};
@@ -21,7 +21,7 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
         CallEnvironment::Add(pod) => add(call, pod, &InterfaceConf::parse(call.stdin)?, answer),
         CallEnvironment::Check(pod) => check(call, pod, &InterfaceConf::parse(call.stdin)?),
         CallEnvironment::Del(pod) => interface::del(call, pod, false),
-        CallEnvironment::Gc => interface::gc(call, false, answer),
+        CallEnvironment::Gc => interface::gc(call, Some(&Place::Routed), false, answer),
         CallEnvironment::Status => interface::status(call),
         CallEnvironment::Version => Ok(()),
     }

@@ -305,6 +305,33 @@ fn what_the_reference_made_is_removed_by_the_pods_end() {
 }
 
 #[test]
+fn gc_removes_links_of_the_reference_of_which_host_local_tells_whose_they_are() {
+    for kind in ["bridge", "ptp"] {
+        let host = Host::enter();
+        let conf = host.conf(kind, &json!({}));
+        let [kept, gone, disputed] = ["kept", "gone", "disputed"].map(Pod::new);
+        let results = [&kept, &gone, &disputed].map(|pod| host.add(pod, &conf));
+        // As the reference leaves them: nothing on a link tells whose it is.
+        for link in results.each_ref().map(|result| host_link(result)) {
+            change(|batch, socket| {
+                link::set_alias(batch, link::by_name(socket, link).unwrap().unwrap().index, "");
+            });
+        }
+        std::fs::create_dir_all(host.networks().join("other")).unwrap();
+        for address in ["10.1.2.4", "fd00:1:2::4"] {
+            std::fs::write(host.networks().join("other").join(address), "somebody\r\neth0").unwrap();
+        }
+        let gc = Call::gc(&conf, &["kept"]).by_name(if kind == "ptp" { "ptp" } else { "bridge" });
+        gc.with("CNI_PATH", host.bin()).run().silent();
+        let names = link_names();
+        let has = |result| names.iter().any(|name| name == host_link(result));
+        assert_eq!(results.each_ref().map(has), [true, false, true], "{kind}");
+        host.check(&kept, &conf, &results[0]).silent();
+        assert_eq!(host.held(), ["10.1.2.2", "fd00:1:2::2"]);
+    }
+}
+
+#[test]
 fn the_nodes_own_namespace_is_refused_by_every_verb() {
     let host = Host::enter();
     let conf = host.conf("bridge", &json!({}));

@@ -179,6 +179,56 @@ fn what_the_reference_plugin_left_goes_with_its_container() {
 }
 
 #[test]
+fn check_takes_the_rules_that_the_reference_plugin_made_and_finds_what_is_missing_of_them() {
+    for fault in
+        ["", "ip cni_hostport hostports", "ip6 cni_hostport prerouting", "ip cni_hostport masquerading"]
+    {
+        let node = Node::enter();
+        let pod = Pod::new("web");
+        let so_far = add(&pod, &node.conf("bridge"));
+        for own in addresses_of(&so_far) {
+            let (version, target) = match own.is_ipv4() {
+                true => ("ip", format!("{own}:80")),
+                false => ("ip6", format!("[{own}]:80")),
+            };
+            // As its release 1.9 writes them.
+            run(&format!(
+                "nft -f - <<'END'
+                table {version} cni_hostport {{
+                  chain hostports {{ tcp dport 8080 dnat to {target} comment \"web\"; }}
+                  chain hostip_hostports {{ }}
+                  chain hostports_all {{ jump hostip_hostports; jump hostports; }}
+                  chain prerouting {{ type nat hook prerouting priority dstnat; fib daddr type local jump hostports_all; }}
+                  chain output {{ type nat hook output priority -100; fib daddr type local jump hostports_all; }}
+                  chain masquerading {{
+                    type nat hook postrouting priority srcnat
+                    {version} saddr {own} {version} daddr {own} masquerade comment \"web\"
+                  }}
+                }}
+END"
+            ));
+        }
+        for backend in [None, Some("nftables")] {
+            let outcome = |fault: &str| {
+                let checked = call("CHECK", "portmap", &pod, &portmap(backend, &web(), &so_far));
+                match fault {
+                    "" => checked.silent(),
+                    fault => assert_eq!(checked.error().0, 107, "{backend:?} {fault}"),
+                }
+            };
+            if !fault.is_empty() {
+                outcome("");
+                let kept = shown("nft", &["-s", "list", "ruleset"]);
+                run(&format!("nft flush chain {fault}"));
+                outcome(fault);
+                run(&format!("nft -f - <<'END'\nflush ruleset\n{kept}\nEND"));
+            }
+            outcome("");
+        }
+    }
+}
+
+#[test]
 fn a_pod_does_not_reach_the_nodes_loopback() {
     for mode in ["bridge", "ptp"] {
         let node = Node::enter();

@@ -29,7 +29,7 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
             add(&of.attachment, &of.netns, &BandwidthConf::parse(call.stdin)?, answer)
         }
         CallEnvironment::Check(of) => check(&of.attachment, &of.netns, &BandwidthConf::parse(call.stdin)?),
-        CallEnvironment::Del(of) => remove(&shaping_link(&call.base.name, &of.attachment)?),
+        CallEnvironment::Del(of) => unshape(&call.base.name, &of.attachment),
         CallEnvironment::Gc => match Valid::read(call.stdin)? {
             Some(valid) => collect(&valid),
             None => Ok(()),
@@ -129,6 +129,11 @@ fn pair(host: &mut Socket, result: &AttachResult, ifname: &LinkName, netns: &Pat
     found.filter(is_named).ok_or_else(|| refuse("has a peer that `prevResult` does not name".to_owned()))
 }
 
+/// Removes the link through which the container's packets are led, whoever made it.
+pub(crate) fn unshape(network: &NetworkName, attachment: &Attachment) -> Result<(), CniError> {
+    remove(&shaping_link(network, attachment)?)
+}
+
 /// Removes the link, and what leads to it; one that is gone is well.
 fn remove(name: &LinkName) -> Result<(), CniError> {
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
@@ -158,7 +163,8 @@ fn leading_to(host: &mut Socket, index: u32) -> Result<Vec<u32>, CniError> {
     Ok(leading)
 }
 
-/// The links say whose they are; those of the reference plugin do not, and are left.
+/// The links say whose they are; those of the reference plugin do not: GC of the main plugin knows of them
+/// ([`unshape`]).
 fn collect(valid: &Valid) -> Result<(), CniError> {
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let is_doomed = |link: &Link| {

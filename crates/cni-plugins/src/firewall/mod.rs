@@ -79,6 +79,12 @@ fn del(attachment: &Attachment, call: &Call<'_>) -> Result<(), CniError> {
     all([of_zone, filter::forget(&pods)])
 }
 
+/// Removes the rules of addresses that nobody has any more, and which the reference made: ours say whose they are, and are
+/// left to GC of this plugin.
+pub(crate) fn forget_of_reference(pods: &[IpAddr]) -> Result<(), CniError> {
+    filter::forget(&owners::unknown(pods).map_err(kernel_refused)?)
+}
+
 /// A result that cannot be read keeps nothing from being removed.
 fn told_addresses(base: &BaseConf) -> Vec<IpAddr> {
     base.prev_result().ok().flatten().map(|result| addresses(&result)).unwrap_or_default()

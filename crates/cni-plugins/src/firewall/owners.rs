@@ -77,6 +77,12 @@ pub(super) fn forget(
     Ok(pods)
 }
 
+/// Those of the addresses whose rules nobody here is known to have made.
+pub(super) fn unknown(pods: &[IpAddr]) -> Result<Vec<IpAddr>, KernelError> {
+    let known: Vec<IpAddr> = TABLE.elements(&mut *netfilter::socket()?)?.iter().filter_map(address).collect();
+    Ok(pods.iter().filter(|pod| !known.contains(pod)).copied().collect())
+}
+
 /// Forgets the attachments of the network that are not valid, and gives their addresses.
 pub(super) fn collect(valid: &Valid) -> Result<Vec<IpAddr>, KernelError> {
     let removed = TABLE.remove_invalid(&valid.network_tag, &valid.tags)?;

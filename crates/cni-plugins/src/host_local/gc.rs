@@ -1,6 +1,9 @@
 //! GC: frees the addresses that no valid attachment holds. The reference has none, so that every lost DEL costs it an
 //! address for good.
 
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
 use attachment::Attachment;
 use cni_spec::{CniError, GcRequest, HostLocalStoreConf};
 
@@ -40,6 +43,44 @@ pub(crate) fn gc(
         folder.note(Change::Swept);
     }
     Ok(())
+}
+
+/// An address that GC is about to free, and whose it was.
+#[derive(Clone, Debug)]
+pub(crate) struct Unlisted {
+    pub(crate) address: IpAddr,
+    pub(crate) container: String,
+    /// None where the file does not say the interface, or says nonsense.
+    pub(crate) attachment: Option<Attachment>,
+}
+
+/// What containers hold that no valid attachment does. An address that another network of the same folder has handed out,
+/// too, is left out: what carries it may be either's.
+pub(crate) fn unlisted(conf: &HostLocalStoreConf, request: &GcRequest) -> Result<Vec<Unlisted>, CniError> {
+    let io = |error| folder_failed(&error);
+    let network = conf.base.name.as_str();
+    let Some(folder) = Folder::find(&conf.data_dir, network).map_err(io)? else { return Ok(Vec::new()) };
+    let mut unlisted = Vec::new();
+    for held in folder.all_held().map_err(io)? {
+        if !is_garbage(&held.holder, &request.valid) {
+            continue;
+        }
+        if let Holder::Container(container, ifname) = held.holder {
+            let attachment = ifname.and_then(|ifname| format!("{container}:{ifname}").parse().ok());
+            unlisted.push(Unlisted { address: held.address, container, attachment });
+        }
+    }
+    if !unlisted.is_empty() {
+        let others = others(&conf.data_dir, network);
+        unlisted.retain(|it| !others.iter().any(|other| other.join(it.address.to_string()).exists()));
+    }
+    Ok(unlisted)
+}
+
+/// The folders of the other networks.
+fn others(data_dir: &Path, network: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name() != network).map(|entry| entry.path()).collect()
 }
 
 fn is_garbage(holder: &Holder, valid: &[Attachment]) -> bool {

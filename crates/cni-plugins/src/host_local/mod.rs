@@ -16,7 +16,7 @@ mod status;
 
 pub(crate) use add::add;
 pub(crate) use check::check;
-pub(crate) use gc::gc;
+pub(crate) use gc::{Unlisted, gc, unlisted};
 pub(crate) use release::release;
 pub(crate) use status::status;
 

@@ -2,23 +2,30 @@
 //! addresses. The reference only cleans up masquerading.
 
 use attachment::{Attachment, NetworkName};
-use cni_spec::{CniError, ErrorCode, GcRequest, InterfaceConf};
+use cni_spec::{CniError, ErrorCode, GcRequest, HostLocalStoreConf, InterfaceConf};
 use kernel::KernelError;
 use kernel::link;
 use kernel::netlink::{Protocol, Socket};
 
-use super::ipam_of;
 use super::name::attachment_of;
+use super::reference_pods::Place;
+use super::{ipam_of, reference_pods};
 use crate::answer::Answer;
 use crate::bridge::spoof_check;
 use crate::call::Call;
 use crate::failure::kernel_refused;
 use crate::ipam::Ipam;
-use crate::masquerade;
 use crate::wiring::delete_link;
+use crate::{host_local, masquerade};
 
-/// Serves GC. Links that the reference made do not tell whose they are, and stay.
-pub(crate) fn gc(call: &Call<'_>, has_spoof_check: bool, answer: &mut Answer) -> Result<(), CniError> {
+/// Serves GC; `place` is where the network's pods are, none where that cannot be read. Of what the reference made, only that
+/// goes of which `host-local` tells whose it is.
+pub(crate) fn gc(
+    call: &Call<'_>,
+    place: Option<&Place>,
+    has_spoof_check: bool,
+    answer: &mut Answer,
+) -> Result<(), CniError> {
     let request = GcRequest::parse(call.stdin)?;
     if request.disabled {
         return Ok(());
@@ -33,13 +40,22 @@ pub(crate) fn gc(call: &Call<'_>, has_spoof_check: bool, answer: &mut Answer) ->
     if speaks_first {
         failed.extend(free(answer).map(|error| error.to_string()));
     }
-    match remove_links(network, &request.valid) {
-        Ok(removed) => {
-            for name in removed {
-                answer.inform(&format!("link {name} of an attachment that is not valid is gone"));
-            }
+    let of_reference = || match (&ipam, place) {
+        (Ok(Some(Ipam::HostLocal)), Some(place)) => {
+            let unlisted = host_local::unlisted(&HostLocalStoreConf::parse(call.stdin)?, &request)?;
+            reference_pods::collect(network, place, &unlisted, &request.valid)
         }
-        Err(error) => failed.push(error.to_string()),
+        _ => Ok(Vec::new()),
+    };
+    for removed in [remove_links(network, &request.valid), of_reference()] {
+        match removed {
+            Ok(removed) => {
+                for name in removed {
+                    answer.inform(&format!("link {name} of an attachment that is not valid is gone"));
+                }
+            }
+            Err(error) => failed.push(error.to_string()),
+        }
     }
     if has_spoof_check {
         failed.extend(spoof_check::collect(&request.valid).err().map(|error| error.to_string()));

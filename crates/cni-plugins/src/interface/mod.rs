@@ -6,6 +6,7 @@ mod detach;
 mod forwarding;
 mod gc;
 mod name;
+mod reference_pods;
 
 use cni_spec::{
     AttachResult, AttachmentCall, CniError, Dns, ErrorCode, Interface, InterfaceConf, StatusConf, ipam_type,
@@ -26,6 +27,7 @@ pub(crate) use detach::{Belongings, del, detach};
 pub(crate) use forwarding::enable_forwarding;
 pub(crate) use gc::gc;
 pub(crate) use name::{alias, host_link_name, number};
+pub(crate) use reference_pods::Place;
 
 /// Where the configuration and the kernel say nothing, Ethernet's.
 pub(crate) const DEFAULT_MTU: u32 = 1500;

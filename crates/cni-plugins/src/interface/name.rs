@@ -37,6 +37,11 @@ pub(crate) fn alias(network: &NetworkName, attachment: &Attachment) -> Option<St
     (alias.len() <= MAX_ALIAS).then_some(alias)
 }
 
+/// Whether a link's alias says that it is ours, of whatever network.
+pub(super) fn is_ours(link: &kernel::link::Link) -> bool {
+    link.alias.as_deref().is_some_and(|alias| alias.starts_with(OURS))
+}
+
 /// The attachment that an alias names, where it is one of this network.
 pub(super) fn attachment_of(alias: &str, network: &NetworkName) -> Option<Attachment> {
     alias.strip_prefix(OURS)?.strip_prefix(network.as_str())?.strip_prefix(' ')?.parse().ok()

@@ -1,6 +1,7 @@
 //! `ipMasq` of the main plugins: what a pod sends to somewhere outside its own subnet leaves with the node's address.
 
 pub(crate) mod chains;
+mod reference;
 mod table;
 
 use cni_spec::{Attachment, CniError, NetworkName, RuleBackend};
@@ -34,12 +35,15 @@ impl Masquerade<'_> {
         backend: Option<RuleBackend>,
         pods: &[IpNet],
     ) -> Result<Vec<String>, CniError> {
+        let of_nftables = || {
+            by_either(table::differences(self, pods).map_err(kernel_refused)?, || {
+                reference::differences(self, pods).map_err(kernel_refused)
+            })
+        };
         match backend {
             Some(RuleBackend::Iptables) => chains::differences(self, pods),
-            Some(RuleBackend::Nftables) => table::differences(self, pods).map_err(kernel_refused),
-            None => by_either(table::differences(self, pods).map_err(kernel_refused)?, || {
-                chains::differences(self, pods)
-            }),
+            Some(RuleBackend::Nftables) => of_nftables(),
+            None => by_either(of_nftables()?, || chains::differences(self, pods)),
         }
     }
 
@@ -49,7 +53,7 @@ impl Masquerade<'_> {
         all([
             table::remove(self).map_err(kernel_refused),
             chains::remove(self),
-            table::remove_of_reference(self).map_err(kernel_refused),
+            reference::remove(self).map_err(kernel_refused),
         ])
     }
 }
@@ -59,7 +63,7 @@ pub(crate) fn collect(network: &NetworkName, valid: &[Attachment]) -> Result<(),
     all([
         table::collect(network, valid).map_err(kernel_refused),
         chains::collect(network, valid),
-        table::collect_of_reference(network, valid).map_err(kernel_refused),
+        reference::collect(network, valid).map_err(kernel_refused),
     ])
 }
 

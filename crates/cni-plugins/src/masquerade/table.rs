@@ -1,5 +1,4 @@
-//! Masquerading by the table `inet hostgw_masquerade`: each pod's address leads to the chain of its subnet. And what the
-//! reference plugins keep in theirs, which goes with the attachment.
+//! Masquerading by the table `inet hostgw_masquerade`: each pod's address leads to the chain of its subnet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kernel::KernelError;
 use kernel::nftables::{
     BaseChain, Chain, ChainKind, DataType, Element, Family, Hook, MapData, NatFlags, Policy, Rule, Selector,
-    Set, Statement, Table, TableName, Transaction, Value, Verdict, chain_uses, priority,
+    Set, Statement, Table, Transaction, Value, Verdict, chain_uses, priority,
 };
 use kernel::route;
 use rustix::io::Errno;
@@ -22,8 +21,6 @@ const TABLE: OwnedTable =
     OwnedTable { name: DROP_IN_TABLES[1], sets: &["pods4", "pods6"], uses: &[("postrouting", 2)], frame };
 /// How many rules the chain of a subnet has.
 const SUBNET_RULES: u32 = 3;
-/// What the reference plugins keep.
-const REFERENCE: (&str, &str) = ("cni_plugins_masquerade", "masq_checks");
 
 fn frame() -> Table {
     let mut table = Table::new(Family::Inet, TABLE.name);
@@ -139,24 +136,4 @@ pub(super) fn collect(network: &NetworkName, valid: &[Attachment]) -> Result<(),
     let tags: Vec<String> =
         valid.iter().map(|attachment| owner_tag::of_attachment(network, attachment)).collect();
     TABLE.remove_invalid(&owner_tag::of_network(network), &tags).map(drop)
-}
-
-/// The rules that the reference's nftables backend keeps for the attachment.
-pub(super) fn remove_of_reference(masquerade: &Masquerade<'_>) -> Result<(), KernelError> {
-    let tag = owner_tag::of_attachment(masquerade.network, masquerade.attachment);
-    remove_reference_rules(|comment| comment.starts_with(&tag))
-}
-
-pub(super) fn collect_of_reference(network: &NetworkName, valid: &[Attachment]) -> Result<(), KernelError> {
-    let network_tag = owner_tag::of_network(network);
-    let tags: Vec<String> =
-        valid.iter().map(|attachment| owner_tag::of_attachment(network, attachment)).collect();
-    remove_reference_rules(|comment| {
-        comment.starts_with(&network_tag) && !tags.iter().any(|tag| comment.starts_with(tag))
-    })
-}
-
-fn remove_reference_rules(doomed: impl Fn(&str) -> bool) -> Result<(), KernelError> {
-    let (table, chain) = REFERENCE;
-    crate::owned_table::remove_rules(&TableName::new(Family::Inet, table), &[chain], doomed)
 }

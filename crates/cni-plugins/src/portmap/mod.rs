@@ -13,6 +13,8 @@ use crate::chained::{Valid, all, by_either, first_addresses, pass_on, result_so_
 use crate::failure::kernel_refused;
 use near::Near;
 
+pub(crate) use reference::close_at;
+
 /// Whose ports, and which.
 struct Ports<'a> {
     conf: &'a PortmapConf,
@@ -58,10 +60,12 @@ fn check(attachment: &Attachment, conf: &PortmapConf) -> Result<(), CniError> {
         return Ok(());
     }
     let ports = Ports::new(conf, attachment, &result)?;
+    let of_nftables =
+        || by_either(table::differences(&ports)?, || reference::differences(&ports).map_err(kernel_refused));
     let differences = match conf.backend {
         Some(RuleBackend::Iptables) => chains::differences(&ports)?,
-        Some(RuleBackend::Nftables) => table::differences(&ports)?,
-        None => by_either(table::differences(&ports)?, || chains::differences(&ports))?,
+        Some(RuleBackend::Nftables) => of_nftables()?,
+        None => by_either(of_nftables()?, || chains::differences(&ports))?,
     };
     told(&format!("the host ports of attachment {attachment} are not as ADD left them"), &differences)
 }
@@ -72,7 +76,7 @@ fn remove(network: &NetworkName, attachment: &Attachment) -> Result<(), CniError
     all([
         table::close(network, attachment).map_err(kernel_refused),
         chains::close(network, attachment.container_id()),
-        reference::close(network, attachment.container_id()).map_err(kernel_refused),
+        reference::close(attachment.container_id()).map_err(kernel_refused),
     ])
 }
 

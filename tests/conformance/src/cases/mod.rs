@@ -5,6 +5,7 @@ mod bandwidth;
 mod bridge;
 mod chain;
 mod firewall;
+mod gc;
 mod host_local;
 mod loopback;
 mod portmap;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
         tuning::cases(),
         bandwidth::cases(),
         chain::cases(),
+        gc::cases(),
         verbs::cases(),
         versions::cases(),
         refused::cases(),
