@@ -17,6 +17,7 @@ use crate::kubernetes::Location;
 use crate::kubernetes::own_node::OwnNode;
 use crate::reconcile::ReconcileReport;
 use events::{EventLog, EventRequest};
+use writer::Refusals;
 
 /// Events that wait for the API server; more are dropped, for they tell of the past.
 const WAITING_EVENTS: usize = 32;
@@ -72,6 +73,7 @@ pub(crate) struct Reporter {
     wanted: watch::Sender<Wanted>,
     events: mpsc::Sender<EventRequest>,
     log: EventLog,
+    refusals: watch::Receiver<Refusals>,
     task: JoinHandle<()>,
     passes: u64,
 }
@@ -92,9 +94,29 @@ impl Reporter {
     ) -> Self {
         let (wanted, changed) = watch::channel(Wanted::default());
         let (events, waiting) = mpsc::channel(WAITING_EVENTS);
-        let task = tokio::task::spawn_local(writer::run(location, this_node.clone(), own, changed, waiting));
+        let (refused, refusals) = watch::channel(Refusals::new());
+        let writing = writer::run(location, this_node.clone(), own, changed, waiting, refused);
+        let task = tokio::task::spawn_local(writing);
         let log = EventLog::new(this_node.as_str());
-        Self { settings: settings.clone(), wanted, events, log, task, passes: 0 }
+        Self { settings: settings.clone(), wanted, events, log, refusals, task, passes: 0 }
+    }
+
+    /// Resolves when what the API server refuses has changed since [`Reporter::conditions`] told it.
+    pub(crate) async fn changed(&mut self) {
+        if self.refusals.changed().await.is_err() {
+            // Whoever writes has ended, and refuses nothing any more.
+            std::future::pending().await
+        }
+    }
+
+    /// What the API server does not let this agent write.
+    pub(crate) fn conditions(&mut self) -> Vec<Condition> {
+        let refusals = self.refusals.borrow_and_update();
+        let told = refusals.iter().map(|(attempted, reason)| Condition::ReportRefused {
+            attempted: (*attempted).to_owned(),
+            reason: reason.clone(),
+        });
+        told.collect()
     }
 
     /// Takes over what a pass found and did. What it changed is a repair where the source had not changed, and no link of

@@ -27,6 +27,7 @@ use crate::metrics::{Health, SharedHealth};
 use crate::observe::Doubt;
 use crate::paths::Paths;
 use crate::reconcile::{PassError, ReconcileReport, Reconciler};
+use crate::reports::Reporter;
 use crate::runtime_sandboxes::RuntimeSandboxes;
 use crate::source::{AnySource, FileSource, KubernetesSource, Source, SourceAddress};
 use crate::status::{StateDocument, bounded};
@@ -282,6 +283,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
         let look_again_in = match reconciler.pass_after(&source.read(), doubt) {
             Ok(mut report) => {
                 report.conditions.extend(leases.conditions());
+                report.conditions.extend(reporter.iter_mut().flat_map(Reporter::conditions));
                 teller.tell(&report);
                 if let Some(reporter) = &mut reporter {
                     reporter.tell(&report, source.take_news(), events.links_are_settling());
@@ -309,6 +311,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
             () = source.changed() => {}
             () = conflist_folder.changed() => {}
             () = leases.changed() => {}
+            () = reports_changed(reporter.as_mut()) => {}
             heard = events.heard(reconciler.seen()) => if let Err(error) = heard {
                 tracing::warn!(%error, "netlink events are lost; looking at everything");
                 resync_is_due = true;
@@ -325,6 +328,14 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// Resolves when what the API server refuses has changed; never where nothing is reported.
+async fn reports_changed(reporter: Option<&mut Reporter>) {
+    match reporter {
+        Some(reporter) => reporter.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -99,6 +99,27 @@ fn a_certificate_that_was_renewed_is_used_without_a_restart() {
 }
 
 #[test]
+fn a_token_that_was_rotated_is_used_without_a_restart_and_one_that_is_missing_is_told() {
+    let cluster = Cluster::new();
+    let with_token_file = cluster.server.kubeconfig().replace("token: t", "tokenFile: token");
+    cluster.write("token", "first\n");
+    cluster.server.require_token("first");
+    let _agent = cluster.node.start_with(cluster.options(|_| with_token_file));
+    cluster.node.wait_until_converged();
+    let problem = || cluster.node.state().and_then(|state| state.source_problem).unwrap_or_default();
+    // The server no longer takes it before the file is written anew, as it is where a token has run out.
+    cluster.server.require_token("second");
+    wait_until("the old token is told", || problem().contains("401") && problem().contains("give another"));
+    std::fs::remove_file(cluster.node.path("token")).unwrap();
+    wait_until("the missing file is told", || problem().contains("failed to read tokenFile"));
+    assert!(routed("10.244.2.0/24", "192.0.2.12"));
+    cluster.write("token", "second\n");
+    cluster.server.apply(dual_object(3));
+    wait_until("node3 is routed", || routed("10.244.3.0/24", "192.0.2.13"));
+    wait_until("nothing is wrong", || problem().is_empty());
+}
+
+#[test]
 fn each_wrong_kubeconfig_is_told_with_its_remedy() {
     let cluster = Cluster::new();
     let leaf = cluster.authority.sign(&["127.0.0.1"], false);

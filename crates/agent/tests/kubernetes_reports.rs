@@ -11,6 +11,7 @@ use support::api_server::{ApiServer, cluster, dual_object, node_object};
 use support::{change, foreign_route, index_of, routed, routes, run, wait_until};
 
 const NETWORK: &str = "/apis/hostgw.io/v1alpha1/nodenetworks/node1";
+const NETWORKS: &str = "/apis/hostgw.io/v1alpha1/nodenetworks";
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events/";
 
 fn node1(server: &ApiServer) -> Value {
@@ -100,10 +101,7 @@ fn a_repair_is_an_event_and_a_clash_another() {
     change(|batch, _| route::delete(batch, &foreign_route("10.244.2.0/24", "192.0.2.12", 104, 104)));
     wait_until("the repair is told", || event(&server, "NetworkRepaired").is_some());
     assert!(event(&server, "NetworkRepaired").unwrap()["note"].to_string().contains("10.244.2.0/24"));
-    let mut thief = dual_object(3);
-    thief["spec"]["podCIDRs"] = json!(["10.244.2.0/24"]);
-    thief["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z");
-    server.apply(thief);
+    server.apply(thief());
     wait_until("the overlap is told", || event(&server, "OverlappingPodCidr").is_some());
     wait_until("and stands in the node's network", || network_status(&server)["converged"] == false);
     assert!(network_status(&server)["problems"][0].to_string().contains("node3"));
@@ -119,10 +117,7 @@ fn a_link_that_went_down_and_came_back_is_no_repair() {
     run("ip", &["link", "set", "eth0", "up"]);
     wait_until("node2 is routed again", || routed("10.244.2.0/24", "192.0.2.12"));
     // Events are written one after the other: what comes later proves that none was on its way.
-    let mut thief = dual_object(3);
-    thief["spec"]["podCIDRs"] = json!(["10.244.2.0/24"]);
-    thief["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z");
-    server.apply(thief);
+    server.apply(thief());
     wait_until("the overlap is told", || event(&server, "OverlappingPodCidr").is_some());
     assert_eq!(event(&server, "NetworkRepaired"), None);
 }
@@ -161,4 +156,82 @@ fn an_api_server_that_refuses_every_write_costs_the_node_nothing() {
         server.apply(dual_object(3));
         wait_until("node3 is routed", || routed("10.244.3.0/24", "192.0.2.13"));
     }
+}
+
+/// node3 with a pod CIDR of node2, of which an Event tells.
+fn thief() -> Value {
+    let mut thief = dual_object(3);
+    thief["spec"]["podCIDRs"] = json!(["10.244.2.0/24"]);
+    thief["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z");
+    thief
+}
+
+#[test]
+fn each_verb_that_is_forbidden_is_told_and_keeps_nothing_else_from_being_written() {
+    let status = format!("{NETWORK}/status");
+    let rights = [
+        ("PATCH", "/api/v1/nodes/node1", "hostgw.io/internal-ip"),
+        ("PATCH", "/api/v1/nodes/node1/status", "NetworkUnavailable"),
+        ("GET", NETWORK, "NodeNetwork"),
+        ("POST", NETWORKS, "NodeNetwork"),
+        ("PATCH", &status, "NodeNetwork"),
+        ("POST", EVENTS.trim_end_matches('/'), "Event"),
+    ];
+    // Each in a namespace of its own, all at once: what is refused is tried again after ever longer waits.
+    std::thread::scope(|scope| {
+        for (method, path, what) in rights {
+            scope.spawn(move || one_verb_is_forbidden(method, path, what));
+        }
+    });
+}
+
+fn one_verb_is_forbidden(method: &'static str, path: &str, what: &str) {
+    let (mut node, server) = cluster(&[1, 2]);
+    node.settings.node_address.cidrs = vec!["192.0.2.0/24".parse().unwrap()];
+    node.settings.resync_interval = serde_json::from_value(json!("1s")).unwrap();
+    server.forbid(method, path);
+    let _agent = node.start_with(node.options_for(&server));
+    let refused = || {
+        let conditions = node.state().map(|state| state.conditions).unwrap_or_default();
+        conditions.into_iter().find(|condition| condition.code == "report-refused")
+    };
+    let annotated = || node1(&server)["metadata"]["annotations"]["hostgw.io/internal-ip"] == "192.0.2.11";
+    let available = || is_unavailable(&server, "False");
+    let network = || network_status(&server)["announced"] == true;
+    let lacks = |name: &str| what == name;
+    wait_until("the annotation is written", || annotated() || lacks("hostgw.io/internal-ip"));
+    wait_until("the condition is written", || available() || lacks("NetworkUnavailable"));
+    wait_until("the node's network is told", || network() || lacks("NodeNetwork"));
+    server.apply(thief());
+    wait_until("an Event is written", || event(&server, "OverlappingPodCidr").is_some() || lacks("Event"));
+    wait_until(&format!("{method} {path} is told"), || refused().is_some());
+    let message = refused().unwrap().message;
+    assert!(
+        message.contains(what) && message.contains("403") && message.contains("ClusterRole"),
+        "{message}"
+    );
+    assert!(routed("fd00:10:244:2::/64", "2001:db8::12"));
+    server.allow_all();
+    server.delete("node3");
+    wait_until("the annotation is written", annotated);
+    wait_until("the condition is written", available);
+    wait_until("the node's network is told", network);
+    // What was refused is of the past; the next one is written.
+    node.wait_until_converged();
+    change(|batch, _| route::delete(batch, &foreign_route("10.244.2.0/24", "192.0.2.12", 104, 104)));
+    wait_until("the repair is told", || event(&server, "NetworkRepaired").is_some());
+    wait_until("nothing is refused any more", || refused().is_none());
+}
+
+#[test]
+fn an_event_that_could_not_be_written_is_written_later_and_holds_up_nothing() {
+    let (node, server) = cluster(&[1, 2]);
+    server.refuse_writes(EVENTS.trim_end_matches('/'), 500);
+    server.apply(thief());
+    let _agent = node.start_with(node.options_for(&server));
+    wait_until("the network is available", || is_unavailable(&server, "False"));
+    let tries = || server.requests().iter().filter(|request| request.contains("/events")).count();
+    wait_until("the Event was tried again", || tries() > 2);
+    server.allow_all();
+    wait_until("the Event is written", || event(&server, "OverlappingPodCidr").is_some());
 }

@@ -375,6 +375,14 @@ pub enum Condition {
         /// Sandboxes that it listed.
         sandboxes: usize,
     },
+    /// The API server does not let this agent write what it has to tell.
+    #[error("the API server refuses this agent to {attempted}: {reason}")]
+    ReportRefused {
+        /// What was to be written.
+        attempted: String,
+        /// What it said, with the remedy.
+        reason: String,
+    },
     /// Pods of type `hostgw` hold addresses of which the classic chain's `host-local` knows nothing.
     #[error(
         "setting cni.chain is `classic`, and pods that type `hostgw` made hold {addresses} addresses, which host-local would \
@@ -477,6 +485,7 @@ impl Condition {
             | Self::LinkNotForwarding { .. }
             | Self::RuntimeSilent { .. }
             | Self::RuntimeImplausible { .. }
+            | Self::ReportRefused { .. }
             | Self::BridgeUnfiltered { .. }
             | Self::NoNextHop { held: true, .. } => Severity::Warning,
             _ => Severity::Error,
@@ -519,6 +528,7 @@ impl Condition {
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
             Self::RuntimeSilent { .. } => "runtime-silent",
             Self::RuntimeImplausible { .. } => "runtime-implausible",
+            Self::ReportRefused { .. } => "report-refused",
             Self::ChainSwitchWaits { .. } => "chain-switch-waits",
             Self::NoChosenAddress => "no-chosen-address",
             Self::LeaseLost { .. } => "lease-lost",

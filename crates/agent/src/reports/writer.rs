@@ -1,6 +1,7 @@
 //! Makes what stands in the API what is wanted there: looks at what stands, writes what differs, and is silent when
 //! nothing does. An API server that refuses costs the node nothing.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::Method;
@@ -8,7 +9,7 @@ use node_network::NodeName;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::events::EventRequest;
 use super::{NetworkStatus, Wanted, WantedCondition, documents};
@@ -24,6 +25,15 @@ const REWRITE: Duration = Duration::from_secs(60);
 
 const NETWORKS: &str = "/apis/hostgw.io/v1alpha1/nodenetworks";
 
+/// What is attempted, by the words of logs and conditions.
+const ANNOTATE: &str = "write the annotation hostgw.io/internal-ip of this Node";
+const SET_CONDITION: &str = "write the condition NetworkUnavailable of this Node";
+const SET_NETWORK: &str = "write this node's NodeNetwork";
+const WRITE_EVENT: &str = "write an Event";
+
+/// What the API server refuses, by what was attempted, and why.
+pub(super) type Refusals = BTreeMap<&'static str, String>;
+
 /// Writes until nobody tells any more.
 pub(super) async fn run(
     location: Location,
@@ -31,6 +41,7 @@ pub(super) async fn run(
     mut own: watch::Receiver<Option<OwnNode>>,
     mut wanted: watch::Receiver<Wanted>,
     mut events: mpsc::Receiver<EventRequest>,
+    refusals: watch::Sender<Refusals>,
 ) {
     let mut writer = Writer {
         api: Api::new(location),
@@ -39,49 +50,93 @@ pub(super) async fn run(
         condition: None,
         annotation: None,
         told: None,
+        refusals,
     };
     let mut backoff = Backoff::default();
     let mut settled = Instant::now();
     let mut again = None;
+    // An Event that could not be written, and when that is tried again; those behind it wait.
+    let mut unwritten: Option<(EventRequest, Instant)> = None;
+    let mut event_backoff = Backoff::default();
     loop {
-        tokio::select! {
+        let event_at = unwritten.as_ref().map(|(_, at)| *at);
+        let event = tokio::select! {
             changed = wanted.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 settled = Instant::now() + writer.settling(&wanted.borrow());
                 again = Some(settled);
+                None
             }
             changed = own.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 again = Some(again.unwrap_or(settled).min(settled.max(Instant::now())));
+                None
             }
-            Some(event) = events.recv() => {
-                let uid = own.borrow().as_ref().map(|own| own.uid.clone()).unwrap_or_default();
-                let result = writer.event(&event, &uid).await;
-                if writer.failed("write an Event", result) {
-                    sleep(backoff.next()).await;
-                }
-                continue;
+            Some(event) = events.recv(), if unwritten.is_none() => Some(event),
+            () = sleep_until(event_at.unwrap_or_else(Instant::now)), if event_at.is_some() => {
+                unwritten.take().map(|(event, _)| event)
             }
-            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => again = None,
+            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                again = None;
+                None
+            }
+        };
+        if let Some(event) = event {
+            let uid = own.borrow().as_ref().map(|own| own.uid.clone()).unwrap_or_default();
+            match writer.event(&event, &uid).await {
+                // One that is refused is not wanted the next time either.
+                Written::Done | Written::Refused => event_backoff.reset(),
+                Written::Failed => unwritten = Some((event, Instant::now() + event_backoff.next())),
+            }
+            continue;
         }
         if Instant::now() < settled {
             continue;
         }
         let Some(node) = own.borrow().clone() else { continue };
         let target = wanted.borrow().clone();
-        let result = writer.make(&target, &node).await;
-        again = match result {
-            Ok(later) => {
-                backoff.reset();
-                later
-            }
-            Err(_) => Some(Instant::now() + backoff.next()),
+        let made = writer.make(&target, &node).await;
+        again = if made.failed {
+            Some(Instant::now() + backoff.next())
+        } else {
+            backoff.reset();
+            made.again
         };
-        writer.failed("report to the API server", result.map(|_| ()));
+    }
+}
+
+/// What became of something to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Done,
+    /// The API server does not let us, and will not without somebody's doing.
+    Refused,
+    /// There was no answer, or one that will be another the next time.
+    Failed,
+}
+
+/// What became of all that is to stand in the API.
+#[derive(Debug, Default)]
+struct Made {
+    /// Something is not written.
+    failed: bool,
+    /// When to look again although nothing changes.
+    again: Option<Instant>,
+}
+
+impl Made {
+    fn look_again(&mut self, at: Instant) {
+        self.again = Some(self.again.map_or(at, |other| other.min(at)));
+    }
+
+    /// Whether the rest must wait.
+    const fn took(&mut self, written: Written) -> bool {
+        self.failed |= !matches!(written, Written::Done);
+        matches!(written, Written::Failed)
     }
 }
 
@@ -103,7 +158,8 @@ struct Writer {
     condition: Option<(WantedCondition, Instant)>,
     annotation: Option<(String, Instant)>,
     /// The last failure, told once.
-    told: Option<String>,
+    told: Option<(&'static str, String)>,
+    refusals: watch::Sender<Refusals>,
 }
 
 #[derive(Deserialize)]
@@ -121,29 +177,46 @@ impl Writer {
         if !first && (bad || unconverged) { SETTLE } else { Duration::ZERO }
     }
 
-    /// Writes what differs; when to look again although nothing changes.
-    async fn make(&mut self, wanted: &Wanted, node: &OwnNode) -> Result<Option<Instant>, ApiError> {
-        let mut again = None;
-        if let Some(addresses) = &wanted.internal_ips
-            && node.internal_ip_annotation.as_ref() != Some(addresses)
-        {
-            match later(&self.annotation, addresses) {
-                Some(at) => again = Some(at),
-                None => self.annotate(addresses).await?,
+    /// Writes what differs. What is refused keeps nothing else from being written; without an answer all the rest waits.
+    async fn make(&mut self, wanted: &Wanted, node: &OwnNode) -> Made {
+        let mut made = Made::default();
+        let addresses =
+            wanted.internal_ips.as_ref().filter(|ips| node.internal_ip_annotation.as_ref() != Some(ips));
+        let written = match addresses.map(|addresses| (addresses, later(&self.annotation, addresses))) {
+            None => self.outcome(ANNOTATE, Ok(())),
+            Some((_, Some(at))) => {
+                made.look_again(at);
+                Written::Done
             }
+            Some((addresses, None)) => {
+                let result = self.annotate(addresses).await;
+                self.outcome(ANNOTATE, result)
+            }
+        };
+        if made.took(written) {
+            return made;
         }
-        if let Some(condition) = &wanted.condition
-            && differs(condition, node)
-        {
-            match later(&self.condition, condition) {
-                Some(at) => again = Some(again.map_or(at, |other: Instant| other.min(at))),
-                None => self.set_condition(condition).await?,
+        let condition = wanted.condition.as_ref().filter(|condition| differs(condition, node));
+        let written = match condition.map(|condition| (condition, later(&self.condition, condition))) {
+            None => self.outcome(SET_CONDITION, Ok(())),
+            Some((_, Some(at))) => {
+                made.look_again(at);
+                Written::Done
             }
+            Some((condition, None)) => {
+                let result = self.set_condition(condition).await;
+                self.outcome(SET_CONDITION, result)
+            }
+        };
+        if made.took(written) {
+            return made;
         }
         if let Some(status) = &wanted.network {
-            self.set_network(status, &node.uid).await?;
+            let result = self.set_network(status, &node.uid).await;
+            let written = self.outcome(SET_NETWORK, result);
+            made.took(written);
         }
-        Ok(again)
+        made
     }
 
     async fn annotate(&mut self, addresses: &str) -> Result<(), ApiError> {
@@ -208,7 +281,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn event(&mut self, request: &EventRequest, uid: &str) -> Result<(), ApiError> {
+    async fn event(&mut self, request: &EventRequest, uid: &str) -> Written {
         let result = match request {
             EventRequest::New(event) => {
                 let body = documents::event(event, self.this_node.as_str(), uid);
@@ -216,19 +289,16 @@ impl Writer {
                 self.api.request::<Value>(Method::POST, &path, Some(json(&body))).await
             }
             EventRequest::Again { namespace, name, count, last } => {
-                self.patch(
-                    &format!("{}/{name}", events_of(namespace)),
-                    MERGE,
-                    &documents::series(*count, *last),
-                )
-                .await
+                let path = format!("{}/{name}", events_of(namespace));
+                self.patch(&path, MERGE, &documents::series(*count, *last)).await
             }
         };
-        match result {
+        let result = match result {
             // It was written by a request whose answer was lost, or the API server has forgotten it.
             Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
             result => result.map(|_| ()),
-        }
+        };
+        self.outcome(WRITE_EVENT, result)
     }
 
     async fn patch(&mut self, path: &str, media_type: &'static str, body: &Value) -> Result<Value, ApiError> {
@@ -236,22 +306,31 @@ impl Writer {
         self.api.request(Method::PATCH, path, Some(payload)).await
     }
 
-    fn failed(&mut self, attempted: &str, result: Result<(), ApiError>) -> bool {
-        match result {
-            Ok(()) => {
-                self.told = None;
-                false
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if self.told.as_ref() != Some(&text) {
-                    tracing::warn!("failed to {attempted}: {text}");
-                }
-                self.told = Some(text);
-                true
-            }
+    /// Tells what became of it: what is refused as a condition of the node, what failed in the log, once.
+    fn outcome(&mut self, attempted: &'static str, result: Result<(), ApiError>) -> Written {
+        let Err(error) = result else {
+            self.refusals.send_if_modified(|refusals| refusals.remove(attempted).is_some());
+            self.told.take_if(|told| told.0 == attempted);
+            return Written::Done;
+        };
+        if is_refusal(&error) {
+            let reason = error.to_string();
+            self.refusals
+                .send_if_modified(|refusals| refusals.insert(attempted, reason.clone()) != Some(reason));
+            return Written::Refused;
         }
+        let told = (attempted, error.to_string());
+        if self.told.as_ref() != Some(&told) {
+            tracing::warn!("failed to {attempted}: {}", told.1);
+        }
+        self.told = Some(told);
+        Written::Failed
     }
+}
+
+/// Not one of those that pass: no connection, a token that is being renewed, another's write, a server under load.
+fn is_refusal(error: &ApiError) -> bool {
+    matches!(error.code(), Some(400..=499)) && !matches!(error.code(), Some(401 | 408 | 409 | 429))
 }
 
 const MERGE: &str = "application/merge-patch+json";

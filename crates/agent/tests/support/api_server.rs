@@ -43,8 +43,28 @@ struct State {
     /// Connections of an earlier generation are closed.
     generation: u64,
     requests: Vec<String>,
-    /// Requests other than GET below this path are refused with this status.
-    forbidden: Option<(String, u16)>,
+    /// Requests that are refused, and with which status.
+    refusals: Vec<(Refused, u16)>,
+    /// Requests without this token are refused; all are served where it is empty.
+    token: String,
+}
+
+/// Which requests are refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refused {
+    /// All that write, to paths that begin so.
+    Writes(String),
+    /// Those of this method to this path.
+    Exactly { method: &'static str, path: String },
+}
+
+impl Refused {
+    fn is(&self, request: &Request) -> bool {
+        match self {
+            Self::Writes(path) => request.method != "GET" && request.path.starts_with(path),
+            Self::Exactly { method, path } => request.method == *method && request.path == *path,
+        }
+    }
 }
 
 /// The server; it ends with the test's process.
@@ -102,7 +122,8 @@ impl ApiServer {
             fault: Fault::None,
             generation: 0,
             requests: Vec::new(),
-            forbidden: None,
+            refusals: Vec::new(),
+            token: String::new(),
         };
         let server = Self {
             shared: Arc::new((Mutex::new(state), Condvar::new())),
@@ -206,7 +227,26 @@ impl ApiServer {
 
     /// Refuses whatever writes below `path`.
     pub(crate) fn refuse_writes(&self, path: &str, code: u16) {
-        self.state().forbidden = Some((path.to_owned(), code));
+        self.state().refusals.push((Refused::Writes(path.to_owned()), code));
+    }
+
+    /// Refuses requests of this method to this very path, as a role does that lacks a verb.
+    pub(crate) fn forbid(&self, method: &'static str, path: &str) {
+        self.state().refusals.push((Refused::Exactly { method, path: path.to_owned() }, 403));
+    }
+
+    /// Takes back all that was refused and forbidden.
+    pub(crate) fn allow_all(&self) {
+        self.state().refusals.clear();
+    }
+
+    /// Serves from now on only who shows this token, and closes every connection.
+    pub(crate) fn require_token(&self, token: &str) {
+        let mut state = self.state();
+        state.token = token.to_owned();
+        state.generation += 1;
+        drop(state);
+        self.changed();
     }
 
     pub(crate) fn put(&self, path: &str, object: Value) {
@@ -271,6 +311,14 @@ impl ApiServer {
                     }
                     return Err(closed());
                 }
+            }
+            if !state.token.is_empty() && request.token != state.token {
+                drop(state);
+                return respond(
+                    stream,
+                    401,
+                    &json!({"kind": "Status", "code": 401, "message": "Unauthorized"}),
+                );
             }
             if request.path == "/api/v1/nodes" && request.query("watch").is_some() {
                 drop(state);
@@ -370,10 +418,7 @@ impl State {
     }
 
     fn handle(&mut self, request: &Request) -> (u16, Value) {
-        if let Some((path, code)) = &self.forbidden
-            && request.method != "GET"
-            && request.path.starts_with(path)
-        {
+        if let Some((_, code)) = self.refusals.iter().find(|(refused, _)| refused.is(request)) {
             return (*code, json!({"kind": "Status", "code": code, "message": "refused by the test"}));
         }
         let not_found = || (404, json!({"kind": "Status", "code": 404, "message": "not found"}));
@@ -474,6 +519,8 @@ struct Request {
     method: String,
     path: String,
     query: String,
+    /// Of the header Authorization; empty where there is none.
+    token: String,
     body: Value,
 }
 
@@ -485,7 +532,7 @@ impl Request {
         }
         let mut words = line.split_whitespace();
         let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-        let mut length = 0;
+        let (mut length, mut token) = (0, String::new());
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
@@ -495,12 +542,17 @@ impl Request {
             if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().ok()?;
             }
+            if let Some((name, value)) = header.split_once(':')
+                && name.eq_ignore_ascii_case("authorization")
+            {
+                token = value.trim().trim_start_matches("Bearer ").to_owned();
+            }
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Some(Self { method, path: path.to_owned(), query: query.to_owned(), body })
+        Some(Self { method, path: path.to_owned(), query: query.to_owned(), token, body })
     }
 
     fn query(&self, key: &str) -> Option<&str> {
