@@ -31,6 +31,15 @@ pub enum Fleet {
     Objects,
 }
 
+/// Who gives Nodes their pod CIDRs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodCidrs {
+    /// kube-controller-manager.
+    Given,
+    /// None of Kubernetes' own.
+    NotGiven,
+}
+
 /// The running daemons.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -38,7 +47,9 @@ pub struct ControlPlane {
     pki: Pki,
     state: PathBuf,
     logs: PathBuf,
+    fleet: Fleet,
     apiserver: Option<Daemon>,
+    controllers: Option<Daemon>,
     others: Vec<Daemon>,
     proxy: Option<Daemon>,
 }
@@ -51,7 +62,9 @@ impl ControlPlane {
             pki: pki.clone(),
             state: state.to_owned(),
             logs: logs.to_owned(),
+            fleet,
             apiserver: None,
+            controllers: None,
             others: Vec::new(),
             proxy: None,
         };
@@ -68,37 +81,11 @@ impl ControlPlane {
         plane.others.push(etcd);
         plane.start_api_server()?;
 
-        let kubeconfig = |name: &str| {
-            let file = plane.pki.file(&format!("{name}.kubeconfig")).display().to_string();
-            ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
-                .map(|flag| format!("--{flag}={file}"))
-        };
-        let mut arguments = kubeconfig("kube-controller-manager").to_vec();
-        let (cidrs, controllers) = match fleet {
-            Fleet::Real => (CLUSTER_CIDRS, "*"),
-            Fleet::Objects => (LARGE_CLUSTER_CIDRS, "*,-node-lifecycle-controller"),
-        };
-        arguments.extend([
-            "--allocate-node-cidrs".to_owned(),
-            format!("--cluster-cidr={cidrs}"),
-            format!("--controllers={controllers}"),
-            "--kube-api-qps=1000".to_owned(),
-            "--kube-api-burst=2000".to_owned(),
-            "--node-cidr-mask-size-ipv4=24".to_owned(),
-            "--node-cidr-mask-size-ipv6=64".to_owned(),
-            format!("--service-cluster-ip-range={SERVICE_CIDRS}"),
-            format!("--service-account-private-key-file={}", plane.pki.file("sa.key").display()),
-            format!("--root-ca-file={}", plane.pki.file("ca.crt").display()),
-            "--use-service-account-credentials".to_owned(),
-            "--leader-elect=false".to_owned(),
-            // Nodes are rebooted and daemons restarted here: a cluster of two has nowhere else to put its pods.
-            "--node-monitor-grace-period=60s".to_owned(),
-        ]);
-        let controllers = plane.daemon("kube-controller-manager", &arguments)?;
-        let mut arguments = kubeconfig("kube-scheduler").to_vec();
+        plane.start_controllers(PodCidrs::Given)?;
+        let mut arguments = plane.kubeconfigs("kube-scheduler");
         arguments.push("--leader-elect=false".to_owned());
         let scheduler = plane.daemon("kube-scheduler", &arguments)?;
-        plane.others.extend([controllers, scheduler]);
+        plane.others.push(scheduler);
         let api = plane.api();
         wait_for("the default service account", START, || {
             plane.check_alive()?;
@@ -106,6 +93,45 @@ impl ControlPlane {
             Ok(if there { Seen::Yes(()) } else { Seen::NotYet("no service account".to_owned()) })
         })?;
         Ok(plane)
+    }
+
+    /// The flags by which a component shows who it is.
+    fn kubeconfigs(&self, name: &str) -> Vec<String> {
+        let file = self.pki.file(&format!("{name}.kubeconfig")).display().to_string();
+        ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
+            .map(|flag| format!("--{flag}={file}"))
+            .to_vec()
+    }
+
+    /// Starts kube-controller-manager, in the place of the one that runs.
+    pub fn start_controllers(&mut self, pod_cidrs: PodCidrs) -> Outcome {
+        self.controllers.take().map_or(Ok(()), |mut controllers| controllers.end(Signal::TERM))?;
+        let mut arguments = self.kubeconfigs("kube-controller-manager");
+        let (cidrs, controllers) = match self.fleet {
+            Fleet::Real => (CLUSTER_CIDRS, "*"),
+            Fleet::Objects => (LARGE_CLUSTER_CIDRS, "*,-node-lifecycle-controller"),
+        };
+        arguments.extend([
+            format!("--allocate-node-cidrs={}", pod_cidrs == PodCidrs::Given),
+            format!("--cluster-cidr={cidrs}"),
+            format!("--controllers={controllers}"),
+            "--kube-api-qps=1000".to_owned(),
+            "--kube-api-burst=2000".to_owned(),
+            format!("--service-cluster-ip-range={SERVICE_CIDRS}"),
+            format!("--service-account-private-key-file={}", self.pki.file("sa.key").display()),
+            format!("--root-ca-file={}", self.pki.file("ca.crt").display()),
+            "--use-service-account-credentials".to_owned(),
+            "--leader-elect=false".to_owned(),
+            // Nodes are rebooted and daemons restarted here: a cluster of two has nowhere else to put its pods.
+            "--node-monitor-grace-period=60s".to_owned(),
+        ]);
+        if pod_cidrs == PodCidrs::Given {
+            arguments.extend(
+                ["--node-cidr-mask-size-ipv4=24", "--node-cidr-mask-size-ipv6=64"].map(str::to_owned),
+            );
+        }
+        self.controllers = Some(self.daemon("kube-controller-manager", &arguments)?);
+        Ok(())
     }
 
     /// Starts the API server, or starts it again.
@@ -168,6 +194,7 @@ impl ControlPlane {
     pub fn check_alive(&mut self) -> Outcome {
         self.others
             .iter_mut()
+            .chain(&mut self.controllers)
             .chain(&mut self.apiserver)
             .chain(&mut self.proxy)
             .try_for_each(Daemon::check_alive)

@@ -91,6 +91,12 @@ impl Cluster {
         self.nodes.iter().find(|node| node.name == name).ok_or_else(missing)
     }
 
+    /// The same, to change it.
+    pub fn node_mut(&mut self, name: &str) -> Outcome<&mut Node> {
+        let missing = || TierError::Wrong(format!("there is no node {name}"));
+        self.nodes.iter_mut().find(|node| node.name == name).ok_or_else(missing)
+    }
+
     /// Leaves a note of the nodes' first processes, for [`enter`].
     pub fn note_places(&self) -> Outcome {
         let places: BTreeMap<&str, u32> = self

@@ -39,17 +39,24 @@ impl Chart {
 
     /// The same with this configuration of the agents.
     pub fn install_with(&self, tag: &str, config: &Value) -> Outcome {
-        self.helm(&[
-            "upgrade",
-            "--install",
-            "hostgw",
-            &self.folder.display().to_string(),
-            "--set",
-            &format!("image.repository={IMAGE},image.tag={tag},maxUnavailable=1"),
-            "--set-json",
-            &format!("config={config}"),
-        ])
-        .map(|_| ())
+        self.install_values(tag, &serde_json::json!({"config": config}))
+    }
+
+    /// The same with these values.
+    pub fn install_values(&self, tag: &str, values: &Value) -> Outcome {
+        let mut arguments = vec![
+            "upgrade".to_owned(),
+            "--install".to_owned(),
+            "hostgw".to_owned(),
+            self.folder.display().to_string(),
+            "--set".to_owned(),
+            format!("image.repository={IMAGE},image.tag={tag},maxUnavailable=1"),
+        ];
+        for (key, value) in values.as_object().into_iter().flatten() {
+            arguments.extend(["--set-json".to_owned(), format!("{key}={value}")]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.helm(&arguments).map(|_| ())
     }
 
     /// What `kubectl apply` would be given, with these values (`--set`, comma-separated).

@@ -22,7 +22,8 @@ use crate::wait::{Seen, wait_for};
 pub const PAUSE_IMAGE: &str = "hostgw.test/pause:1";
 /// How long a daemon may take to be of use, on a machine that does other things too.
 const START: Duration = Duration::from_secs(60);
-const RUNTIME_SOCKET: &str = "/run/containerd/containerd.sock";
+/// Where each node's containerd listens.
+pub const RUNTIME_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// How kube-proxy makes Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +128,13 @@ impl Node {
 
     /// Ends a daemon and starts it again.
     pub fn restart(&mut self, part: Part) -> Outcome {
-        if let Some(mut daemon) = self.daemons.remove(&part) {
-            daemon.end(Signal::TERM)?;
-        }
+        self.stop(part)?;
         self.start_part(part)
+    }
+
+    /// Ends a daemon.
+    pub fn stop(&mut self, part: Part) -> Outcome {
+        self.daemons.remove(&part).map_or(Ok(()), |mut daemon| daemon.end(Signal::TERM))
     }
 
     /// A command that runs in the node's namespaces.
@@ -213,7 +217,8 @@ impl Node {
         command.env("LD_LIBRARY_PATH", library);
     }
 
-    fn start_part(&mut self, part: Part) -> Outcome {
+    /// Starts a daemon that does not run; containerd is awaited.
+    pub fn start_part(&mut self, part: Part) -> Outcome {
         let setting = |name: &str| self.folder().join(name).display().to_string();
         let [v4, v6] = self.addresses();
         let arguments = match part {

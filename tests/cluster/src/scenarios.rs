@@ -3,13 +3,17 @@
 mod agent;
 mod daemons;
 mod flat_network;
+mod forgotten;
 mod install;
 mod leaks;
+mod node_state;
 mod nodes;
 mod planted;
+mod pod_cidrs;
 mod pods;
 mod reach;
 mod reports;
+mod rights;
 mod scale;
 mod services;
 mod traffic;
@@ -24,7 +28,7 @@ use crate::report::Report;
 /// Proves one thing, and says what was proven.
 type Scenario = fn(&mut Cluster) -> Outcome<String>;
 
-const ALL: [(&str, Scenario); 15] = [
+const ALL: [(&str, Scenario); 18] = [
     ("manifest", install::plain_manifest_is_the_chart),
     ("reports", reports::each_node_tells_that_it_is_well),
     ("pods", pods::pods_reach_each_other),
@@ -33,6 +37,9 @@ const ALL: [(&str, Scenario); 15] = [
     ("flat-network", flat_network::services_and_hosts_of_the_lan),
     ("planted-faults", planted::planted_faults_are_seen),
     ("scale", scale::scaled_up_and_down),
+    ("pod-cidrs", pod_cidrs::given_by_one_of_two),
+    ("rights", rights::missing_rights_are_told),
+    ("runtime-forgets", forgotten::freed_by_the_runtimes_word),
     ("agent-deleted", agent::deleted_under_traffic),
     ("agent-upgraded", agent::upgraded_under_traffic),
     ("api-server", daemons::api_server_restarted_under_traffic),

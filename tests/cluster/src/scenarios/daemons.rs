@@ -76,7 +76,7 @@ fn restarted(cluster: &mut Cluster, part: Part) -> Outcome<String> {
 }
 
 /// The routes of protocol 104 of every node.
-fn node_routes(cluster: &Cluster) -> Outcome<Vec<String>> {
+pub(super) fn node_routes(cluster: &Cluster) -> Outcome<Vec<String>> {
     let mut routes = Vec::new();
     for node in &cluster.nodes {
         for family in ["-4", "-6"] {

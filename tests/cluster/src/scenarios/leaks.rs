@@ -24,7 +24,7 @@ pub(super) fn nothing_left_over(cluster: &Cluster) -> Outcome {
 pub(super) fn settled(api: Api, node: &Node, limit: Duration) -> Outcome {
     wait_for(&format!("nothing left over on {}", node.name), limit, || {
         let pods = pods_with_network(api, &node.name)?;
-        let records = lines(&node.run("ls", &["-1", RECORDS])?);
+        let records = records(node)?;
         let links = lines(&node.run("ip", &["-o", "link", "show", "type", "veth"])?);
         let links = links.iter().filter(|line| line.contains(": hgw")).count();
         let routes = |family: &str| -> Outcome<usize> {
@@ -39,6 +39,11 @@ pub(super) fn settled(api: Api, node: &Node, limit: Duration) -> Outcome {
             held[0], held[1], held[2], held[3]
         )))
     })
+}
+
+/// The attachments of which a node keeps a record, each as `CONTAINER:INTERFACE`.
+pub(super) fn records(node: &Node) -> Outcome<Vec<String>> {
+    Ok(lines(&node.run("ls", &["-1", RECORDS])?))
 }
 
 fn lines(text: &str) -> Vec<String> {

@@ -27,6 +27,7 @@ pub(super) fn each_node_tells_that_it_is_well(cluster: &mut Cluster) -> Outcome<
             Ok(if well { Seen::Yes(()) } else { Seen::NotYet(seen()) })
         })?;
     }
+    as_kubectl_shows_it(cluster)?;
     let versions = || -> Outcome<Vec<String>> {
         cluster
             .nodes
@@ -50,6 +51,20 @@ pub(super) fn each_node_tells_that_it_is_well(cluster: &mut Cluster) -> Outcome<
         "every NodeNetwork converged with all peers routed, NetworkUnavailable is False, and in {} s no agent wrote again",
         QUIET.as_secs()
     ))
+}
+
+/// `kubectl get` has a line for each node, with what matters in columns.
+fn as_kubectl_shows_it(cluster: &Cluster) -> Outcome {
+    let shown = cluster.kubectl.run(&["get", "nodenetworks"])?;
+    let mut lines = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let head = lines.next().unwrap_or_default();
+    let rows: Vec<_> = lines.collect();
+    let well = head.starts_with(&["NAME", "ANNOUNCED", "CONVERGED", "UNROUTED"])
+        && cluster
+            .nodes
+            .iter()
+            .all(|node| rows.iter().any(|row| row.starts_with(&[node.name.as_str(), "true", "true", "0"])));
+    if well { Ok(()) } else { Err(TierError::Wrong(format!("kubectl shows:\n{shown}"))) }
 }
 
 fn node_network(node: &str) -> String {

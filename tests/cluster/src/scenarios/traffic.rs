@@ -97,8 +97,9 @@ pub(super) fn under_traffic(
 ) -> Outcome<String> {
     let traffic = Traffic::start(cluster)?;
     let outcome = traffic.unharmed(cluster, work);
-    traffic.stop(cluster)?;
-    outcome
+    let stopped = traffic.stop(cluster);
+    let proven = outcome?;
+    stopped.map(|()| proven)
 }
 
 #[cfg(test)]
