@@ -12,9 +12,11 @@ use crate::wait::{Seen, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Values that bring what the defaults leave out.
-const VALUES: [&str; 2] = [
+const VALUES: [&str; 4] = [
     "podCIDR.clusterCIDRs={10.244.0.0/16,fd00:10:244::/48},apiServer.host=api.example,apiServer.port=6443",
     "distribution=k3s,config.nodeAddress.interfaces={wg0},seLinuxOptions.type=spc_t,image.digest=sha256:00,listen.address=0.0.0.0",
+    "distribution=k0s,config.mode=l2-routed,config.lan.subnets={10.10.0.0/16},config.lan.dhcp.clientId=pod",
+    "config.runtime.socket=/run/containerd/containerd.sock,cni.dropIn={all},cni.binDir=/usr/lib/cni",
 ];
 
 /// The condition `Ready` of a node.
