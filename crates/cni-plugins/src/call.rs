@@ -232,9 +232,10 @@ fn describe(environment: &CallEnvironment, base: &BaseConf) -> String {
 /// All of standard input, or an error where it is longer than any configuration may be.
 fn read_stdin() -> Result<Vec<u8>, CniError> {
     let mut stdin = Vec::with_capacity(4096);
+    stdin.extend_from_slice(early_loopback::taken());
     std::io::stdin()
         .lock()
-        .take(MAX_INPUT_LEN as u64 + 1)
+        .take((MAX_INPUT_LEN + 1).saturating_sub(stdin.len()) as u64)
         .read_to_end(&mut stdin)
         .map_err(|error| io_failed("read the configuration from standard input", &error))?;
     Ok(stdin)

@@ -58,7 +58,7 @@ pub(crate) fn addresses_of(socket: &mut Socket, link: &Link) -> Result<Vec<IpNet
     let Some(peer) = link.peer else { return Ok(Vec::new()) };
     let held: Vec<Address> = match link.peer_netns {
         Some(netns) => address::dump_in(socket, netns, peer)?,
-        None => address::dump(socket)?.into_iter().filter(|held| held.index == peer).collect(),
+        None => address::dump_of(socket, peer)?,
     };
     Ok(held.into_iter().map(|held| held.ip).filter(|ip| !is_link_local(ip.addr())).collect())
 }

@@ -21,7 +21,7 @@ pub(crate) fn add(netns: &Path, conf: &BaseConf, answer: &mut Answer) -> Result<
         let mut batch = Batch::new();
         link::set_up(&mut batch, LOOPBACK_INDEX);
         socket.execute_all(&mut batch)?;
-        address::dump(&mut socket)
+        address::dump_of(&mut socket, LOOPBACK_INDEX)
     })?;
     let result = match conf.prev_result()? {
         Some(passed_on) => passed_on,
@@ -78,8 +78,7 @@ fn inside<T>(netns: &Path, work: impl FnOnce() -> Result<T, kernel::KernelError>
 }
 
 fn result(netns: &Path, addresses: &[Address]) -> AttachResult {
-    let mut held: Vec<_> =
-        addresses.iter().filter(|address| address.index == LOOPBACK_INDEX).map(|a| a.ip).collect();
+    let mut held: Vec<_> = addresses.iter().map(|address| address.ip).collect();
     held.sort_by_key(|ip| ip.addr().is_ipv6());
     held.dedup_by_key(|ip| ip.addr().is_ipv6());
     AttachResult {

@@ -20,5 +20,17 @@ extern "C" fn main(_count: libc::c_int, _arguments: *const *const libc::c_char) 
     }
     // SAFETY: no handler is installed. A runtime that reads no further must not end this before it is undone.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    i32::from(cni_plugins::run())
+    // SAFETY: nothing is left to be written: answers and the log are not buffered, and `println!` ends with a line. Without
+    // this the C library would look for what it could still do, in pages that nobody has touched yet.
+    unsafe { libc::_exit(i32::from(cni_plugins::run())) }
+}
+
+/// What static glibc asks for before anything else, and uses only to open shared libraries by `$ORIGIN`: none are opened
+/// here, and to ask the kernel is to have it make entries below `/proc` for a process that ends in a millisecond (40 µs).
+/// It gives "not known" (-1), as glibc's own does where `/proc` is not mounted. A C library that does not ask does not
+/// call this.
+#[cfg(all(not(test), target_env = "gnu", target_feature = "crt-static"))]
+#[unsafe(no_mangle)]
+extern "C" fn _dl_get_origin() -> *const libc::c_char {
+    std::ptr::without_provenance(usize::MAX)
 }

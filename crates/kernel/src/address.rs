@@ -104,6 +104,33 @@ impl Address {
 pub fn dump(socket: &mut Socket) -> Result<Vec<Address>, KernelError> {
     let mut request = Batch::new();
     request.message("list addresses", RTM_GETADDR, 0, &[0; 8]);
+    collect(socket, request)
+}
+
+/// The addresses of one link. The kernel looks at no other, however many there are.
+pub fn dump_of(socket: &mut Socket, index: u32) -> Result<Vec<Address>, KernelError> {
+    let mut request = Batch::new();
+    request.message("list a link's addresses", RTM_GETADDR, 0, &header_of(index));
+    of_link(collect(socket, request), index)
+}
+
+/// The addresses of one link of another namespace, which has the id `netns` here (`IFA_TARGET_NETNSID`), as a link's
+/// peer has in [`crate::link::Link::peer_netns`].
+pub fn dump_in(socket: &mut Socket, netns: i32, index: u32) -> Result<Vec<Address>, KernelError> {
+    let mut request = Batch::new();
+    request
+        .message("list addresses in another namespace", RTM_GETADDR, 0, &header_of(index))
+        .u32(IFA_TARGET_NETNSID, netns.cast_unsigned());
+    of_link(collect(socket, request), index)
+}
+
+/// `struct ifaddrmsg` with nothing but the link.
+fn header_of(index: u32) -> [u8; 8] {
+    let [a, b, c, d] = index.to_ne_bytes();
+    [0, 0, 0, 0, a, b, c, d]
+}
+
+fn collect(socket: &mut Socket, mut request: Batch) -> Result<Vec<Address>, KernelError> {
     let mut addresses = Vec::new();
     socket.dump(&mut request, |object| match object {
         Some((RTM_NEWADDR, payload)) => addresses.extend(Address::parse(payload)),
@@ -113,24 +140,9 @@ pub fn dump(socket: &mut Socket) -> Result<Vec<Address>, KernelError> {
     Ok(addresses)
 }
 
-/// The addresses of one link of another namespace, which has the id `netns` here (`IFA_TARGET_NETNSID`), as a link's
-/// peer has in [`crate::link::Link::peer_netns`].
-pub fn dump_in(socket: &mut Socket, netns: i32, index: u32) -> Result<Vec<Address>, KernelError> {
-    let mut header = [0; 8];
-    header[4..].copy_from_slice(&index.to_ne_bytes());
-    let mut request = Batch::new();
-    request
-        .message("list addresses in another namespace", RTM_GETADDR, 0, &header)
-        .u32(IFA_TARGET_NETNSID, netns.cast_unsigned());
-    let mut addresses = Vec::new();
-    socket.dump(&mut request, |object| match object {
-        Some((RTM_NEWADDR, payload)) => {
-            addresses.extend(Address::parse(payload).filter(|found| found.index == index));
-        }
-        Some(_) => {}
-        None => addresses.clear(),
-    })?;
-    Ok(addresses)
+/// Kernels before 4.20 list all links' addresses, and one without such a link says so.
+fn of_link(listed: Result<Vec<Address>, KernelError>, index: u32) -> Result<Vec<Address>, KernelError> {
+    listed.map(|all| all.into_iter().filter(|address| address.index == index).collect())
 }
 
 /// Adds an address; `flags` are `IFA_F_…`.

@@ -54,7 +54,8 @@ const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 pub(crate) const AF_BRIDGE: u8 = 7;
 const AF_INET: u16 = 2;
 const IFLA_INET_CONF: u16 = 1;
-/// `IPV4_DEVCONF_ROUTE_LOCALNET` (`linux/ip.h`).
+/// `IPV4_DEVCONF_ARP_NOTIFY` and `IPV4_DEVCONF_ROUTE_LOCALNET` (`linux/ip.h`).
+const ARP_NOTIFY: u16 = 22;
 const ROUTE_LOCALNET: u16 = 26;
 const AF_INET6: u16 = 10;
 
@@ -440,16 +441,24 @@ pub fn set_no_automatic_link_local(batch: &mut Batch, index: u32) {
 /// Lets 127.0.0.0/8 be routed over this link (`net.ipv4.conf.….route_localnet`), which exposes what listens on loopback
 /// to whoever is at its other end: drop their packets to it first.
 pub fn set_route_localnet(batch: &mut Batch, index: u32) {
-    batch.message("turn on route_localnet", RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(
-        IFLA_AF_SPEC,
-        |families| {
-            families.nest(AF_INET, |inet| {
-                inet.nest(IFLA_INET_CONF, |conf| {
-                    conf.u32(ROUTE_LOCALNET, 1);
-                });
+    set_ipv4(batch, index, "turn on route_localnet", ROUTE_LOCALNET);
+}
+
+/// Lets the link tell its IPv4 addresses by gratuitous ARP when it comes up (`net.ipv4.conf.….arp_notify`).
+pub fn set_arp_notify(batch: &mut Batch, index: u32) {
+    set_ipv4(batch, index, "turn on arp_notify", ARP_NOTIFY);
+}
+
+/// Sets one of the link's IPv4 settings to 1, without the file that it also is: to look one up below `/proc/sys` costs
+/// more than the whole message.
+fn set_ipv4(batch: &mut Batch, index: u32, what: &'static str, setting: u16) {
+    batch.message(what, RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(IFLA_AF_SPEC, |families| {
+        families.nest(AF_INET, |inet| {
+            inet.nest(IFLA_INET_CONF, |conf| {
+                conf.u32(setting, 1);
             });
-        },
-    );
+        });
+    });
 }
 
 /// Makes a link a port of `master`, or of nothing (0).

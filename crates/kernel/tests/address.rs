@@ -59,6 +59,8 @@ fn an_address_is_added_once_and_deleted_once() {
         assert_eq!(failures.len(), 1);
         assert!(failures[0].index == 1 && failures[0].error.is_present(), "{failures:?}");
         let found = address::dump(&mut socket).unwrap();
+        let of_link: Vec<_> = found.iter().filter(|address| address.index == one).cloned().collect();
+        assert_eq!(address::dump_of(&mut socket, one).unwrap(), of_link);
         let found = found.iter().find(|address| address.ip == ip).unwrap();
         assert_eq!((found.index, found.peer, found.valid_lifetime), (one, None, u32::MAX));
         assert!(found.is_stable());

@@ -29,9 +29,8 @@ pub(super) fn ensure_gateway(
     force: bool,
     host: &mut Socket,
 ) -> Result<(), CniError> {
-    let held = address::dump(host).map_err(kernel_refused)?;
-    let held: Vec<IpNet> =
-        held.into_iter().filter(|held| held.index == holder.index).map(|held| held.ip).collect();
+    let held = address::dump_of(host, holder.index).map_err(kernel_refused)?;
+    let held: Vec<IpNet> = held.into_iter().map(|held| held.ip).collect();
     let gone = match change(&held, gateway, force) {
         Change::Nothing => return Ok(()),
         Change::Add(gone) => gone,

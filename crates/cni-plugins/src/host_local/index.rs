@@ -29,12 +29,15 @@ pub(super) struct Index {
     attachments: Option<Vec<u64>>,
     /// What of it was changed; none is all.
     changed: Option<usize>,
+    /// Which boot of the node this is: what a power loss tore is not believed. None where the kernel does not say.
+    boot: Option<u64>,
 }
 
 impl Index {
     /// Reads the index of a folder whose lock is held.
     pub(super) fn open(dir: &OwnedFd) -> Self {
-        Self { attachments: read(dir), changed: None }
+        let boot = boot();
+        Self { attachments: boot.and_then(|boot| read(dir, boot)), changed: None, boot }
     }
 
     /// Whether it knows every attachment.
@@ -83,17 +86,17 @@ impl Index {
         // One that holds an address of each family is one attachment.
         known.sort_unstable();
         known.dedup();
-        *self = Self { attachments: Some(known), changed: None };
+        (self.attachments, self.changed) = (Some(known), None);
     }
 
     /// Writes it. Where that fails, what is in the file does not fit the folder, and is not believed.
     pub(super) fn save(&self, dir: &OwnedFd) {
-        let Some(known) = &self.attachments else { return };
-        let _written = write(dir, known, self.changed);
+        let (Some(known), Some(boot)) = (&self.attachments, self.boot) else { return };
+        let _written = write(dir, boot, known, self.changed);
     }
 }
 
-fn read(dir: &OwnedFd) -> Option<Vec<u64>> {
+fn read(dir: &OwnedFd, boot: u64) -> Option<Vec<u64>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, NAME, flags, Mode::empty()).ok()?;
     let length = usize::try_from(rustix::fs::fstat(&file).ok()?.st_size).ok()?;
@@ -107,10 +110,10 @@ fn read(dir: &OwnedFd) -> Option<Vec<u64>> {
     let mut numbers = bytes.as_chunks::<8>().0.iter().map(|number| u64::from_le_bytes(*number));
     let header: Vec<u64> = numbers.by_ref().take(HEADER).collect();
     let (seconds, nanoseconds) = changed_at(dir)?;
-    (header == [MAGIC, boot()?, seconds, nanoseconds]).then(|| numbers.collect())
+    (header == [MAGIC, boot, seconds, nanoseconds]).then(|| numbers.collect())
 }
 
-fn write(dir: &OwnedFd, known: &[u64], changed: Option<usize>) -> Option<()> {
+fn write(dir: &OwnedFd, boot: u64, known: &[u64], changed: Option<usize>) -> Option<()> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, NAME, flags, Mode::from_raw_mode(0o600)).ok()?;
     let put = |numbers: &[u64], place: usize| {
@@ -131,7 +134,7 @@ fn write(dir: &OwnedFd, known: &[u64], changed: Option<usize>) -> Option<()> {
     let wanted = (mtime.tv_sec.cast_unsigned(), mtime.tv_nsec.cast_unsigned());
     // A file system that keeps whole seconds only would be believed wrongly.
     let (seconds, nanoseconds) = changed_at(dir).filter(|kept| *kept == wanted)?;
-    put(&[MAGIC, boot()?, seconds, nanoseconds], 0)
+    put(&[MAGIC, boot, seconds, nanoseconds], 0)
 }
 
 /// When the folder was last changed.
@@ -140,7 +143,7 @@ fn changed_at(dir: &OwnedFd) -> Option<(u64, u64)> {
     Some((u64::try_from(stat.st_mtime).ok()?, stat.st_mtime_nsec))
 }
 
-/// Which boot of the node this is: what a power loss tore is not believed.
+/// [`Index::boot`].
 fn boot() -> Option<u64> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(number(id.trim_end(), ""))

@@ -137,8 +137,8 @@ fn remove_link(
         let Some(link) = link::by_name(&mut inside, attachment.ifname().as_str())?.filter(is_veth) else {
             return Ok(Vec::new());
         };
-        let held = address::dump(&mut inside)?.into_iter().filter(|held| held.index == link.index);
-        let held = held.map(|held| held.ip.addr()).collect();
+        let held = address::dump_of(&mut inside, link.index)?;
+        let held = held.into_iter().map(|held| held.ip.addr()).collect();
         delete_link(&mut inside, link.index, None)?;
         Ok(held)
     })?

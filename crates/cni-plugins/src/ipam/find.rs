@@ -33,10 +33,15 @@ fn on_path(folders: &OsStr, name: &str) -> Option<PathBuf> {
     std::env::split_paths(folders).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// A hard link or a symbolic link to the file that runs. A copy is executed, which only takes longer.
+/// A hard link or a symbolic link to the file that runs. A copy is executed, which only takes longer. Runtimes execute
+/// plugins by their paths; to look such a one up costs less than what is below `/proc`.
 fn is_this_program(file: &Path) -> bool {
     let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    identity(file).is_some_and(|file| Some(file) == identity(Path::new("/proc/self/exe")))
+    let executed = std::env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
+    identity(file).is_some_and(|file| {
+        executed.is_some_and(|executed| identity(&executed) == Some(file))
+            || identity(Path::new("/proc/self/exe")) == Some(file)
+    })
 }
 
 #[cfg(test)]

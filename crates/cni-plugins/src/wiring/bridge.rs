@@ -90,11 +90,8 @@ impl BridgePlan {
             return Ok((self.ensure(socket)?, vec!["made anew".to_owned()]));
         };
         let mut lacking = self.lacking(&found);
-        let held: Vec<IpNet> = address::dump(socket)?
-            .into_iter()
-            .filter(|address| address.index == found.index)
-            .map(|address| address.ip)
-            .collect();
+        let held: Vec<IpNet> =
+            address::dump_of(socket, found.index)?.into_iter().map(|address| address.ip).collect();
         lacking.steps.retain(|step| !matches!(step, Step::Address(wanted) if held.contains(wanted)));
         if lacking.is_nothing() {
             return Ok((found, Vec::new()));

@@ -46,8 +46,6 @@ pub(crate) struct Port {
     pub(crate) addresses_follow: bool,
 }
 
-/// As the reference's: gratuitous ARP once the link is up, for neighbours that remember another.
-const ARP_NOTIFY: (&str, &str) = ("net/ipv4/conf/{link}/arp_notify", "1");
 const KEEP_ADDRESSES: (&str, &str) = ("net/ipv6/conf/{link}/keep_addr_on_down", "1");
 const DETECT_DUPLICATES: [(&str, &str); 2] =
     [("net/ipv6/conf/{link}/enhanced_dad", "1"), ("net/ipv6/conf/{link}/accept_dad", "1")];
@@ -115,7 +113,9 @@ pub(crate) fn plan_port(wanted: &Wanted<'_>, bridge: &LinkName, port: Port) -> L
     let mut pod_settings = Vec::new();
     let mut pod_steps = Vec::new();
     if !wanted.ips.is_empty() || port.addresses_follow {
-        pod_settings.extend([ARP_NOTIFY, DEAF_TO_ROUTERS]);
+        pod_settings.push(DEAF_TO_ROUTERS);
+        // As the reference's: for neighbours that remember another.
+        pod_steps.push(Step::ArpNotify);
         if port.detect_duplicates {
             pod_settings.extend(DETECT_DUPLICATES);
         } else {

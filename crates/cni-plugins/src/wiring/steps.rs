@@ -31,6 +31,8 @@ pub enum Step {
     Alias(String),
     /// This bridge port reaches no other that is isolated, too.
     Isolated,
+    /// Gratuitous ARP once the link is up.
+    ArpNotify,
     /// The payload that a frame may have, in bytes.
     Mtu(u32),
     /// Up.
@@ -63,6 +65,7 @@ impl Step {
             Self::DetectedAddress(ip) => address::add(batch, index, *ip, 0),
             Self::Alias(alias) => link::set_alias(batch, index, alias),
             Self::Isolated => link::set_isolated(batch, index, true),
+            Self::ArpNotify => link::set_arp_notify(batch, index),
             Self::Mtu(mtu) => link::set_mtu(batch, index, *mtu),
             Self::Up => link::set_up(batch, index),
             Self::Route(route) => route::add(batch, &over(route, index)),
@@ -133,6 +136,7 @@ impl fmt::Display for Step {
             Self::DetectedAddress(ip) => write!(f, "add address {ip} once it is nobody else's"),
             Self::Alias(alias) => write!(f, "call the link {alias}"),
             Self::Isolated => f.write_str("keep the port from other isolated ones"),
+            Self::ArpNotify => f.write_str("tell neighbours when the link comes up"),
             Self::Mtu(mtu) => write!(f, "set the MTU to {mtu}"),
             Self::Up => f.write_str("set the link up"),
             Self::Route(route) | Self::PreferredRoute(route) => {
