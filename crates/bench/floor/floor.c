@@ -4,8 +4,10 @@
 //   floor pod ADD|DEL           as the network plugin, with one host port
 //
 // Called as a plugin is: CNI_NETNS and CNI_CONTAINERID in the environment, a configuration on standard input, which is
-// read and thrown away. FLOOR_INDEX says which addresses the pod gets, FLOOR_BRIDGE which bridge, if any. The bridge
-// and the nftables table `floor` must be there; crates/bench/src/floor.rs makes them.
+// read and thrown away. FLOOR_INDEX says which addresses the pod gets, FLOOR_BRIDGE which bridge, if any. With FLOOR_PLAIN
+// it does no more than the drop-in `bridge` with `host-local`: IPv4, no host port, the reservation as the reference keeps it,
+// and a port that sends frames back. The bridge and the nftables table `floor` must be there; crates/bench/src/side.rs makes
+// them.
 //
 // Each step has its reason in docs/performance.md. No retries and no undo: a plugin needs them, the floor does not.
 #define _GNU_SOURCE
@@ -13,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_addr.h>
+#include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
@@ -26,12 +29,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define STORE "/run/hostgw-floor"
+#define NETWORK "/var/lib/cni/networks/floor"
 #define PATIENCE_MS 5000
 
 static void die(const char *what) {
@@ -147,6 +152,15 @@ static void no_link_local(struct batch *batch, int index) {
     attribute(batch, IFLA_INET6_ADDR_GEN_MODE, &none, 1);
     end(batch, inet6);
     end(batch, families);
+}
+
+static void hairpin(struct batch *batch, int index) {
+    unsigned char on = 1;
+    struct ifinfomsg head = {.ifi_family = AF_BRIDGE, .ifi_index = index};
+    message(batch, RTM_SETLINK, 0, &head, sizeof head);
+    struct rtattr *port = nest(batch, IFLA_PROTINFO | NLA_F_NESTED);
+    attribute(batch, IFLA_BRPORT_MODE, &on, 1);
+    end(batch, port);
 }
 
 static int width(int family) { return family == AF_INET ? 4 : 16; }
@@ -271,14 +285,14 @@ static void write_file(const char *path, int flags, const char *bytes, int size)
 }
 
 struct pod {
-    int index;
+    int index, plain;
     unsigned ip4;
     unsigned char ip6[16];
     char host_link[16], record[300], claim4[64], claim6[64];
 };
 
 static struct pod describe(void) {
-    struct pod pod = {.index = atoi(need("FLOOR_INDEX"))};
+    struct pod pod = {.index = atoi(need("FLOOR_INDEX")), .plain = getenv("FLOOR_PLAIN") != NULL};
     pod.ip4 = htonl(0x0a580002 + pod.index); // 10.88.0.2 and on
     inet_pton(AF_INET6, "fd00:88::", pod.ip6);
     pod.ip6[14] = (pod.index + 2) >> 8;
@@ -290,6 +304,41 @@ static struct pod describe(void) {
     return pod;
 }
 
+// The reference's format: a lock, a file for each address, and the address that was given last.
+static void lock_network(void) {
+    int lock = open(NETWORK "/lock", O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (lock < 0 || flock(lock, LOCK_EX)) die("lock the network");
+}
+
+static const char *shown(const struct pod *pod) {
+    struct in_addr ip = {pod->ip4};
+    return inet_ntoa(ip);
+}
+
+static void reserve_plainly(const struct pod *pod) {
+    char path[80], holder[300];
+    mkdir("/var/lib/cni", 0700), mkdir("/var/lib/cni/networks", 0700), mkdir(NETWORK, 0700);
+    lock_network();
+    snprintf(path, sizeof path, NETWORK "/%s", shown(pod));
+    write_file(path, O_CREAT | O_EXCL, holder, snprintf(holder, sizeof holder, "%.200s\r\neth0", need("CNI_CONTAINERID")));
+    write_file(NETWORK "/last_reserved_ip.0", O_CREAT, shown(pod), strlen(shown(pod)));
+}
+
+static void release_plainly(const struct pod *pod) {
+    char path[80];
+    lock_network();
+    snprintf(path, sizeof path, NETWORK "/%s", shown(pod));
+    if (unlink(path)) die("release the address");
+}
+
+static void reserve(const struct pod *pod) {
+    // The reservation: a record, and a link to it for each address.
+    mkdir(STORE, 0700);
+    char record[1024] = "";
+    write_file(pod->record, O_CREAT | O_EXCL, record, sizeof record);
+    if (link(pod->record, pod->claim4) || link(pod->record, pod->claim6)) die("reserve the addresses");
+}
+
 static void add(struct pod *pod, const char *bridge_name) {
     unsigned gateway4 = htonl(0x0a580001);
     unsigned char gateway6[16], link_local[16];
@@ -297,11 +346,8 @@ static void add(struct pod *pod, const char *bridge_name) {
     inet_pton(AF_INET6, "fe80::1", link_local);
     memcpy(link_local + 12, &pod->ip4, 4);
     struct batch batch = {.length = 0};
-    // The reservation: a record, and a link to it for each address.
-    mkdir(STORE, 0700);
-    char record[1024] = "";
-    write_file(pod->record, O_CREAT | O_EXCL, record, sizeof record);
-    if (link(pod->record, pod->claim4) || link(pod->record, pod->claim6)) die("reserve the addresses");
+    if (pod->plain) reserve_plainly(pod);
+    else reserve(pod);
 
     int node_ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     int pod_ns = open(need("CNI_NETNS"), O_RDONLY | O_CLOEXEC);
@@ -315,25 +361,29 @@ static void add(struct pod *pod, const char *bridge_name) {
     int host_index = link->ifi_index, pod_index = peer_of(link);
 
     enter(pod_ns);
-    int inside = open_netlink(NETLINK_ROUTE, 0), pod_events = open_netlink(NETLINK_ROUTE, RTMGRP_IPV6_IFADDR);
+    int inside = open_netlink(NETLINK_ROUTE, 0);
+    int pod_events = pod->plain ? -1 : open_netlink(NETLINK_ROUTE, RTMGRP_IPV6_IFADDR);
     // Before the link comes up: a pod believes no router advertisement.
     write_file("/proc/sys/net/ipv6/conf/eth0/accept_ra", 0, "0", 1);
     enter(node_ns);
-    no_link_local(&batch, pod_index);
     add_address(&batch, AF_INET, &pod->ip4, bridge ? 16 : 32, pod_index);
-    add_address(&batch, AF_INET6, pod->ip6, bridge ? 64 : 128, pod_index);
-    add_address(&batch, AF_INET6, link_local, 64, pod_index);
+    if (!pod->plain) {
+        no_link_local(&batch, pod_index);
+        add_address(&batch, AF_INET6, pod->ip6, bridge ? 64 : 128, pod_index);
+        add_address(&batch, AF_INET6, link_local, 64, pod_index);
+    }
     link_message(&batch, RTM_NEWLINK, 0, pod_index, IFF_UP);
     if (!bridge) {
         add_route(&batch, AF_INET, &gateway4, NULL, pod_index);
         add_route(&batch, AF_INET6, gateway6, NULL, pod_index);
     }
     add_route(&batch, AF_INET, NULL, &gateway4, pod_index);
-    add_route(&batch, AF_INET6, NULL, gateway6, pod_index);
+    if (!pod->plain) add_route(&batch, AF_INET6, NULL, gateway6, pod_index);
     execute(inside, &batch, "set up the pod's end");
 
     int host_events = bridge ? -1 : open_netlink(NETLINK_ROUTE, RTMGRP_IPV6_IFADDR);
     no_link_local(&batch, host_index);
+    if (pod->plain) hairpin(&batch, host_index);
     if (!bridge) {
         add_address(&batch, AF_INET, &gateway4, 32, host_index);
         add_address(&batch, AF_INET6, gateway6, 128, host_index);
@@ -350,8 +400,10 @@ static void add(struct pod *pod, const char *bridge_name) {
     link_message(&batch, RTM_GETLINK, 0, pod_index, 0);
     execute(inside, &batch, "look the pod's end up");
 
-    host_port(open_netlink(NETLINK_NETFILTER, 0), NFT_MSG_NEWSETELEM, pod->index, &pod->ip4, pod->ip6);
-    await(pod_events, is_usable, pod->ip6);
+    if (!pod->plain) {
+        host_port(open_netlink(NETLINK_NETFILTER, 0), NFT_MSG_NEWSETELEM, pod->index, &pod->ip4, pod->ip6);
+        await(pod_events, is_usable, pod->ip6);
+    }
     if (!bridge) await(host_events, is_usable, gateway6);
     // The result, as long as a plugin's.
     char result[600];
@@ -360,11 +412,12 @@ static void add(struct pod *pod, const char *bridge_name) {
 }
 
 static void del(struct pod *pod) {
-    char record[1024];
-    int file = open(pod->record, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || read(file, record, sizeof record) < 0) die("read the record");
-    int netfilter = open_netlink(NETLINK_NETFILTER, 0);
-    host_port(netfilter, NFT_MSG_DELSETELEM, pod->index, &pod->ip4, pod->ip6);
+    if (!pod->plain) {
+        char record[1024];
+        int file = open(pod->record, O_RDONLY | O_CLOEXEC);
+        if (file < 0 || read(file, record, sizeof record) < 0) die("read the record");
+        host_port(open_netlink(NETLINK_NETFILTER, 0), NFT_MSG_DELSETELEM, pod->index, &pod->ip4, pod->ip6);
+    }
 
     int host = open_netlink(NETLINK_ROUTE, 0), events = open_netlink(NETLINK_ROUTE, RTMGRP_LINK);
     struct batch batch = {.length = 0};
@@ -381,7 +434,8 @@ static void del(struct pod *pod) {
         _exit(0);
     }
     await(events, is_deleted, &index);
-    if (unlink(pod->claim4) || unlink(pod->claim6) || unlink(pod->record)) die("release the addresses");
+    if (pod->plain) release_plainly(pod);
+    else if (unlink(pod->claim4) || unlink(pod->claim6) || unlink(pod->record)) die("release the addresses");
 }
 
 static void loopback(unsigned up) {

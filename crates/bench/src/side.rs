@@ -44,6 +44,8 @@ enum Attacher {
     Floor {
         program: PathBuf,
         mode: Mode,
+        /// No more than the drop-in `bridge` with `host-local` does, IPv4.
+        is_plain: bool,
     },
     /// `floor.c` of the measurements, which attaches routed pods without host ports. It has no `loopback` of its own:
     /// the floor's is executed, as on all sides.
@@ -86,8 +88,18 @@ impl Side {
         }
         forward()?;
         nft(include_str!("../conf/floor.nft"))?;
-        let attacher = Attacher::Floor { program: programs.floor.clone(), mode };
+        let attacher = Attacher::Floor { program: programs.floor.clone(), mode, is_plain: false };
         Ok(Self { node, is_dual_stack: true, attacher })
+    }
+
+    /// The same without all that the drop-in `bridge` with `host-local` is not asked for ([`crate::chains::BRIDGE_V4`]).
+    pub(crate) fn plain_floor(home: &Home, programs: &Programs) -> Result<Self, BenchError> {
+        let node = home.node()?;
+        ip_batch(BRIDGE, false)?;
+        forward()?;
+        let program = programs.floor.clone();
+        let attacher = Attacher::Floor { program, mode: Mode::Bridge, is_plain: true };
+        Ok(Self { node, is_dual_stack: false, attacher })
     }
 
     /// `floor.c` of the measurements; none where it does not stand beside the checkout.
@@ -135,7 +147,9 @@ impl Side {
     ) -> Result<T, BenchError> {
         match &self.attacher {
             Attacher::Conflist(conflist) => conflist.with_first(verb, pod, work),
-            Attacher::Floor { program, mode } => with_floor(program, *mode, "pod", verb, pod, work),
+            Attacher::Floor { program, mode, is_plain } => {
+                with_floor(program, (*mode, *is_plain), "pod", verb, pod, work)
+            }
             Attacher::GivenFloor { program, .. } => {
                 let arguments = given_arguments(verb, pod);
                 work(&bare(program, &arguments, verb, &[]))
@@ -145,11 +159,12 @@ impl Side {
 
     fn floor_calls(&self, verb: Verb, pod: &Pod) -> Result<(), BenchError> {
         let (lo, mode) = match &self.attacher {
-            Attacher::Floor { program, mode } => (program, *mode),
+            Attacher::Floor { program, mode, .. } => (program, *mode),
             Attacher::GivenFloor { loopback, .. } => (loopback, Mode::Ptp),
             Attacher::Conflist(_) => return Ok(()),
         };
-        let loopback = || with_floor(lo, mode, "loopback", verb, pod, |exec| exec.run(pod).map(|_| ()));
+        let loopback =
+            || with_floor(lo, (mode, false), "loopback", verb, pod, |exec| exec.run(pod).map(|_| ()));
         let main = || self.with_main_exec(verb, pod, |exec| exec.run(pod).map(|_| ()));
         match verb {
             Verb::Add => loopback().and_then(|()| main()),
@@ -160,7 +175,7 @@ impl Side {
 
 fn with_floor<T>(
     program: &Path,
-    mode: Mode,
+    (mode, is_plain): (Mode, bool),
     part: &str,
     verb: Verb,
     pod: &Pod,
@@ -169,6 +184,9 @@ fn with_floor<T>(
     let mut environment = vec![("FLOOR_INDEX".to_owned(), pod.index.to_string())];
     if mode == Mode::Bridge {
         environment.push(("FLOOR_BRIDGE".to_owned(), "cni0".to_owned()));
+    }
+    if is_plain {
+        environment.push(("FLOOR_PLAIN".to_owned(), "1".to_owned()));
     }
     let arguments = [part.to_owned(), verb.name().to_owned()];
     work(&bare(program, &arguments, verb, &environment))

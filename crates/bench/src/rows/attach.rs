@@ -2,7 +2,7 @@
 
 use bench::{Row, Unit};
 
-use super::runner::{Of, REFERENCE_EVERY, Runner, WARM_UP};
+use super::runner::{Of, Runner, WARM_UP, is_for_reference};
 use crate::chains;
 use crate::error::BenchError;
 use crate::node::Home;
@@ -25,7 +25,7 @@ pub(crate) fn rows(home: &Home, programs: &Programs, rounds: usize) -> Result<Ve
         if let Some(given) = &mut given {
             given.round(round)?;
         }
-        if let Some(reference) = reference.as_mut().filter(|_| round % REFERENCE_EVERY == 0) {
+        if let Some(reference) = reference.as_mut().filter(|_| is_for_reference(round)) {
             reference.round(round)?;
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bench::{Row, Unit};
 
-use super::runner::{Of, REFERENCE_EVERY, Runner, WARM_UP};
+use super::runner::{Of, Runner, WARM_UP, is_for_reference};
 use crate::chains::{BRIDGE_V4, Chain, FULL, FULL_IPTABLES, PTP};
 use crate::error::BenchError;
 use crate::node::Home;
@@ -18,14 +18,22 @@ struct Comparison {
     chain: Chain,
     add: f64,
     del: Option<f64>,
+    /// The least that the kernel allows for the same, where the floor can do it.
+    floor: Option<fn(&Home, &Programs) -> Result<Side, BenchError>>,
 }
 
 const COMPARISONS: [Comparison; 4] = [
-    Comparison { name: "full", chain: FULL, add: 25.0, del: Some(50.0) },
-    Comparison { name: "iptables", chain: FULL_IPTABLES, add: 8.0, del: Some(15.0) },
-    Comparison { name: "bridge", chain: BRIDGE_V4, add: 5.0, del: Some(10.0) },
+    Comparison { name: "full", chain: FULL, add: 25.0, del: Some(50.0), floor: None },
+    Comparison { name: "iptables", chain: FULL_IPTABLES, add: 8.0, del: Some(15.0), floor: None },
+    Comparison {
+        name: "bridge",
+        chain: BRIDGE_V4,
+        add: 5.0,
+        del: Some(10.0),
+        floor: Some(Side::plain_floor),
+    },
     // The reference waits for duplicate detection; its DEL is measured with the others.
-    Comparison { name: "ptp", chain: PTP, add: 300.0, del: None },
+    Comparison { name: "ptp", chain: PTP, add: 300.0, del: None, floor: None },
 ];
 
 /// ADD and DEL of each chain.
@@ -48,9 +56,14 @@ fn compare(
     let mut ours = Runner::new(side(&programs.plugins)?, pods)?;
     let reference = programs.reference.as_deref().map(side).transpose()?;
     let mut reference = reference.map(|side| Runner::of_others(side, pods)).transpose()?;
+    let floor = comparison.floor.map(|side| side(home, programs)).transpose()?;
+    let mut floor = floor.map(|side| Runner::new(side, pods)).transpose()?;
     for round in 0..rounds + WARM_UP {
         ours.round(round)?;
-        if let Some(reference) = reference.as_mut().filter(|_| round % REFERENCE_EVERY == 0) {
+        if let Some(floor) = &mut floor {
+            floor.round(round)?;
+        }
+        if let Some(reference) = reference.as_mut().filter(|_| is_for_reference(round)) {
             reference.round(round)?;
         }
     }
@@ -62,9 +75,12 @@ fn compare(
         [("add", |times| &times.add, Some(comparison.add)), ("del", |times| &times.del, comparison.del)];
     let rows = verbs.into_iter().filter_map(|(verb, of, budget)| {
         let name = format!("drop-in-{}-{verb}", comparison.name);
-        let reference = reference.as_ref().and_then(|reference| of(&reference.times).median());
+        let median = |runner: &Option<Runner>| runner.as_ref().and_then(|runner| of(&runner.times).median());
+        let (reference, floor) = (median(&reference), median(&floor));
         let row = Row::faster(&name, Unit::Ms, of(&ours.times).median(), reference, budget?);
-        Some(row.noting(said.clone()))
+        let of_floor = Row::faster(&name, Unit::Ms, floor, reference, budget?).ratio;
+        let of_floor = of_floor.map_or_else(String::new, |ratio| format!("; the floor itself is {ratio:.2}"));
+        Some(Row { floor, ..row }.noting(format!("{said}{of_floor}")))
     });
     Ok(rows.collect())
 }

@@ -11,7 +11,15 @@ use crate::side::Side;
 /// Rounds that are not counted: caches fill, tables are made.
 pub(super) const WARM_UP: usize = 5;
 /// The reference takes so much longer that it gets one of so many rounds.
-pub(super) const REFERENCE_EVERY: usize = 10;
+const REFERENCE_EVERY: usize = 10;
+
+/// Whether the reference takes part in this round: once while caches fill, and from the first round that counts.
+pub(super) const fn is_for_reference(round: usize) -> bool {
+    match round.checked_sub(WARM_UP) {
+        Some(counted) => counted.is_multiple_of(REFERENCE_EVERY),
+        None => round == 0,
+    }
+}
 
 /// Which of a side's times.
 pub(super) type Of = fn(&Times) -> &Samples;
@@ -73,5 +81,16 @@ impl Runner {
             Some(lost) => format!("first packets that {whose} lost: in {lost} of {} ADDs", self.rounds),
             None => String::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_is_measured_in_the_first_round_that_counts_and_every_tenth_from_there() {
+        let rounds: Vec<usize> = (0..WARM_UP + 21).filter(|round| is_for_reference(*round)).collect();
+        assert_eq!(rounds, [0, WARM_UP, WARM_UP + 10, WARM_UP + 20]);
     }
 }
