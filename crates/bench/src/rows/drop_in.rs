@@ -19,8 +19,10 @@ struct Comparison {
     add: f64,
     del: Option<f64>,
     /// The least that the kernel allows for the same, where the floor can do it.
-    floor: Option<fn(&Home, &Programs) -> Result<Side, BenchError>>,
+    floor: Option<MakeSide>,
 }
+
+type MakeSide = fn(&Home, &Programs) -> Result<Side, BenchError>;
 
 const COMPARISONS: [Comparison; 4] = [
     Comparison { name: "full", chain: FULL, add: 25.0, del: Some(50.0), floor: None },
