@@ -335,7 +335,7 @@ impl<'a> Planner<'a> {
         }
         match at_key.first() {
             Some(installed) if is_as_wanted(installed, route.leg.as_ref()) => {
-                self.delete(key.dst, &old_ones, true)
+                self.delete(key.dst, &old_ones, true);
             }
             Some(installed) => {
                 let superseded = self.deletable(&old_ones);
