@@ -69,6 +69,11 @@ const KEYS: [(&str, &[&str]); 10] = [
             "addresses.gateway",
             "routes.dst",
             "routes.gw",
+            "routes.mtu",
+            "routes.advmss",
+            "routes.priority",
+            "routes.table",
+            "routes.scope",
             "dns",
             "args.cni.ips",
             "runtimeConfig.ips",
@@ -98,7 +103,10 @@ const KEYS: [(&str, &[&str]); 10] = [
             "externalSetMarkChain",
             "conditionsV4",
             "conditionsV6",
-            "runtimeConfig.portMappings",
+            "runtimeConfig.portMappings.hostPort",
+            "runtimeConfig.portMappings.containerPort",
+            "runtimeConfig.portMappings.protocol",
+            "runtimeConfig.portMappings.hostIP",
         ],
     ),
     ("firewall", &["backend", "iptablesAdminChainName", "firewalldZone", "ingressPolicy"]),
@@ -113,7 +121,12 @@ const KEYS: [(&str, &[&str]); 10] = [
             "txQLen",
             "allmulti",
             "runtimeConfig.mac",
+            "args.cni.sysctl",
             "args.cni.mac",
+            "args.cni.promisc",
+            "args.cni.mtu",
+            "args.cni.txQLen",
+            "args.cni.allmulti",
             "CNI_ARGS.MAC",
         ],
     ),
@@ -126,7 +139,10 @@ const KEYS: [(&str, &[&str]); 10] = [
             "egressBurst",
             "shapedSubnets",
             "unshapedSubnets",
-            "runtimeConfig.bandwidth",
+            "runtimeConfig.bandwidth.ingressRate",
+            "runtimeConfig.bandwidth.ingressBurst",
+            "runtimeConfig.bandwidth.egressRate",
+            "runtimeConfig.bandwidth.egressBurst",
         ],
     ),
 ];
@@ -154,7 +170,8 @@ fn has(case: &Case, plugin: &str, key: &str) -> bool {
                 .any(|call| call.args.split(';').any(|it| it.split('=').next() == Some(argument)));
         }
         if let Some(asked) = key.strip_prefix("runtimeConfig.") {
-            return calls(case, index).any(|call| !call.runtime[asked].is_null());
+            let path: Vec<&str> = asked.split('.').collect();
+            return calls(case, index).any(|call| reaches(&call.runtime, &path));
         }
         let path: Vec<&str> = key.split('.').collect();
         // Arguments stand beside `ipam`, not in it.

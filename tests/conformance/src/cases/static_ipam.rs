@@ -24,6 +24,18 @@ pub(super) fn cases() -> Vec<Case> {
             plain(),
         ),
         case(
+            "routes-of-every-kind",
+            with(
+                addresses.clone(),
+                &json!({"routes": [
+                    {"dst": "10.8.0.0/16", "gw": "10.1.2.7", "mtu": 1400, "advmss": 1300, "priority": 7},
+                    {"dst": "10.9.0.0/16", "table": 77, "scope": 253},
+                ]}),
+            ),
+            json!({}),
+            plain(),
+        ),
+        case(
             "asked-by-variable",
             json!({}),
             json!({}),

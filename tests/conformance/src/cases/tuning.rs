@@ -21,6 +21,17 @@ pub(super) fn cases() -> Vec<Case> {
         case("twice", all.clone(), vec![add("a"), del("a"), del("a")]),
         case("mac-by-argument", json!({"args": {"cni": {"mac": "02:00:00:00:00:56"}}}), plain()),
         case(
+            "all-by-argument",
+            json!({
+                "sysctl": {"net.ipv4.conf.IFNAME.arp_notify": "0"}, "mtu": 1290,
+                "args": {"cni": {
+                    "sysctl": {"net.ipv4.conf.IFNAME.arp_notify": "1"}, "mac": "02:00:00:00:00:59", "promisc": true,
+                    "mtu": 1300, "allmulti": true, "txQLen": 88,
+                }},
+            }),
+            plain(),
+        ),
+        case(
             "mac-by-variable",
             json!({}),
             vec![add("a").args("IgnoreUnknown=1;MAC=02:00:00:00:00:57"), check("a"), del("a")],
@@ -62,7 +73,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             "check-queue",
-            all,
+            all.clone(),
             vec![add("a"), shell("a", "ip link set eth0 txqlen 5"), check("a"), del("a")],
         ),
         case("sysctl-of-nothing", json!({"sysctl": {"net.ipv4.no_such": "1"}}), vec![add("a"), del("a")]),
@@ -74,6 +85,16 @@ pub(super) fn cases() -> Vec<Case> {
             vec![add("a"), del("a")],
         ),
         case("mtu-refused", json!({"mtu": 999_999}), vec![add("a"), del("a")]),
+        case(
+            "file-is-damaged",
+            all.clone(),
+            vec![
+                add("a"),
+                shell("node", "for file in /run/cni/tuning/*; do echo '{' >$file; done"),
+                check("a"),
+                del("a"),
+            ],
+        ),
         case("nonsense-mac", json!({"mac": "pods"}), vec![add("a"), del("a")]),
         case("allowed", json!({"sysctl": {"net.ipv4.conf.IFNAME.arp_notify": "1"}}), {
             let mut steps = vec![shell(

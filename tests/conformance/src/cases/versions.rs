@@ -15,6 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
             Case::new(format!("version-{version}-{name}"), network, vec![add("a"), check("a"), del("a")])
                 .whole()
         };
+        let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
         let link = || bridge_with(single(), &json!({}));
         cases.extend([
             case("bridge", json!([bridge_with(dual(), &json!({}))])),
@@ -22,7 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
             case("loopback", json!([{"type": "loopback"}])),
             case("host-local", json!([{"type": "host-local", "ipam": dual()}])),
             case("static", json!([{"type": "static", "ipam": {"type": "static", "addresses": [{"address": "10.1.2.5/24"}]}}])),
-            case("portmap", json!([link(), {"type": "portmap"}])),
+            case("portmap", json!([link(), {"type": "portmap", "runtimeConfig": ports}])),
             case("firewall", json!([link(), {"type": "firewall"}])),
             case("tuning", json!([link(), {"type": "tuning", "mtu": 1400}])),
             case("bandwidth", json!([link(), {"type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 800_000}])),
