@@ -8,6 +8,7 @@
 #![no_std]
 #![no_builtins]
 
+#[cfg(target_arch = "x86_64")]
 mod answer;
 mod bytes;
 mod call;
@@ -24,6 +25,6 @@ pub use call::{Call, Verb};
 pub use conf::Conf;
 pub use stdin::taken;
 
-/// Where nothing is served early, the program's entry is the C library's.
+// Where nothing is served early, the program's entry is the C library's.
 #[cfg(target_arch = "aarch64")]
 core::arch::global_asm!(".globl hostgw_start", "hostgw_start:", "b _start");

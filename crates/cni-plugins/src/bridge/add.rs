@@ -6,7 +6,7 @@ use cni_spec::{
     AttachResult, AttachmentCall, BridgeConf, CniError, ErrorCode, Interface, IpFamily, MacAddress, Route,
 };
 use ipnet::IpNet;
-use kernel::link::{self, Link};
+use kernel::link::Link;
 use kernel::netlink::{Protocol, Socket};
 
 use super::gateway::{ensure_gateway, first_address};
@@ -93,13 +93,15 @@ fn make(
     if conf.mac_spoof_check {
         spoof_check::install(attachment, &name, plan.pod_mac).map_err(kernel_refused)?;
     }
+    // Its first port may have changed its address.
+    let bridge = Link { mac: wired.bridge_mac, ..bridge.clone() };
     let (mut result, vlan_link, unready) = match late {
         None => (given, vlan_link, Some(unready)),
         Some(ipam) => {
             // It asks over the link.
             unready.wait(host).map_err(wiring_failed)?;
             let lent = with_gateways(ipam.add(call, pod, answer)?, conf);
-            let vlan_link = hold_gateways(conf, &lent, bridge, host)?;
+            let vlan_link = hold_gateways(conf, &lent, &bridge, host)?;
             let addressed =
                 plan_port(&Wanted { ips: &lent.ips, routes: &lent.routes, ..wanted }, &conf.bridge, port);
             give_addresses(&addressed, wired, &namespaces.node, &namespaces.pod).map_err(wiring_failed)?;
@@ -113,7 +115,7 @@ fn make(
     if let Some(unready) = unready {
         unready.wait(host).map_err(wiring_failed)?;
     }
-    result.interfaces = interfaces(&plan, pod, (bridge, vlan_link.as_ref()), host)?;
+    result.interfaces = interfaces(&plan, pod, &bridge, vlan_link.as_ref());
     Ok(result)
 }
 
@@ -165,23 +167,20 @@ fn hold_gateways(
     Ok(vlan_link)
 }
 
-/// The links of the result: bridge, node's end, pod's end, and the bridge's link in the VLAN. The bridge is read again,
-/// as its address may have changed with its first port.
+/// The links of the result: bridge, node's end, pod's end, and the bridge's link in the VLAN.
 fn interfaces(
     plan: &LinkPlan,
     pod: &AttachmentCall<PathBuf>,
-    (bridge, vlan_link): (&Link, Option<&Link>),
-    host: &mut Socket,
-) -> Result<Vec<Interface>, CniError> {
+    bridge: &Link,
+    vlan_link: Option<&Link>,
+) -> Vec<Interface> {
     let told = |link: &Link| Interface {
         name: link.name.clone(),
         mac: link.mac.and_then(|mac| MacAddress::new(mac).ok()).map(String::from),
         ..Interface::default()
     };
-    let bridge =
-        link::by_index(host, bridge.index).map_err(kernel_refused)?.unwrap_or_else(|| bridge.clone());
-    let mut interfaces = vec![told(&bridge)];
+    let mut interfaces = vec![told(bridge)];
     interfaces.extend(interface::ends(plan, &pod.netns));
     interfaces.extend(vlan_link.map(told));
-    Ok(interfaces)
+    interfaces
 }

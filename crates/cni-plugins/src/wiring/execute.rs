@@ -23,6 +23,8 @@ pub struct Wired {
     pub pod_index: u32,
     /// The link to the LAN on which the node answers for the pod now, if it does: index and Ethernet address.
     pub uplink: Option<(u32, Mac)>,
+    /// The bridge's Ethernet address, which its first port may have changed.
+    pub bridge_mac: Option<Mac>,
 }
 
 /// Makes the link, and waits until it can be used. `host` is a socket of the node's namespace, in which the calling
@@ -93,15 +95,17 @@ fn make(
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
     End { index: host_index, link: &plan.host_link, home: None }.carry_out(host, &plan.host_steps)?;
     let uplink = lan::answer_for(plan, host)?;
-    if let Some(bridge) = bridge {
-        // Its first port gives the bridge a carrier, too.
-        let mut settle = Batch::new();
-        Step::Settle.write(&mut settle, bridge.index);
-        host.execute_all(&mut settle)?;
-    }
+    // Its first port gives the bridge a carrier, too: to look it up settles that, as [`Step::Settle`].
+    let bridge_mac = match bridge {
+        Some(bridge) => match link::by_index(host, bridge.index)? {
+            Some(settled) => settled.mac,
+            None => return Err(KernelError::new(format!("find bridge {}", bridge.name), Errno::NODEV).into()),
+        },
+        None => None,
+    };
     pod_end.carry_out(&mut inside, &plan.last_pod_steps)?;
     let unready = Unready { inside, pod: (pod_index, pod_awaited), host: (host_index, host_awaited) };
-    Ok((Wired { host_index, pod_index, uplink }, unready))
+    Ok((Wired { host_index, pod_index, uplink, bridge_mac }, unready))
 }
 
 /// Creates the pair and learns both indexes from one answer: a veth end names its peer's.
