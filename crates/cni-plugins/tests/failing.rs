@@ -13,7 +13,7 @@ use support::sweep::{Share, Sweep};
 use support::tracer::{Boundary, SPARED, fail, survey};
 
 /// So many failures a sweep make a sample.
-const SAMPLES: usize = 10;
+const SAMPLES: usize = 4;
 
 const ERRORS: [i32; 5] = [libc::EIO, libc::ENOSPC, libc::ENOBUFS, libc::EINTR, libc::ENOMEM];
 

@@ -15,7 +15,7 @@ use support::sweep::{Share, Sweep};
 use support::tracer::{Boundary, End, Victims, kill, survey, wait_for_end};
 
 /// So many kills a sweep make a sample.
-const SAMPLES: usize = 6;
+const SAMPLES: usize = 2;
 
 /// Where a run is cut short, and who is killed. After a call is before the next one: nothing happens between them that
 /// outlives the process (`docs/decisions/0019`). Before the fork and after the child's end there is nobody else.

@@ -23,7 +23,7 @@ use support::{Node, wait_until};
 use traced::{Sweep, Traced};
 
 /// So many kills a sweep make a sample.
-const SAMPLES: usize = 12;
+const SAMPLES: usize = 4;
 /// So many nodes, each in namespaces of its own, share the kills of a whole sweep: most of each goes by in waiting.
 const NODES: usize = 2;
 
