@@ -47,13 +47,16 @@ fn a_bridge_that_was_damaged_is_made_whole_again() {
     let good = addresses();
     assert!(good.contains("fe80::") && good.contains("10.244.1.1/24"), "{good}");
     let port = pod.host_link.to_string();
-    let damages: [(&str, &[&[&str]]); 6] = [
+    let damages: [(&str, &[&[&str]]); 8] = [
         ("flap", &[&["link", "set", "cni0", "down"], &["link", "set", "cni0", "up"]]),
         ("down", &[&["link", "set", "cni0", "down"]]),
         ("IPv4 gateway", &[&["address", "del", "10.244.1.1/24", "dev", "cni0"]]),
         ("all addresses", &[&["address", "flush", "dev", "cni0"]]),
         ("port", &[&["link", "set", &port, "nomaster"], &["link", "set", &port, "down"]]),
         ("bridge", &[&["link", "del", "cni0"]]),
+        // The kernel takes IPv6 off a link so small.
+        ("MTU", &[&["link", "set", "cni0", "mtu", "1000"]]),
+        ("larger MTU", &[&["link", "set", "cni0", "mtu", "9000"]]),
     ];
     for (damage, commands) in damages {
         for command in commands {
@@ -64,7 +67,8 @@ fn a_bridge_that_was_damaged_is_made_whole_again() {
         assert_eq!(addresses(), good, "{damage}");
         let shown = run("ip", &["-d", "link", "show", "dev", &port]);
         assert!(shown.contains("master cni0") && shown.contains("hairpin on"), "{damage}: {shown}");
-        assert!(run("ip", &["-d", "link", "show", "dev", "cni0"]).contains("addrgenmode none"), "{damage}");
+        let bridge = run("ip", &["-d", "link", "show", "dev", "cni0"]);
+        assert!(bridge.contains("addrgenmode none") && bridge.contains("mtu 1500 "), "{damage}: {bridge}");
         assert_reachable(&node, &pod);
     }
 }

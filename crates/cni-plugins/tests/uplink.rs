@@ -3,9 +3,10 @@
 
 mod support;
 
+use kernel::netlink::{Protocol, Socket};
 use kernel::{address, link};
 use serde_json::{Value, json};
-use support::node::{NODE_ADDRESSES, Node, Pod, add, change, foreign_veth, index_of, uplink};
+use support::node::{NODE_ADDRESSES, Node, Pod, add, change, del, foreign_veth, index_of, uplink};
 
 fn mtus(result: &Value) -> Vec<u64> {
     result["interfaces"].as_array().unwrap().iter().map(|link| link["mtu"].as_u64().unwrap()).collect()
@@ -67,6 +68,33 @@ fn an_ipv4_pod_may_have_a_link_too_small_for_ipv6() {
         conf["mode"] = json!(mode);
         assert!(mtus(&add(&Pod::new(mode), &conf)).iter().all(|mtu| *mtu == 576));
     }
+}
+
+#[test]
+fn an_uplink_too_small_for_ipv6_keeps_no_dual_stack_pod_from_starting() {
+    let node = Node::enter();
+    let _router = uplink(1400);
+    let set = |mtu| change(|batch, _| link::set_mtu(batch, index_of("up0"), mtu));
+    let of_bridge =
+        || link::by_name(&mut Socket::open(Protocol::Route).unwrap(), "cni0").unwrap().unwrap().mtu;
+    let (ptp, bridge) = (node.conf("ptp"), node.conf("bridge"));
+    set(1200);
+    assert_eq!(mtus(&add(&Pod::new("ptp"), &ptp)), [1280, 1280]);
+    let first = Pod::new("first");
+    assert_eq!(mtus(&add(&first, &bridge)), [1280, 1280, 1280]);
+    set(1400);
+    // The bridge carries what the least of its pods takes, as long as that lives.
+    let second = Pod::new("second");
+    assert_eq!(mtus(&add(&second, &bridge)), [1400, 1400, 1400]);
+    assert_eq!(of_bridge(), 1280);
+    del(&first, &bridge);
+    assert_eq!(of_bridge(), 1400);
+    // What passes is not to outlast its cause: all on the bridge agree.
+    set(1200);
+    assert_eq!(mtus(&add(&Pod::new("third"), &bridge)), [1400, 1400, 1400]);
+    assert_eq!(of_bridge(), 1400);
+    let ipv4 = node.conf_with(json!({"ipam": {"ranges": [[{"subnet": "10.244.7.0/24"}]]}}));
+    assert_eq!(mtus(&add(&Pod::new("ipv4"), &ipv4)), [1200, 1200]);
 }
 
 #[test]

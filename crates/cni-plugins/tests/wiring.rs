@@ -245,8 +245,9 @@ fn a_bridge_that_was_half_made_is_completed_by_the_next_pod() {
         link::set_no_automatic_link_local(batch, index);
         link::set_up(batch, index);
     };
-    let large: Half = |batch, index| link::set_mtu(batch, index, 9000);
-    for half in [nothing, silent, addressed, up, large] {
+    // Too small for IPv6, which is on no such link.
+    let small: Half = |batch, index| link::set_mtu(batch, index, 1279);
+    for half in [nothing, silent, addressed, up, small] {
         enter_new_node();
         let mut socket = Socket::open(Protocol::Route).unwrap();
         let mut batch = kernel::netlink::Batch::new();
@@ -262,6 +263,23 @@ fn a_bridge_that_was_half_made_is_completed_by_the_next_pod() {
         assert_eq!(bridge_as_it_is(), whole_bridge());
         let (_, repairs) = bridge_plan().restore(&mut socket).unwrap();
         assert_eq!(repairs, [""; 0]);
+    }
+}
+
+#[test]
+fn a_bridge_keeps_its_mtu_but_for_repairs_so_that_the_kernel_goes_on_to_adjust_it() {
+    enter_new_node();
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    bridge_plan().ensure(&mut socket).unwrap();
+    for other in [1300, 9000] {
+        BridgePlan { mtu: other, ..bridge_plan() }.ensure(&mut socket).unwrap();
+        assert_eq!(bridge_as_it_is(), whole_bridge());
+    }
+    for (wanted, repaired) in [(1300, 1300), (1200, 1280), (1500, 1500)] {
+        let plan = BridgePlan { mtu: wanted, ..bridge_plan() };
+        let (_, repairs) = plan.restore(&mut socket).unwrap();
+        assert_eq!(repairs, [format!("set the MTU to {repaired}")]);
+        assert_eq!(bridge_as_it_is(), Bridge { mtu: repaired, ..whole_bridge() });
     }
 }
 

@@ -27,7 +27,7 @@ const DEFAULT_BRIDGE: &str = "cni0";
 /// The least that IPv4 works with (RFC 791).
 const MIN_MTU: u64 = 68;
 /// The least that the kernel lets IPv6 run with (RFC 8200).
-const MIN_MTU_V6: u32 = 1280;
+pub const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u64 = 65_535;
 
 /// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.

@@ -62,6 +62,7 @@ pub(crate) fn link(index: u32, link_name: &str, kind: LinkKind, addresses: &[&st
         name: link_name.to_owned(),
         kind,
         up: true,
+        mtu: 1500,
         master: None,
         addresses: addresses.iter().map(held).collect(),
         learns_from_router_advertisements: false,

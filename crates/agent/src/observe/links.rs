@@ -29,6 +29,7 @@ pub(super) fn links(
             index: link.index,
             kind: kind(&link),
             up: link.is_up(),
+            mtu: link.mtu,
             master: link.master,
             addresses: held.into_iter().map(observed_address).collect(),
             learns_from_router_advertisements: learns,

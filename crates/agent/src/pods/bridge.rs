@@ -25,7 +25,8 @@ pub(crate) fn restore_bridges(
     // A record does not say it.
     let hairpin = settings.cni.hairpin;
     for (name, ports) in living_ports(records, observed) {
-        let result = restore_bridge(socket, name, &ports, hairpin, &mut report.done);
+        let mtu = least_mtu(name, &ports, observed);
+        let result = restore_bridge(socket, (name, mtu), &ports, hairpin, &mut report.done);
         if let Err(error) = result {
             report.problems.push(format!("bridge {name} of {} pods: {error}", ports.len()));
         }
@@ -59,7 +60,7 @@ fn living_ports<'a>(
 
 fn restore_bridge(
     socket: &mut Socket,
-    name: &LinkName,
+    (name, mtu): (&LinkName, u32),
     ports: &[Port<'_>],
     hairpin: bool,
     done: &mut Vec<String>,
@@ -67,7 +68,7 @@ fn restore_bridge(
     let plan = BridgePlan {
         name: name.clone(),
         gateways: gateways(ports),
-        mtu: ports.iter().map(|(record, _)| record.wiring.mtu).min().unwrap_or_default(),
+        mtu,
         leads_to_lan: ports.iter().any(|(record, _)| matches!(record.wiring.mode, Mode::L2 { .. })),
     };
     let (bridge, repairs) = plan.restore(socket)?;
@@ -96,6 +97,15 @@ fn restore_bridge(
         }
     }
     Ok(())
+}
+
+/// What the kernel would have chosen: as much as the smallest port takes, also one that somebody else put there, or that
+/// was lost and is about to be one again.
+fn least_mtu(bridge: &LinkName, ports: &[Port<'_>], observed: &ObservedNode) -> u32 {
+    let found = observed.links.values().find(|link| link.name == bridge.as_str()).map(|link| link.index);
+    let ours = ports.iter().map(|(_, link)| link.mtu);
+    let all = observed.links.values().filter(|link| link.master.is_some() && link.master == found);
+    all.map(|link| link.mtu).chain(ours).min().unwrap_or_default()
 }
 
 /// Each gateway once, with its subnet's prefix, in the order of the pods.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use cni_spec::{CniError, ErrorCode, IpFamily, NetConf, NodeAddresses};
+use cni_spec::{CniError, ErrorCode, IpFamily, MIN_MTU_V6, Mode, NetConf, NodeAddresses};
 use kernel::link::{LOOPBACK, Link};
 use kernel::netlink::Socket;
 use kernel::route::{Route, RouteKind};
@@ -75,6 +75,14 @@ impl NodeFacts {
         if facts.mtu == 0 {
             facts.mtu = FALLBACK_MTU;
         }
+        if facts.mtu < MIN_MTU_V6 && conf.ipam.has_family(IpFamily::V6) {
+            let uplinks = std::mem::replace(&mut facts.mtu, mtu_where_uplink_lacks_ipv6(conf, socket)?);
+            answer.warn(&format!(
+                "the uplink's MTU is {uplinks}, too small for IPv6: the pod's is {}; let the uplink carry {MIN_MTU_V6} bytes at \
+                 least",
+                facts.mtu
+            ));
+        }
         Ok(facts)
     }
 
@@ -130,6 +138,18 @@ fn uplink_mtu(
         *read = link_at(socket, uplink, read.take())?;
     }
     Ok(read.as_ref().map(|link| link.mtu.min(MAX_MTU)))
+}
+
+/// The MTU of pods with IPv6 addresses whose node's uplink carries no IPv6: that of the bridge which they join, since all on
+/// a bridge are to agree on one, or the least there is. An uplink that small is about to be put right or is a mistake; it is
+/// no reason to start no pod, nor to leave one slow.
+fn mtu_where_uplink_lacks_ipv6(conf: &NetConf, socket: &mut Socket) -> Result<u32, CniError> {
+    let bridge = match conf.mode {
+        Mode::Bridge => link::by_name(socket, conf.bridge.as_str()).map_err(kernel_refused)?,
+        Mode::Ptp | Mode::L2 | Mode::L2Routed => None,
+    };
+    // One without ports has Ethernet's, whatever its pods had.
+    Ok(bridge.filter(|bridge| bridge.carrier).map_or(MIN_MTU_V6, |bridge| bridge.mtu.max(MIN_MTU_V6)))
 }
 
 /// The link of this index; `known` if that is it.

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use attachment::{Attachment, Claim, Netns, Store};
-use cni_spec::{AttachmentCall, CniError, DefaultRoute, DhcpConf, ErrorCode, IpFamily, NetConf, Route};
+use cni_spec::{
+    AttachmentCall, CniError, DefaultRoute, DhcpConf, ErrorCode, IpFamily, MIN_MTU_V6, NetConf, Route,
+};
 use kernel::address;
 use kernel::link::{self, Link};
 use kernel::netlink::{Protocol, Socket};
@@ -68,6 +70,9 @@ impl Leased {
     pub(super) fn fit(&self, facts: &mut NodeFacts) {
         if let (None, Some(mtu)) = (self.conf.mtu, self.lease.terms.mtu) {
             facts.mtu = facts.mtu.min(mtu.into());
+            if self.conf.ipam.has_family(IpFamily::V6) {
+                facts.mtu = facts.mtu.max(MIN_MTU_V6);
+            }
         }
     }
 

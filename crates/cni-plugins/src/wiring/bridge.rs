@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use cni_spec::MIN_MTU_V6;
 use ipnet::IpNet;
 use kernel::KernelError;
 use kernel::address;
@@ -22,7 +23,8 @@ pub struct BridgePlan {
     pub name: LinkName,
     /// The gateway addresses that it holds, each with its subnet's prefix.
     pub gateways: Vec<IpNet>,
-    /// Payload of a frame.
+    /// Payload of a frame: what a new bridge begins with. Afterwards the kernel keeps it at its ports' least, until
+    /// somebody sets it by hand (`br_mtu_auto_adjust` in `net/bridge/br_if.c`); to set it is therefore a repair.
     pub mtu: u32,
     /// It leads to the node's LAN: somebody else's, which is never made here.
     pub leads_to_lan: bool,
@@ -76,6 +78,7 @@ impl BridgePlan {
             None if self.leads_to_lan => return Err(self.no_lan()),
             None => self.create(socket)?,
         };
+        let (bridge, _) = self.fit_for_ipv6(socket, bridge)?;
         self.complete(socket, &bridge, &self.lacking(&bridge))?;
         Ok(bridge)
     }
@@ -89,34 +92,57 @@ impl BridgePlan {
             }
             return Ok((self.ensure(socket)?, vec!["made anew".to_owned()]));
         };
+        let (found, raised) = self.fit_for_ipv6(socket, found)?;
         let mut lacking = self.lacking(&found);
+        if found.mtu != self.least_mtu() && self.is_ours(&found) {
+            // Somebody has set it by hand: what fits no pod's link would be dropped there without a word, and a smaller one
+            // would outlast the pod whose it was.
+            lacking.steps.insert(0, Step::Mtu(self.least_mtu()));
+        }
         let held: Vec<IpNet> =
             address::dump_of(socket, found.index)?.into_iter().map(|address| address.ip).collect();
         lacking.steps.retain(|step| !matches!(step, Step::Address(wanted) if held.contains(wanted)));
+        let repairs = raised.iter().map(Step::to_string).chain(lacking.shown()).collect();
         if lacking.is_nothing() {
-            return Ok((found, Vec::new()));
+            return Ok((found, repairs));
         }
         let bridge = self.checked(found)?;
         self.complete(socket, &bridge, &lacking)?;
-        Ok((bridge, lacking.shown()))
+        Ok((bridge, repairs))
+    }
+
+    /// Gives a bridge of ours on which the kernel has no IPv6 for want of room an MTU that IPv6 takes, and says so. To be
+    /// done before all else: what IPv6 does on it is then as on a new link.
+    fn fit_for_ipv6(&self, socket: &mut Socket, found: Link) -> Result<(Link, Option<Step>), WiringError> {
+        if found.mtu >= MIN_MTU_V6 || !self.speaks_ipv6() || !self.is_ours(&found) {
+            return Ok((found, None));
+        }
+        let step = Step::Mtu(self.least_mtu());
+        self.carry_out(socket, std::slice::from_ref(&step), found.index)?;
+        Ok((link::by_index(socket, found.index)?.unwrap_or(found), Some(step)))
+    }
+
+    /// The plan's MTU, or IPv6's least where it is spoken here.
+    fn least_mtu(&self) -> u32 {
+        if self.speaks_ipv6() { self.mtu.max(MIN_MTU_V6) } else { self.mtu }
+    }
+
+    fn is_ours(&self, found: &Link) -> bool {
+        !self.leads_to_lan && found.mac.is_some_and(is_our_bridge_mac)
     }
 
     /// What `found` lacks of this plan. The addresses are all named: to add one that is there costs less than to look.
     fn lacking(&self, found: &Link) -> Lacking {
         let mut lacking = Lacking::default();
-        let our_mac = found.mac.filter(|mac| !self.leads_to_lan && is_our_bridge_mac(*mac));
-        if our_mac.is_some() {
-            // What fits no pod's link would be dropped there without a word; a larger one waits until the old pods went.
-            if found.mtu > self.mtu {
-                lacking.steps.push(Step::Mtu(self.mtu));
-            }
-            if let Some(ipv6) = found.ipv6 {
-                // A pod must not be able to teach the node routes.
-                lacking.deaf_to_routers = ipv6.accept_ra == 0;
-                lacking.ipv6_enabled = !(ipv6.disabled && self.speaks_ipv6());
-                if ipv6.automatic_link_local {
-                    lacking.steps.push(Step::NoAutomaticLinkLocal);
-                }
+        let our_mac = found.mac.filter(|_| self.is_ours(found));
+        if our_mac.is_some()
+            && let Some(ipv6) = found.ipv6
+        {
+            // A pod must not be able to teach the node routes.
+            lacking.deaf_to_routers = ipv6.accept_ra == 0;
+            lacking.ipv6_enabled = !(ipv6.disabled && self.speaks_ipv6());
+            if ipv6.automatic_link_local {
+                lacking.steps.push(Step::NoAutomaticLinkLocal);
             }
         }
         lacking.steps.extend(self.gateways.iter().map(|gateway| Step::Address(*gateway)));
@@ -155,7 +181,7 @@ impl BridgePlan {
 
     /// Makes the bridge, still down: it must first be told to hear no router, and to make no address of its own.
     fn create(&self, socket: &mut Socket) -> Result<Link, WiringError> {
-        let (mac, mtu) = (self.mac(), self.mtu);
+        let (mac, mtu) = (self.mac(), self.least_mtu());
         let made = link::make(socket, &self.name, |batch| {
             link::create_bridge(batch, &self.name, mac, mtu, false);
         });

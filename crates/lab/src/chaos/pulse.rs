@@ -18,6 +18,8 @@ use crate::report::{Outage, ProbeKind, Transport};
 const INTERVAL: Duration = Duration::from_millis(40);
 /// A probe that is answered later is lost.
 const PATIENCE: Duration = Duration::from_millis(150);
+/// Whoever sends has ended by now, also where hundreds of threads wait for a processor.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// Which probe it is.
 type Key = (ProbeKind, Family, String, String);
@@ -103,12 +105,21 @@ impl Pulses {
     }
 
     /// Sends nothing more, and waits until nothing is under way.
-    pub(crate) fn quiet(&self) {
+    pub(crate) fn quiet(&self) -> Result<(), LabError> {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        let deadline = Instant::now() + 20 * PATIENCE;
-        while self.senders.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+        let began = Instant::now();
+        while self.senders.load(Ordering::SeqCst) > 0 {
+            if began.elapsed() >= QUIET {
+                return Err(LabError::Deadline {
+                    place: "the lab".to_owned(),
+                    waited_for: "the end of the probes that were under way".to_owned(),
+                    after: began.elapsed(),
+                    log: String::new(),
+                });
+            }
             thread::sleep(Duration::from_millis(1));
         }
+        Ok(())
     }
 
     /// Outages from now on are told to be due to this.

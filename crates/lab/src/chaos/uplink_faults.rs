@@ -71,9 +71,10 @@ fn rename_to(field: &mut Field<'_>, at: usize, name: &'static str) -> Result<(),
 
 /// The link's MTU falls so far that IPv6 goes.
 pub(crate) fn shrink_mtu(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {
-    // A pod that hears of the smaller MTU remembers it for ten minutes (RFC 8201, section 4; `mtu_expires`).
+    // A pod that hears of the smaller MTU remembers it for ten minutes (RFC 1191, section 6.3; `mtu_expires`), and that is its
+    // own affair: none that is probed is told. (docs/decisions/0030)
     field.unsent = Some(ProbeKind::Mtu);
-    field.pulses.quiet();
+    field.pulses.quiet()?;
     field.send_pulses()?;
     change(field, at, |batch, index| link::set_mtu(batch, index, SMALL_MTU))
 }

@@ -15,6 +15,8 @@ pub struct ObservedLink {
     pub kind: LinkKind,
     /// `IFF_UP`.
     pub up: bool,
+    /// Payload of a frame, in bytes.
+    pub mtu: u32,
     /// The bridge, bond or VRF that it belongs to.
     pub master: Option<u32>,
     /// Its addresses.

@@ -306,6 +306,7 @@ fn links() -> BTreeMap<u32, ObservedLink> {
             name: name.to_owned(),
             kind,
             up: true,
+            mtu: 1500,
             master: None,
             addresses,
             learns_from_router_advertisements: name == "eth0",
