@@ -343,6 +343,16 @@ pub enum Condition {
         /// The setting in bytes.
         mtu: u32,
     },
+    /// Pods have IPv6, and their node's link to the others does not.
+    #[error(
+        "link {link} has MTU {mtu}, and the kernel takes IPv6 off a link that carries less than 1280 bytes: raise its MTU, then give it its IPv6 addresses and routes again"
+    )]
+    UplinkWithoutIpv6 {
+        /// The link.
+        link: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+    },
     /// The bridge is somebody else's.
     #[error(
         "setting bridge is `{bridge}`, which {fault}: name a bridge that is the pods' alone; the CNI configuration stays as it is"
@@ -480,6 +490,7 @@ impl Condition {
             Self::CachedSource { .. }
             | Self::InternalIpNotLocal { .. }
             | Self::InternalIpNotUsable { .. }
+            | Self::UplinkWithoutIpv6 { .. }
             | Self::MultipathClash { .. }
             | Self::ForeignChainMayDrop { .. }
             | Self::LinkNotForwarding { .. }
@@ -525,6 +536,7 @@ impl Condition {
             Self::InternalIpNotUsable { .. } => "internal-ip-not-usable",
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
             Self::MtuTooSmall { .. } => "mtu-too-small",
+            Self::UplinkWithoutIpv6 { .. } => "uplink-without-ipv6",
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
             Self::RuntimeSilent { .. } => "runtime-silent",
             Self::RuntimeImplausible { .. } => "runtime-implausible",

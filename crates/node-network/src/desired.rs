@@ -180,6 +180,9 @@ fn own_network(
             Some(ip) => conditions.push(Condition::InternalIpNotUsable { address: *ip }),
         }
     }
+    if pod_cidrs.get(Family::Ipv6).is_some() {
+        conditions.extend(uplinks_without_ipv6(this, host));
+    }
     let own_cidrs: Vec<IpNet> = pod_cidrs.values().copied().collect();
     conditions.extend(own_cidrs.iter().filter_map(|cidr| exhausted(*cidr, attached)));
     let strays = attached.iter().filter(|address| !own_cidrs.iter().any(|cidr| cidr.contains(*address)));
@@ -208,6 +211,14 @@ fn own_network(
         announce: undisputed && reachable && !refused,
         pod_prefixes,
     }
+}
+
+/// The links with this node's internal addresses on which there can be no IPv6. Its IPv6 address has gone with it.
+fn uplinks_without_ipv6(this: &ClusterNode, host: &HostFacts) -> Vec<Condition> {
+    let uplinks: BTreeSet<&String> =
+        this.internal_ips.values().filter_map(|ip| host.local_addresses.get(ip)).collect();
+    let small = uplinks.into_iter().filter_map(|link| host.links_without_ipv6.get_key_value(link));
+    small.map(|(link, mtu)| Condition::UplinkWithoutIpv6 { link: link.clone(), mtu: *mtu }).collect()
 }
 
 /// Whether a pod CIDR has no address left for another pod.

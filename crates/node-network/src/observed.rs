@@ -24,7 +24,7 @@ pub use wireguard::{PublicKey, WireguardPeer};
 
 use crate::desired::Sysctl;
 use crate::family::{Family, host_prefix};
-use crate::settings::Settings;
+use crate::settings::{MIN_IPV6_MTU, Settings};
 
 /// This node at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +88,9 @@ impl ObservedNode {
         };
         let of_pods: BTreeSet<u32> = self.links.values().filter(|l| pods_own(l)).map(|l| l.index).collect();
         for (link, address) in self.addresses() {
+            if link.mtu < MIN_IPV6_MTU {
+                facts.links_without_ipv6.insert(link.name.clone(), link.mtu);
+            }
             if link.up && address.usable {
                 facts.usable_addresses.insert(address.address.addr());
             }
@@ -153,6 +156,8 @@ pub struct HostFacts {
     pub local_addresses: BTreeMap<IpAddr, String>,
     /// Those of links that are up, which are neither tentative nor duplicates.
     pub usable_addresses: BTreeSet<IpAddr>,
+    /// Links with addresses that are too small for IPv6, and their MTUs in bytes.
+    pub links_without_ipv6: BTreeMap<String, u32>,
     /// Next hops of others' routes, but for those that lead to pods.
     pub gateways: BTreeSet<IpAddr>,
     /// Why the bridge that the settings name for pods is none of the pods'.

@@ -42,6 +42,12 @@ fn an_announced_node_is_kept_up_to_date_without_its_internal_address() {
     assert!(announces(&cluster.plan()), "{}", cluster.shown());
 }
 
+fn only_ipv4(node: &mut crate::ClusterNode) {
+    let v4 = *node.pod_cidrs.get(crate::Family::Ipv4).unwrap();
+    node.pod_cidrs = crate::PerFamily::default();
+    node.pod_cidrs.insert(crate::Family::Ipv4, v4);
+}
+
 #[test]
 fn an_mtu_that_cannot_carry_ipv6_leaves_the_last_good_conflist() {
     for (mtu, good) in [(1_279, false), (1_280, true), (0, true)] {
@@ -53,12 +59,21 @@ fn an_mtu_that_cannot_carry_ipv6_leaves_the_last_good_conflist() {
     }
     let mut cluster = ThreeNodes::new();
     cluster.settings.mtu = 1_000;
-    cluster.change("node1", |node| {
-        let v4 = *node.pod_cidrs.get(crate::Family::Ipv4).unwrap();
-        node.pod_cidrs = crate::PerFamily::default();
-        node.pod_cidrs.insert(crate::Family::Ipv4, v4);
-    });
+    cluster.change("node1", only_ipv4);
     assert!(announces(&cluster.plan()), "{}", cluster.shown());
+}
+
+#[test]
+fn an_uplink_too_small_for_ipv6_is_named_where_pods_have_ipv6() {
+    for (mtu, small) in [(1_279, true), (1_280, false)] {
+        let mut cluster = announced();
+        cluster.observed.links.get_mut(&2).unwrap().mtu = mtu;
+        let told = format!("warning: link eth0 has MTU {mtu}, and the kernel takes IPv6 off");
+        assert_eq!(cluster.shown().contains(&told), small, "{}", cluster.shown());
+        assert!(announces(&cluster.plan()), "{}", cluster.shown());
+        cluster.change("node1", only_ipv4);
+        assert!(!cluster.shown().contains("has MTU"), "{}", cluster.shown());
+    }
 }
 
 #[test]
