@@ -58,13 +58,18 @@ pub(crate) fn rename_back(field: &mut Field<'_>, at: usize) -> Result<(), Setbac
 }
 
 fn rename_to(field: &mut Field<'_>, at: usize, name: &'static str) -> Result<(), Setback> {
-    if field.uplinks[at] != name {
+    let old = std::mem::replace(&mut field.uplinks[at], name);
+    if old != name {
         let new = link_name(name)?;
-        change(field, at, |batch, index| {
-            link::set_down(batch, index);
-            lan::rename(batch, index, &new);
+        // Looked at while the link is down, when nobody can repair anything: once it is up an agent may be quicker than a look.
+        field.damage_kernel(at, || {
+            fault::execute(|socket, batch| {
+                let index = index_of(socket, old)?;
+                link::set_down(batch, index);
+                lan::rename(batch, index, &new);
+                Ok(())
+            })
         })?;
-        field.uplinks[at] = name;
     }
     configure(field, at)
 }
