@@ -115,7 +115,8 @@ pub(crate) fn observe_for_plan(
     seen.sift_foreign(desired);
     let known = std::mem::take(&mut seen.next_hops);
     observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired, known);
-    observed.wireguard = wireguard::peers(observed);
+    seen.hop_links = routes::links_of(&observed.next_hops);
+    observed.wireguard = wireguard::peers(observed, &seen.hop_links);
     let Some(own) = &desired.own else { return Ok(()) };
     observed.nft = match &seen.own_table {
         Some((chains, table)) if *chains == own.nft.chains => table.clone(),
@@ -133,7 +134,12 @@ pub(crate) fn observe_for_plan(
     seen.others_chains = Some((forward_chains.clone(), refusing.clone()));
     (observed.forward_chains, observed.obstacles) = (forward_chains, refusing);
     observed.obstacles.extend(obstacles::legacy()?);
-    observed.obstacles.extend(obstacles::links(&kernel.sysctls, observed, settings.pod_bridge())?);
+    observed.obstacles.extend(obstacles::links(
+        &kernel.sysctls,
+        observed,
+        &seen.hop_links,
+        settings.pod_bridge(),
+    )?);
     if settings.mode == Mode::L2 {
         observed.obstacles.extend(obstacles::unfiltered(&kernel.sysctls)?);
     }

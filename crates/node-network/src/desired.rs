@@ -1,5 +1,6 @@
 //! What this node's network must be, decided from the cluster and the settings.
 
+mod claimed;
 mod cni_conflist;
 mod forwarding;
 mod lan_slices;
@@ -124,11 +125,13 @@ pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
         conditions.push(Condition::CachedSource { age_seconds });
     }
     let certain = routes::known_for_certain(this_node, snapshot);
+    let unreadable: Vec<&ClusterNode> =
+        snapshot.nodes.values().filter(|node| node.unreadable_pod_cidr).collect();
     let choice = if inputs.settings.mode.is_of_lan() {
         // Pods are on link, or answered for by their nodes.
         routes::RouteChoice::default()
     } else {
-        routes::desired_routes(this_node, snapshot, host, inputs.settings)
+        routes::desired_routes(this_node, snapshot, &unreadable, host, inputs.settings)
     };
     conditions.extend(choice.conditions);
     let undisputed = choice.lost_own.is_empty() && choice.clashing_own.is_empty();
@@ -137,7 +140,10 @@ pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
         routes: choice.routes,
         refused: choice.refused,
         may_delete: certain.is_some(),
-        kept_orphans: Family::BOTH.into_iter().filter(|family| has_untold(snapshot, *family)).collect(),
+        kept_orphans: Family::BOTH
+            .into_iter()
+            .filter(|family| snapshot.left_out > 0 || has_untold(&unreadable, *family))
+            .collect(),
         internal_ips: this.map(|this| this.internal_ips.clone()).unwrap_or_default(),
         own,
         conditions,
@@ -146,12 +152,10 @@ pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
 
 /// A node of which neither the pod CIDR nor the next hop of this family is known, so that none of the installed routes
 /// can be said not to be its.
-fn has_untold(snapshot: &ClusterSnapshot, family: Family) -> bool {
-    let untold = |node: &ClusterNode| {
-        let known = node.pod_cidrs.get(family).is_some() || node.internal_ips.get(family).is_some();
-        node.unreadable_pod_cidr && !known
-    };
-    snapshot.left_out > 0 || snapshot.nodes.values().any(untold)
+fn has_untold(unreadable: &[&ClusterNode], family: Family) -> bool {
+    unreadable
+        .iter()
+        .any(|node| node.pod_cidrs.get(family).is_none() && node.internal_ips.get(family).is_none())
 }
 
 fn own_network(

@@ -68,14 +68,13 @@ pub(super) fn legacy() -> Result<Vec<Obstacle>, KernelError> {
 pub(super) fn links(
     sysctls: &Sysctls,
     observed: &ObservedNode,
+    hop_links: &BTreeSet<u32>,
     pod_bridge: Option<&str>,
 ) -> Result<Vec<Obstacle>, KernelError> {
     // Turning the whole family on turns all its links on.
     if observed.sysctls.get(&Sysctl::Ipv4Forward).map(String::as_str) != Some("1") {
         return Ok(Vec::new());
     }
-    let legs = observed.next_hops.values().flatten().flat_map(|found| &found.legs);
-    let uplinks: BTreeSet<u32> = legs.map(|leg| leg.link).collect();
     let mut found = Vec::new();
     let names = observed
         .links
@@ -83,7 +82,7 @@ pub(super) fn links(
         .filter(|link| {
             let of_pods =
                 link.is_pod_link() && link.master.is_none() || pod_bridge == Some(link.name.as_str());
-            of_pods || uplinks.contains(&link.index)
+            of_pods || hop_links.contains(&link.index)
         })
         .map(|link| link.name.as_str());
     // A pod's link that is yet to come gets the default.

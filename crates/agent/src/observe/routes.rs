@@ -85,6 +85,20 @@ pub(super) fn look_up_next_hops(
     known
 }
 
+/// The links that lead to peers, by what was looked up.
+pub(super) fn links_of(next_hops: &BTreeMap<IpAddr, FibLookup>) -> BTreeSet<u32> {
+    let mut links = BTreeSet::new();
+    let legs = next_hops.values().flatten().flat_map(|found| &found.legs);
+    // Thousands of peers in a row are behind the same link.
+    let mut last = None;
+    for link in legs.map(|leg| leg.link) {
+        if last.replace(link) != Some(link) {
+            links.insert(link);
+        }
+    }
+    links
+}
+
 /// Keeps of what is `known` the answers about `hops`; the hops of which there is none, in order.
 fn keep_known(known: &mut BTreeMap<IpAddr, FibLookup>, mut hops: Vec<IpAddr>) -> Vec<IpAddr> {
     hops.sort_unstable();

@@ -65,7 +65,7 @@ pub(crate) struct Seen {
     /// Look-ups of peers' addresses.
     pub(super) next_hops: BTreeMap<IpAddr, FibLookup>,
     /// The links that they lead over.
-    hop_links: BTreeSet<u32>,
+    pub(super) hop_links: BTreeSet<u32>,
     /// Peers' pod CIDRs for which our route was seen to win, in order.
     effective: Vec<IpNet>,
     /// Our table, and the chains that it was compared with as it was read.
@@ -90,8 +90,6 @@ impl Seen {
         self.own
             .hold(observed.routes.into_iter().filter(|route| route.is_ours() || route.is_pods()).collect());
         self.next_hops = observed.next_hops;
-        let legs = self.next_hops.values().flatten().flat_map(|found| &found.legs);
-        self.hop_links = legs.map(|leg| leg.link).collect();
     }
 
     /// What was seen of rules is in doubt once `plan` has changed them.

@@ -6,15 +6,13 @@ use kernel::wireguard::Wireguard;
 use node_network::ObservedNode;
 use node_network::observed::{LinkKind, PublicKey, WireguardPeer};
 
-/// The peers of each WireGuard link that a look-up found.
-pub(super) fn peers(observed: &ObservedNode) -> BTreeMap<u32, Result<Vec<WireguardPeer>, String>> {
-    let links = observed.links.values().filter(|link| link.kind == LinkKind::Wireguard);
-    let all: BTreeSet<u32> = links.map(|link| link.index).collect();
-    if all.is_empty() {
-        return BTreeMap::new();
-    }
-    let legs = observed.next_hops.values().flatten().flat_map(|found| &found.legs).map(|leg| leg.link);
-    let links: BTreeSet<u32> = legs.filter(|link| all.contains(link)).collect();
+/// The peers of each WireGuard link among `hop_links`, those that look-ups found.
+pub(super) fn peers(
+    observed: &ObservedNode,
+    hop_links: &BTreeSet<u32>,
+) -> BTreeMap<u32, Result<Vec<WireguardPeer>, String>> {
+    let all = observed.links.values().filter(|link| link.kind == LinkKind::Wireguard);
+    let links: BTreeSet<u32> = all.map(|link| link.index).filter(|link| hop_links.contains(link)).collect();
     if links.is_empty() {
         return BTreeMap::new();
     }

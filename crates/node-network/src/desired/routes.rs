@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::claimed::Claimed;
 use super::node_addresses::NodeAddresses;
 use super::own_clash::own_clash;
 use super::precedence::{Claim, precedence};
@@ -52,13 +53,15 @@ pub(super) struct RouteChoice {
 pub(super) fn desired_routes(
     this_node: &NodeName,
     snapshot: &ClusterSnapshot,
+    unreadable: &[&ClusterNode],
     host: &HostFacts,
     settings: &Settings,
 ) -> RouteChoice {
-    let node_addresses = NodeAddresses::of(snapshot);
     let mut claims = claims(this_node, snapshot);
+    let claimed = Claimed::of(claims.iter().map(|claim| claim.cidr));
+    let node_addresses = NodeAddresses::of(snapshot, &claimed);
     // Where no two nodes claim the same, it does not matter who comes first.
-    let disjoint = are_disjoint(&claims);
+    let disjoint = claimed.are_disjoint();
     if !disjoint || !node_addresses.are_unique() {
         claims.iter_mut().for_each(|claim| claim.look_up_holder(host));
         claims.sort_by(|a, b| precedence(a, b, snapshot.source));
@@ -93,7 +96,7 @@ pub(super) fn desired_routes(
         own.extend(&host.guards);
     }
     choice.peers(&claims, disjoint, &own, &node_addresses, host);
-    choice.hold_unreadable(this_node, snapshot, host, &own);
+    choice.hold_unreadable(this_node, unreadable, host, &own);
     choice
 }
 
@@ -163,12 +166,11 @@ impl RouteChoice {
     fn hold_unreadable(
         &mut self,
         this_node: &NodeName,
-        snapshot: &ClusterSnapshot,
+        unreadable: &[&ClusterNode],
         host: &HostFacts,
         own: &[IpNet],
     ) {
-        let unreadable = |node: &&ClusterNode| node.unreadable_pod_cidr && node.name != *this_node;
-        for node in snapshot.nodes.values().filter(unreadable) {
+        for node in unreadable.iter().filter(|node| node.name != *this_node) {
             for (dst, hop) in &host.holders {
                 let family = Family::of_net(dst);
                 let leads_there = node.internal_ips.get(family) == Some(hop);
@@ -229,24 +231,6 @@ fn claims<'a>(this_node: &NodeName, snapshot: &'a ClusterSnapshot) -> Vec<Claim<
         node.pod_cidrs.values().map(move |cidr| Claim::new(node, *cidr, is_this_node))
     };
     snapshot.nodes.values().flat_map(of_node).collect()
-}
-
-/// Whether no two claims share an address. Numbers are sorted several times faster than prefixes.
-fn are_disjoint(claims: &[Claim<'_>]) -> bool {
-    let (mut v4, mut v6) = (Vec::with_capacity(claims.len()), Vec::with_capacity(claims.len()));
-    for claim in claims {
-        match claim.cidr {
-            IpNet::V4(cidr) => v4.push((u32::from(cidr.network()), u32::from(cidr.broadcast()))),
-            IpNet::V6(cidr) => v6.push((u128::from(cidr.network()), u128::from(cidr.broadcast()))),
-        }
-    }
-    are_apart(v4) && are_apart(v6)
-}
-
-/// Whether each of these ranges ends before the next one begins.
-fn are_apart<A: Copy + Ord>(mut ranges: Vec<(A, A)>) -> bool {
-    ranges.sort_unstable();
-    ranges.windows(2).all(|pair| pair[0].1 < pair[1].0)
 }
 
 /// The next hop of a peer's CIDR, or why it gets no route.
