@@ -27,6 +27,33 @@ fn nodes_that_come_move_and_go_are_followed() {
 }
 
 #[test]
+fn five_thousand_nodes_that_are_deleted_at_once_take_their_routes_with_them_and_nobody_elses() {
+    const MANY: usize = 5_000;
+    let (node, server) = cluster(&[1, 2]);
+    node.add_address("10.9.0.1/16");
+    for n in 0..MANY {
+        let (high, low) = (n / 250, n % 250 + 2);
+        let (cidr, address) = (format!("10.{}.{low}.0/24", 100 + high), format!("10.9.{high}.{low}"));
+        server.apply(node_object(&format!("many{n}"), &[&cidr], &[&address]));
+    }
+    let foreign = support::foreign_route("10.99.0.0/24", "192.0.2.77", 5, 4);
+    support::change(|batch, _| kernel::route::add(batch, &foreign));
+    let _agent = node.start_with(node.options_for(&server));
+    node.wait_until_converged();
+    let count = || routes(true).iter().filter(|route| route.contains(" via 10.9.")).count();
+    assert_eq!(count(), MANY);
+    let passes = || node.state().unwrap().passes;
+    let before = passes();
+    server.delete_all(|name| name.starts_with("many"));
+    wait_until("their routes are gone", || count() == 0);
+    node.wait_until_converged();
+    assert!(routed("10.244.2.0/24", "192.0.2.12") && routed("fd00:10:244:2::/64", "2001:db8::12"));
+    assert!(routes(false).iter().any(|route| route.starts_with("10.99.0.0/24")));
+    let passes = passes() - before;
+    assert!(passes <= 100, "{passes} passes for {MANY} events");
+}
+
+#[test]
 fn a_server_without_streaming_lists_is_asked_for_pages() {
     let (node, server) = cluster(&[1]);
     for n in 0..450_u16 {

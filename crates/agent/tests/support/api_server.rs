@@ -167,6 +167,18 @@ impl ApiServer {
         self.changed();
     }
 
+    /// Deletes every node of which this holds, at once.
+    pub(crate) fn delete_all(&self, of: impl Fn(&str) -> bool) {
+        let mut state = self.state();
+        let names =
+            state.nodes().into_iter().filter_map(|node| Some(node["metadata"]["name"].as_str()?.to_owned()));
+        for name in names.filter(|name| of(name)) {
+            state.delete(&format!("/api/v1/nodes/{name}"));
+        }
+        drop(state);
+        self.changed();
+    }
+
     pub(crate) fn set_fault(&self, fault: Fault) {
         let mut state = self.state();
         state.fault = fault;

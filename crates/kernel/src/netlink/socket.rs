@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SendFlags;
 use rustix::net::netlink::SocketAddrNetlink;
 
@@ -282,7 +282,8 @@ impl Socket {
 
     fn send(&self, bytes: &[u8], attempted: &str) -> Result<(), KernelError> {
         let failed = |errno| KernelError::new(attempted, errno);
-        let sent = retry(|| rustix::net::send(&self.fd, bytes, SendFlags::empty())).map_err(failed)?;
+        let sent =
+            retry_on_intr(|| rustix::net::send(&self.fd, bytes, SendFlags::empty())).map_err(failed)?;
         if sent == bytes.len() { Ok(()) } else { Err(failed(Errno::MSGSIZE)) }
     }
 
@@ -333,14 +334,4 @@ pub(crate) fn set_option(
     let status =
         unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), length) };
     if status == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-/// Repeats a call that a signal interrupted.
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
-    }
 }

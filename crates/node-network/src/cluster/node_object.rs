@@ -25,6 +25,10 @@ const MAX_PROBLEMS_OF_PART: usize = 8;
 /// Problems kept of all objects.
 const MAX_PROBLEMS: usize = 1_000;
 
+/// An annotation has one value a family. A list that is longer than a slip explains is one mistake too, and none of its
+/// values is used.
+const MAX_VALUES_OF_ANNOTATION: usize = 3;
+
 /// A UID is 36 bytes; anything longer is not one.
 const MAX_UID: usize = 128;
 
@@ -394,7 +398,7 @@ impl Reader<'_> {
         let annotation_field = format!("metadata.annotations[{INTERNAL_IP_ANNOTATION}]");
         let annotation = self.present(&annotation_field, annotation);
         let mut chosen = PerFamily::default();
-        for text in annotation.iter().flat_map(|list| list.split(',')).map(str::trim) {
+        for text in self.listed(&annotation_field, annotation.as_deref()) {
             let Some(address) = self.address(&annotation_field, text) else { continue };
             if chosen.get(Family::of(address)).is_some() {
                 let reason = format!("is a second {} address", Family::of(address));
@@ -430,7 +434,7 @@ impl Reader<'_> {
         let field = format!("metadata.annotations[{LAN_SLICE_ANNOTATION}]");
         let annotation = self.present(&field, annotation);
         let mut slices = PerFamily::default();
-        for text in annotation.iter().flat_map(|list| list.split(',')).map(str::trim) {
+        for text in self.listed(&field, annotation.as_deref()) {
             let remedy = "give a part of the LAN's subnet";
             let Some(slice) = self.prefix(&field, text, "10.10.1.0/24 or 2001:db8::1:0/112", remedy) else {
                 continue;
@@ -444,6 +448,17 @@ impl Reader<'_> {
             slices.insert(family, slice);
         }
         (slices, self.noted > before)
+    }
+
+    /// The values of an annotation that has a comma between them; of a list that cannot be meant, none, and one problem.
+    fn listed<'t>(&mut self, field: &str, list: Option<&'t str>) -> Vec<&'t str> {
+        let Some(list) = list else { return Vec::new() };
+        let values = list.split(',').count();
+        if values > MAX_VALUES_OF_ANNOTATION {
+            self.problem(field, list, format!("has {values} values"), "name at most one a family");
+            return Vec::new();
+        }
+        list.split(',').map(str::trim).collect()
     }
 
     fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {

@@ -180,6 +180,65 @@ fn a_hostile_value_gives_a_short_problem() {
     assert!(shown.len() < 1_000 && !shown.contains('\u{1b}'), "{shown}");
 }
 
+#[test]
+fn a_hostile_annotation_is_named_and_the_nodes_own_address_stands() {
+    let commas = ",".repeat(200_000);
+    let numbers = (0..10_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let hostile = [
+        "",
+        " ",
+        ",",
+        "0.0.0.0",
+        "127.0.0.1",
+        "::1",
+        "::",
+        "224.0.0.1",
+        "ff02::1",
+        "255.255.255.255",
+        "169.254.1.1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "::ffff:192.0.2.7",
+        "192.0.2.7/24",
+        "192.0.2.007",
+        "192.0.2.7:80",
+        "[2001:db8::7]",
+        "192.0.2.7 192.0.2.8",
+        "192.0.2.7\n192.0.2.8",
+        "192.0.2.7\0",
+        "$(reboot)",
+        "../../etc/passwd",
+        "\u{202e}7.2.0.291",
+        "３.３.３.３",
+        &commas,
+        &numbers,
+    ];
+    for value in hostile {
+        let node = serde_json::json!({"kind": "Node",
+            "metadata": {"name": "n1", "annotations": {"hostgw.io/internal-ip": value, "hostgw.io/lan-slice": value}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.11"}]}})
+        .to_string();
+        let read = snapshot(&node);
+        let shown = value.chars().take(40).collect::<String>();
+        let node = read.nodes.values().next().unwrap();
+        let addresses: Vec<String> = node.internal_ips.values().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["192.0.2.11"], "{shown:?}");
+        let told: Vec<String> = read.problems.iter().map(ToString::to_string).collect();
+        for name in ["hostgw.io/internal-ip", "hostgw.io/lan-slice"] {
+            assert!(told.iter().any(|problem| problem.contains(name)), "{shown:?}: {told:?}");
+        }
+        let all = told.join("");
+        assert!(all.len() < 10_000 && !all.contains(|c: char| c.is_control() || c == '\u{202e}'), "{all}");
+    }
+    for value in [serde_json::json!(7), serde_json::json!(["192.0.2.7"]), serde_json::json!({"a": "b"})] {
+        let node = serde_json::json!({"kind": "Node",
+            "metadata": {"name": "n1", "annotations": {"hostgw.io/internal-ip": value}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.11"}]}})
+        .to_string();
+        assert!(problems(&node).join("").contains("hostgw.io/internal-ip"), "{node}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
