@@ -105,7 +105,7 @@ impl Reporter {
     pub(crate) async fn changed(&mut self) {
         if self.refusals.changed().await.is_err() {
             // Whoever writes has ended, and refuses nothing any more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
