@@ -312,7 +312,7 @@ fn gc_removes_links_of_the_reference_of_which_host_local_tells_whose_they_are() 
         let [kept, gone, disputed] = ["kept", "gone", "disputed"].map(Pod::new);
         let results = [&kept, &gone, &disputed].map(|pod| host.add(pod, &conf));
         // As the reference leaves them: nothing on a link tells whose it is.
-        for link in results.each_ref().map(|result| host_link(result)) {
+        for link in results.each_ref().map(host_link) {
             change(|batch, socket| {
                 link::set_alias(batch, link::by_name(socket, link).unwrap().unwrap().index, "");
             });

@@ -304,6 +304,31 @@ fn firewalld_is_told_of_the_pods_addresses_where_it_runs() {
 }
 
 #[test]
+fn sources_of_firewalld_go_with_a_del_that_is_told_nothing_and_with_gc() {
+    let node = Node::enter();
+    let (bus, sources) = support::firewalld::start(node.folder());
+    let address = format!("unix:path={}", bus.display());
+    let [kept, late, lost] = ["kept", "late", "lost"].map(Pod::new);
+    let conf = |pod: &Pod| firewall(None, &add(pod, &node.conf("ptp")));
+    let [of_kept, mut of_late, of_lost] = [&kept, &late, &lost].map(conf);
+    let call = |verb, pod: &Pod, conf: &Value| {
+        Call::about(verb, pod, conf).by_name("firewall").with("DBUS_SYSTEM_BUS_ADDRESS", &address).run()
+    };
+    for (pod, conf) in [(&kept, &of_kept), (&late, &of_late), (&lost, &of_lost)] {
+        call("ADD", pod, conf).result();
+    }
+    let held = || sources.lock().unwrap().iter().cloned().collect::<Vec<String>>();
+    assert_eq!(held().len(), 6);
+    of_late.as_object_mut().unwrap().remove("prevResult");
+    call("DEL", &late, &of_late).silent();
+    assert_eq!(held().len(), 4, "{:?}", held());
+    let gc = Call::gc(&of_kept, &["kept"]).by_name("firewall");
+    gc.with("DBUS_SYSTEM_BUS_ADDRESS", &address).run().silent();
+    assert_eq!(held(), ["trusted 10.244.1.2/32", "trusted fd00:10:244:1::2/128"]);
+    call("CHECK", &kept, &of_kept).silent();
+}
+
+#[test]
 fn each_wrong_call_gets_a_clear_error() {
     let node = Node::enter();
     let pod = Pod::new("web");

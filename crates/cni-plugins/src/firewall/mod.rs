@@ -30,7 +30,7 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
         CallEnvironment::Check(of) => check(&of.attachment, &FirewallConf::parse(call.stdin)?),
         CallEnvironment::Del(of) => del(&of.attachment, call),
         CallEnvironment::Gc => match Valid::read(call.stdin)? {
-            Some(valid) => filter::forget(&owners::collect(&valid).map_err(kernel_refused)?),
+            Some(valid) => forget(call, &owners::collect(&valid).map_err(kernel_refused)?),
             None => Ok(()),
         },
         CallEnvironment::Status => status(&FirewallConf::parse(call.stdin)?),
@@ -41,10 +41,10 @@ pub(crate) fn serve(call: &Call<'_>, answer: &mut Answer) -> Result<(), CniError
 fn add(attachment: &Attachment, conf: &FirewallConf, answer: &mut Answer) -> Result<(), CniError> {
     let result = result_so_far(&conf.base)?;
     let pods = addresses(&result);
+    owners::note(&conf.base.name, attachment, &pods).map_err(kernel_refused)?;
     if keeps_zone(conf) {
         zone::add(&conf.firewalld_zone, &pods)?;
     } else {
-        owners::note(&conf.base.name, attachment, &pods).map_err(kernel_refused)?;
         filter::accept(conf, &pods)?;
     }
     if conf.ingress_policy != IngressPolicy::Open {
@@ -70,13 +70,16 @@ fn check(attachment: &Attachment, conf: &FirewallConf) -> Result<(), CniError> {
 /// With or without the result of ADD, and whatever else the configuration says by now.
 fn del(attachment: &Attachment, call: &Call<'_>) -> Result<(), CniError> {
     let told = told_addresses(call.base);
-    let conf = FirewallConf::parse(call.stdin).ok();
-    let of_zone = match &conf {
-        Some(conf) if keeps_zone(conf) => zone::remove(&conf.firewalld_zone, &told),
+    forget(call, &owners::forget(&call.base.name, attachment, &told).map_err(kernel_refused)?)
+}
+
+/// Removes what there is of addresses that are nobody's any more, in the zone of the configuration and in the filter.
+fn forget(call: &Call<'_>, pods: &[IpAddr]) -> Result<(), CniError> {
+    let of_zone = match FirewallConf::parse(call.stdin) {
+        Ok(conf) if !pods.is_empty() && keeps_zone(&conf) => zone::remove(&conf.firewalld_zone, pods),
         _ => Ok(()),
     };
-    let pods = owners::forget(&call.base.name, attachment, &told).map_err(kernel_refused)?;
-    all([of_zone, filter::forget(&pods)])
+    all([of_zone, filter::forget(pods)])
 }
 
 /// Removes the rules of addresses that nobody has any more, and which the reference made: ours say whose they are, and are

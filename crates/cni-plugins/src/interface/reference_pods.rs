@@ -51,18 +51,25 @@ pub(super) fn collect(
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let mut living = candidates(&mut host)?;
     let mut removed = Vec::new();
+    let mut tried = Vec::new();
     for it in unlisted {
-        let found = position(&mut host, &living, place, it.address).map_err(kernel_refused)?;
-        let Some(gone) = found.map(|at| living.swap_remove(at).link) else { continue };
-        delete_link(&mut host, gone.index, None)
-            .map_err(|error| kernel_refused(error.attempting(format!("delete link {}", gone.name))))?;
-        removed.push(gone.name);
+        let outcome = position(&mut host, &living, place, it.address).and_then(|at| {
+            let Some(gone) = at.and_then(|at| living.get(at)).map(|gone| gone.link.clone()) else {
+                return Ok(());
+            };
+            delete_link(&mut host, gone.index, None)
+                .map_err(|error| error.attempting(format!("delete link {}", gone.name)))?;
+            living.retain(|other| other.link.index != gone.index);
+            removed.push(gone.name);
+            Ok(())
+        });
+        tried.push(outcome.map_err(kernel_refused));
     }
     // An address that a link still has is somebody's.
     let is_free = |it: &&Unlisted| !living.iter().any(|pod| pod.addresses.contains(&it.address));
     let free: Vec<&Unlisted> = unlisted.iter().filter(is_free).collect();
     let addresses: Vec<IpAddr> = free.iter().map(|it| it.address).collect();
-    let mut tried = vec![firewall::forget_of_reference(&addresses)];
+    tried.push(firewall::forget_of_reference(&addresses));
     for it in free {
         tried.push(portmap::close_at(&it.container, it.address).map_err(kernel_refused));
         // One such link leads the packets of all interfaces of a container.

@@ -102,10 +102,10 @@ fn check(attachment: &Attachment, netns: &Path, conf: &TuningConf) -> Result<(),
     told(&format!("the settings of attachment {attachment} are not as ADD left them"), &differences)
 }
 
-/// A namespace or link that is gone has nothing to set back.
+/// A namespace or link that is gone has nothing to set back, and the node's own links are no pod's.
 fn del(attachment: &Attachment, netns: Option<&Path>, data_dir: &Path) -> Result<(), CniError> {
     if let Some(backup) = Backup::read(data_dir, attachment)
-        && let Some(pod) = netns.and_then(|netns| NetNs::open(netns).ok())
+        && let Some(pod) = netns.and_then(|netns| open(netns).ok())
     {
         inside(&pod, || {
             let mut socket = Socket::open(Protocol::Route).map_err(kernel_refused)?;
