@@ -188,6 +188,8 @@ const fn is_own_fault(condition: &Condition) -> bool {
             | Condition::InternalIpNotUsable { .. }
             | Condition::MtuTooSmall { .. }
             | Condition::BridgeNotOfPods { .. }
+            | Condition::UplinkNotJoined { .. }
+            | Condition::NoLanBridge { .. }
             | Condition::NoLanSlice { .. }
             | Condition::LanSliceUnreadable { .. }
             | Condition::LanSliceRefused { .. }

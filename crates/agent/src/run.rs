@@ -31,6 +31,7 @@ use crate::reports::Reporter;
 use crate::runtime_sandboxes::RuntimeSandboxes;
 use crate::source::{AnySource, FileSource, KubernetesSource, Source, SourceAddress};
 use crate::status::{StateDocument, bounded};
+use crate::uplink::UplinkKeeper;
 
 mod pace;
 
@@ -69,9 +70,6 @@ pub enum AgentError {
     /// A file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The uplink is not where the settings want it.
-    #[error("uplink: {0}")]
-    Uplink(#[from] uplink::UplinkError),
     /// The runtime could not be started.
     #[error("failed to start the event loop: {0}")]
     Runtime(std::io::Error),
@@ -83,7 +81,6 @@ impl AgentError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotSynced(_) => 3,
-            Self::Uplink(error) => error.exit_code(),
             Self::Kernel(error) if error.is_permission() => 4,
             Self::Pass(error) if error.is_permission() => 4,
             Self::File(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => 4,
@@ -181,15 +178,17 @@ fn reconciler(options: &Options) -> Result<Reconciler, AgentError> {
 /// One pass, and what came of it.
 pub fn run_once(options: &Options) -> Result<StateDocument, AgentError> {
     let _lock = AgentLock::take(&options.paths)?;
-    crate::uplink::settle(options.settings.uplink.as_ref(), &options.paths)?;
     block_on(async {
+        let mut uplink = UplinkKeeper::new(options.settings.uplink.as_ref(), &options.paths);
+        uplink.begin().await;
         let mut source = open_source(options);
         let mut reconciler = reconciler(options)?;
         let mut state = StateDocument::new(&options.node_name, options.source.to_string());
         state.once = true;
         source.settled().await;
         let reading = source.read();
-        let report = reconciler.pass(&reading)?;
+        let mut report = reconciler.pass(&reading)?;
+        report.conditions.extend(uplink.conditions());
         tell(&report);
         state.update(&report);
         state.write(&options.paths.state_file())?;
@@ -229,14 +228,16 @@ pub fn run_until(
     stop: impl Future<Output = Result<Ended, std::io::Error>>,
 ) -> Result<Ended, AgentError> {
     let _lock = AgentLock::take(&options.paths)?;
-    crate::uplink::settle(options.settings.uplink.as_ref(), &options.paths)?;
     block_on(async {
-        tokio::select! {
+        let mut uplink = UplinkKeeper::new(options.settings.uplink.as_ref(), &options.paths);
+        let ended = tokio::select! {
             // Looked at first, so that signals are heard from before the first pass on.
             biased;
             ended = stop => ended.map_err(AgentError::Runtime),
-            failed = serve(options) => failed.map(|never| match never {}),
-        }
+            failed = serve(options, &mut uplink) => failed.map(|never| match never {}),
+        };
+        uplink.finish().await;
+        ended
     })
 }
 
@@ -249,7 +250,8 @@ pub(crate) async fn signalled() -> Result<Ended, std::io::Error> {
     }
 }
 
-async fn serve(options: &Options) -> Result<Infallible, AgentError> {
+async fn serve(options: &Options, uplink: &mut UplinkKeeper) -> Result<Infallible, AgentError> {
+    uplink.begin().await;
     // Subscribed before the first look, so that nothing happens unheard.
     let mut events = KernelEvents::subscribe()?;
     let mut source = open_source(options);
@@ -277,6 +279,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
             tracing::error!(%error, "netlink events are lost; subscribing anew");
             events = KernelEvents::subscribe()?;
         }
+        uplink.heed();
         let doubt = events.take_doubt();
         let doubt = if std::mem::take(&mut resync_is_due) { Doubt::Everything } else { doubt };
         let began = Instant::now();
@@ -284,6 +287,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
             Ok(mut report) => {
                 report.conditions.extend(leases.conditions());
                 report.conditions.extend(reporter.iter_mut().flat_map(Reporter::conditions));
+                report.conditions.extend(uplink.conditions());
                 teller.tell(&report);
                 if let Some(reporter) = &mut reporter {
                     reporter.tell(&report, source.take_news(), events.links_are_settling());
@@ -312,6 +316,7 @@ async fn serve(options: &Options) -> Result<Infallible, AgentError> {
             () = conflist_folder.changed() => {}
             () = leases.changed() => {}
             () = reports_changed(reporter.as_mut()) => {}
+            () = uplink.changed() => {}
             heard = events.heard(reconciler.seen()) => if let Err(error) = heard {
                 tracing::warn!(%error, "netlink events are lost; looking at everything");
                 resync_is_due = true;

@@ -36,6 +36,9 @@ pub(crate) struct Uplink {
     /// Put before every path, as where a container has the host's files.
     #[arg(long, global = true, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Where the node's /proc/sys/net can be written, for a container whose own is read-only: DIR/net.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/proc/sys")]
+    sysctls: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,6 +56,9 @@ enum Verb {
         /// once the move is settled; the changes are shown first.
         #[arg(long)]
         persist: bool,
+        /// An address that must answer besides the gateways, or besides the --probe addresses.
+        #[arg(long = "also-probe", value_name = "ADDR")]
+        also: Vec<Target>,
         #[command(flatten)]
         guard: Guard,
     },
@@ -126,15 +132,16 @@ impl std::fmt::Display for StatusDocument {
 pub(crate) fn run(command: &Uplink) -> ExitCode {
     let root = std::path::absolute(&command.root).unwrap_or_else(|_| command.root.clone());
     let paths = Paths::below(&root);
-    let folders = Folders { run: paths.run_dir(), lib: paths.var_dir(), root };
+    let sysctls = std::path::absolute(&command.sysctls).unwrap_or_else(|_| command.sysctls.clone());
+    let folders = Folders { run: paths.run_dir(), lib: paths.var_dir(), root, sysctls };
     let done = match &command.verb {
-        Verb::Join { link, bridge, persist, guard } => {
+        Verb::Join { link, bridge, persist, also, guard } => {
             let request = Request {
                 link: link.clone(),
                 bridge: bridge.clone(),
                 confirm_within: guard.confirm_within,
                 probes: guard.probes.clone(),
-                also: Vec::new(),
+                also: also.clone(),
                 persist: *persist,
             };
             uplink::prepare_join(&request, &folders).and_then(|prepared| make(prepared, guard))

@@ -8,6 +8,7 @@ mod support;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::unix::process::CommandExt;
 
+use kernel::packet::{EtherType, PacketSocket};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sockopt};
 use support::{Node, ip, ip_batch, wait_until};
 
@@ -244,6 +245,41 @@ fn a_link_that_a_program_manages_and_a_nexthop_object_are_refused() {
     ip_batch("nexthop add id 7 via 192.0.2.254 dev eth0\nroute add 198.18.0.0/15 nhid 7");
     let (code, text) = node.join(&[]);
     assert!(code == 2 && text.contains("nexthop object 7"), "{text}");
+}
+
+/// A packet socket on a link, as a DHCP client has it.
+fn hears(link: &str) -> PacketSocket {
+    let index = ip(&["-o", "link", "show", "dev", link]).split(':').next().unwrap().parse().unwrap();
+    PacketSocket::open(index, EtherType::Ipv4, &[]).unwrap()
+}
+
+#[test]
+fn a_dhcp_client_is_known_by_its_socket_and_named_where_it_can_be_seen() {
+    let node = Node::new();
+    let before = node.dump();
+    let bound = std::net::UdpSocket::bind(("192.0.2.1", 68)).unwrap();
+    let (code, text) = node.join(&["--persist"]);
+    let named = format!("(process {})", std::process::id());
+    assert!(code == 2 && text.contains("managed by") && text.contains(&named), "{code}: {text}");
+    // As from a container that sees none of the node's processes.
+    let mut hidden = std::process::Command::new("unshare");
+    hidden.args(["--pid", "--fork", "--mount-proc"]).arg(env!("CARGO_BIN_EXE_hostgw"));
+    hidden.args(["uplink", "join", "--link", "eth0", "--bridge", "br0", "--dry-run", "--root"]);
+    hidden.arg(node.root.path());
+    let (code, text) = Node::outcome(&hidden.output().unwrap());
+    assert!(code == 2 && text.contains("managed by a DHCP client"), "{code}: {text}");
+    drop(bound);
+    let (code, text) = Node::outcome(&hidden.output().unwrap());
+    assert!(code == 0 && text.contains("processes cannot be seen from here"), "{code}: {text}");
+    // Bound to no address, it is of the link that it hears.
+    let _bound = std::net::UdpSocket::bind(("0.0.0.0", 68)).unwrap();
+    let of_another = hears("eth1");
+    assert_eq!(node.join(&["--dry-run"]).0, 0);
+    let _of_link = hears("eth0");
+    drop(of_another);
+    let (code, text) = node.join(&[]);
+    assert!(code == 2 && text.contains(&named), "{code}: {text}");
+    node.assert_same(&before, "after refusals");
 }
 
 #[test]

@@ -472,6 +472,42 @@ pub enum Condition {
         /// What is wrong with it.
         fault: SliceFault,
     },
+    /// The bridge by which pods are on the LAN does not exist.
+    #[error(
+        "setting bridge is `{bridge}`, and this node has no bridge of that name: make it with a port to the LAN, or let the \
+         agent do so by setting `uplink`; the CNI configuration stays as it is"
+    )]
+    NoLanBridge {
+        /// Its name.
+        bridge: String,
+    },
+    /// The uplink is not where the settings want it.
+    #[error(
+        "link `{link}` is not made a port of bridge `{bridge}`, as setting uplink wants: {reason}; it is tried again"
+    )]
+    UplinkNotJoined {
+        /// The link.
+        link: String,
+        /// The bridge.
+        bridge: String,
+        /// Why.
+        reason: String,
+    },
+    /// How the uplink stands cannot be told, or not be put right.
+    #[error("a move of the uplink may be broken off: {reason}; it is looked at again")]
+    UplinkNotPutBack {
+        /// Why.
+        reason: String,
+    },
+    /// A DHCP client on the link that was moved might not have been seen.
+    #[error(
+        "the node's processes cannot be seen from here (hostPID), so that a DHCP client of `{link}` without a socket between two \
+         renewals (udhcpc, dhcpcd, connmand) would not be noticed: make sure that none works on it, for it would undo the move"
+    )]
+    UplinkClientsUnseen {
+        /// The link.
+        link: String,
+    },
     /// Pods could not be reached, so the node is not announced.
     #[error(
         "this node is not announced to the runtime: no pod starts here until what is said of its own pod CIDR, address and settings is put right"
@@ -485,6 +521,7 @@ impl Condition {
     pub const fn severity(&self) -> Severity {
         match self {
             Self::PodCidrInsideLink { .. }
+            | Self::UplinkClientsUnseen { .. }
             | Self::WireguardNextHop { fault: AllowedIpsFault::Unreadable(_), .. } => Severity::Notice,
             Self::BadNodeObject(problem) => problem.severity,
             Self::CachedSource { .. }
@@ -549,6 +586,10 @@ impl Condition {
             Self::NoLanSlice { .. } => "no-lan-slice",
             Self::LanSliceUnreadable { .. } => "lan-slice-unreadable",
             Self::LanSliceRefused { .. } => "lan-slice-refused",
+            Self::NoLanBridge { .. } => "no-lan-bridge",
+            Self::UplinkNotJoined { .. } => "uplink-not-joined",
+            Self::UplinkNotPutBack { .. } => "uplink-not-put-back",
+            Self::UplinkClientsUnseen { .. } => "uplink-clients-unseen",
             Self::NotAnnounced => "not-announced",
         }
     }

@@ -104,6 +104,8 @@ pub struct OwnNetwork {
     pub conflist: Option<Conflist>,
     /// The node may be announced for the first time. An announced node is never withdrawn.
     pub announce: bool,
+    /// Pods cannot be connected before there is a bridge: since the boot, the node has no data path yet.
+    pub awaits_bridge: bool,
 }
 
 /// Decides what this node's network must be.
@@ -213,6 +215,7 @@ fn own_network(
         nft,
         conflist,
         announce: undisputed && reachable && !refused,
+        awaits_bridge: host.lan_bridge_missing,
         pod_prefixes,
     }
 }
@@ -243,6 +246,9 @@ fn conflist_faults(pod_cidrs: &PerFamily<IpNet>, settings: &Settings, host: &Hos
     }
     if let (Some(bridge), Some(fault)) = (settings.pod_bridge(), &host.bridge_fault) {
         faults.push(Condition::BridgeNotOfPods { bridge: bridge.to_owned(), fault: fault.clone() });
+    }
+    if let Some(bridge) = settings.lan_bridge().filter(|_| host.lan_bridge_missing) {
+        faults.push(Condition::NoLanBridge { bridge: bridge.to_owned() });
     }
     faults
 }

@@ -82,6 +82,9 @@ impl ObservedNode {
         let pod_bridge = settings.pod_bridge();
         let mut facts = HostFacts { announced: self.conflist.is_some(), ..HostFacts::default() };
         facts.bridge_fault = pod_bridge.and_then(|name| self.bridge_fault(name, settings));
+        facts.lan_bridge_missing = settings.lan_bridge().is_some_and(|name| {
+            !self.links.values().any(|link| link.name == name && link.kind == LinkKind::Bridge)
+        });
         let pods_own = |link: &ObservedLink| {
             let named = pod_bridge == Some(link.name.as_str()) && facts.bridge_fault.is_none();
             named || link.is_pod_link() || self.has_pod_ports(link, settings)
@@ -162,6 +165,8 @@ pub struct HostFacts {
     pub gateways: BTreeSet<IpAddr>,
     /// Why the bridge that the settings name for pods is none of the pods'.
     pub bridge_fault: Option<BridgeFault>,
+    /// The settings name a bridge to the LAN (mode `l2`), and there is none of that name.
+    pub lan_bridge_missing: bool,
     /// Connected prefixes of links that are not pods', and the links' names.
     pub on_link_prefixes: Vec<(IpNet, String)>,
     /// Destinations of our routes now, in order, with a next hop each: the present holder of a pod CIDR.

@@ -61,7 +61,7 @@ pub fn plan(desired: &DesiredNode, observed: &ObservedNode, settings: &Settings)
         // An announced node is kept up to date whatever happens; only the first announcement waits.
         let announced = observed.conflist.is_some();
         let announce = (own.announce || announced) && !own.pod_cidrs.is_empty();
-        plan.ready_file = announce && !observed.ready_file;
+        plan.ready_file = announce && !own.awaits_bridge && !observed.ready_file;
         plan.conflist = own
             .conflist
             .as_ref()

@@ -281,6 +281,12 @@ impl Settings {
         (self.mode == Mode::Bridge).then_some(name)
     }
 
+    /// The bridge by which pods are on the LAN, in mode `l2`.
+    #[must_use]
+    pub fn lan_bridge(&self) -> Option<&str> {
+        self.bridge.as_ref().filter(|_| self.mode == Mode::L2).map(LinkName::as_str)
+    }
+
     /// Checks every value and reports every fault.
     pub fn validate(&self) -> Result<(), Vec<SettingsError>> {
         let mut faults = Vec::new();

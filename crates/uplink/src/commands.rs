@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::carry_out;
 use crate::check::{self, Facts, Refusal};
-use crate::configured_by::{Program, configured_by};
+use crate::configured_by::{Program, configured_by, sees_every_process};
 use crate::error::UplinkError;
 use crate::holdings::{Dumped, Holdings};
 use crate::journal::{Before, Due, Phase};
@@ -38,6 +38,8 @@ pub struct Folders {
     pub run: PathBuf,
     /// `/var/lib/hostgw`.
     pub lib: PathBuf,
+    /// `/proc/sys`, or where a container can write what is below it.
+    pub sysctls: PathBuf,
 }
 
 /// A wish to join or leave.
@@ -127,7 +129,7 @@ impl Prepared {
 /// Looks whether the link can join, and how. Nothing is touched, but a broken-off move of the past is put back.
 pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, UplinkError> {
     let store = Store::of(folders, request.link.as_str());
-    let mut mover = Mover::open(store)?;
+    let mut mover = Mover::open(store, Sysctls::at(&folders.sysctls))?;
     if link::by_name(&mut mover.socket, request.link.as_str())?.is_none() {
         return Err(Refusal::NoLink { link: request.link.to_string() }.into());
     }
@@ -137,7 +139,13 @@ pub fn prepare_join(request: &Request, folders: &Folders) -> Result<Prepared, Up
     let all = observe::dump(&mut mover.socket)?;
     let name = request.link.as_str();
     let index = links.iter().find(|link| link.name == name).map_or(0, |link| link.index);
-    let program = configured_by(&folders.root, index, name);
+    let held = LinkRef { index, name: name.to_owned() };
+    let addresses: Vec<IpAddr> = Holdings::of(&all, &held)
+        .addresses
+        .iter()
+        .filter_map(|object| object.address().map(|address| address.ip.addr()))
+        .collect();
+    let program = configured_by(&folders.root, &held, &addresses);
     let facts = Facts {
         links: &links,
         all: &all,
@@ -194,7 +202,7 @@ pub fn prepare_leave(
 ) -> Result<Prepared, UplinkError> {
     let store = Store::of(folders, link.as_str());
     let lock = store.lock()?;
-    let mut mover = Mover::open(store)?;
+    let mut mover = Mover::open(store, Sysctls::at(&folders.sysctls))?;
     end_unsettled(&mut mover, link.as_str())?;
     let Some(joined) = mover.joined()? else {
         return Err(UplinkError::Nothing(format!(
@@ -234,7 +242,7 @@ pub fn confirm(folders: &Folders) -> Result<Vec<String>, UplinkError> {
     let mut confirmed = Vec::new();
     for (link, store) in Store::all(folders)? {
         let _lock = store.lock()?;
-        let mut mover = Mover::open(store)?;
+        let mut mover = Mover::open(store, Sysctls::at(&folders.sysctls))?;
         let Some(journal) = mover.store.read_journal()? else { continue };
         if let Due::Wait(_) = journal.due(mover.realm(), store::now_ms()) {
             mover.settle(&journal)?;
@@ -307,7 +315,7 @@ pub fn status(folders: &Folders) -> Result<Vec<LinkStatus>, UplinkError> {
             found.push(LinkStatus { link, bridge, state: State::Moving });
             continue;
         };
-        let mut mover = Mover::open(store)?;
+        let mut mover = Mover::open(store, Sysctls::at(&folders.sysctls))?;
         if let Some((bridge, state)) = look_after(&mut mover)? {
             found.push(LinkStatus { link, bridge, state });
         }
@@ -373,9 +381,27 @@ fn notes(
     let addresses = all.objects.iter().filter(|(kind, _)| *kind == Kind::Address);
     for address in addresses.filter_map(|(_, payload)| Address::parse(payload)) {
         let temporary = address.ip.addr().is_ipv6() && address.flags & address::TEMPORARY != 0;
-        if address.index == link.index && temporary {
+        if address.index != link.index {
+            continue;
+        }
+        if temporary {
             notes.push(format!("the temporary address {} becomes an ordinary one", address.ip.addr()));
         }
+        let ends = address.ip.addr().is_ipv4() && address.valid_lifetime != u32::MAX;
+        if ends && program.is_none() {
+            notes.push(format!(
+                "{} ends in {} s, and nothing is seen here that would prolong it: see to whoever lends it",
+                address.ip.addr(),
+                address.valid_lifetime
+            ));
+        }
+    }
+    if !sees_every_process() {
+        notes.push(format!(
+            "the machine's processes cannot be seen from here, so that a DHCP client without a socket between two renewals \
+             (udhcpc, dhcpcd, connmand) would not be noticed: make sure that none works on {}",
+            link.name
+        ));
     }
     if before.link_local > LINK_LOCAL_NONE {
         let note = "stable-privacy addresses: the kernel will learn others for the bridge beside those that are moved";

@@ -7,6 +7,7 @@ mod carry_out;
 pub mod check;
 mod commands;
 pub mod configured_by;
+mod dhcp_sockets;
 mod error;
 pub mod holdings;
 pub mod journal;

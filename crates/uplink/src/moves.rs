@@ -55,11 +55,10 @@ pub(crate) struct Move {
 
 impl Mover {
     /// Opens the kernel in the calling thread's network namespace.
-    pub(crate) fn open(store: Store) -> Result<Self, UplinkError> {
-        let sysctls = Sysctls::default();
+    pub(crate) fn open(store: Store, sysctls: Sysctls) -> Result<Self, UplinkError> {
         let mut socket = Socket::open(Protocol::Route)?;
         socket.enlarge_receive_buffer();
-        let realm = store::realm(&sysctls)?;
+        let realm = store::realm()?;
         Ok(Self { socket, sysctls, store, realm })
     }
 
@@ -99,7 +98,7 @@ impl Mover {
     /// Makes the move. The caller holds the store's lock.
     pub(crate) fn make(&mut self, wanted: &Move) -> Result<(), UplinkError> {
         let id = format!("{}-{}", rustix::process::getpid().as_raw_nonzero(), store::now_ms());
-        let lifeline = watchdog::start(&self.store, &id)?;
+        let lifeline = watchdog::start(&self.store, &self.sysctls, &id)?;
         let mut journal = Journal {
             schema_version: SCHEMA_VERSION,
             id,

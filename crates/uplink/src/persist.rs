@@ -95,6 +95,22 @@ pub struct Proposal {
     pub take_over: &'static str,
 }
 
+/// Drop-ins of a `.network` file add to it (`systemd.network(5)`), and would stay with the link.
+fn refuse_drop_ins(root: &Path, file: &Path) -> Result<(), UplinkError> {
+    let Some(name) = file.file_name().map(|name| format!("{}.d", name.to_string_lossy())) else {
+        return Ok(());
+    };
+    for folder in ["/etc", "/run", "/usr/local/lib", "/usr/lib"] {
+        let folder = format!("{folder}/systemd/network/{name}");
+        if !read_folder(root, &folder, "conf")?.is_empty() {
+            return Err(
+                PersistError::odd(folder, "it has drop-ins of the link's file, which are not moved").into()
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Reads the files that matter, and proposes what they become.
 pub fn propose(
     root: &Path,
@@ -105,6 +121,7 @@ pub fn propose(
     let proposal = match program {
         Some(Program::Networkd { file: Some(file), .. }) => {
             let text = read(root, file)?;
+            refuse_drop_ins(root, file)?;
             Proposal {
                 changes: networkd::change(&ConfigFile { path: file.clone(), text }, link, bridge)?,
                 check: None,

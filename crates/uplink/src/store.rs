@@ -158,8 +158,8 @@ impl Store {
 }
 
 /// This boot and this network namespace.
-pub(crate) fn realm(sysctls: &Sysctls) -> Result<Realm, UplinkError> {
-    Ok(Realm { boot_id: sysctls.boot_id()?, netns: NetNs::current()?.id()?.inode })
+pub(crate) fn realm() -> Result<Realm, UplinkError> {
+    Ok(Realm { boot_id: Sysctls::default().boot_id()?, netns: NetNs::current()?.id()?.inode })
 }
 
 /// Milliseconds since the boot, suspended time among them.

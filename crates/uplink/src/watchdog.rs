@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use kernel::sysctl::Sysctls;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -35,7 +36,7 @@ pub(crate) struct Lifeline {
 }
 
 /// Starts the watchdog of the move `id`, and returns once it watches. The calling process must have one thread.
-pub(crate) fn start(store: &Store, id: &str) -> Result<Lifeline, UplinkError> {
+pub(crate) fn start(store: &Store, sysctls: &Sysctls, id: &str) -> Result<Lifeline, UplinkError> {
     let failed = |errno: Errno| UplinkError::Watchdog(errno.into());
     let (lifeline, our_end) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     let (ready, says_ready) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
@@ -45,7 +46,7 @@ pub(crate) fn start(store: &Store, id: &str) -> Result<Lifeline, UplinkError> {
         ..0 => Err(UplinkError::Watchdog(io::Error::last_os_error())),
         0 => {
             daemonise(&lifeline, &says_ready);
-            let watched = watch(store, id, command, &lifeline, says_ready);
+            let watched = watch(store, sysctls, id, command, &lifeline, says_ready);
             // SAFETY: leaves without running anything of the parent's.
             unsafe { libc::_exit(i32::from(watched.is_err())) }
         }
@@ -104,6 +105,7 @@ unsafe fn close_others(mut kept: [RawFd; 2]) {
 
 fn watch(
     store: &Store,
+    sysctls: &Sysctls,
     id: &str,
     command: Pid,
     lifeline: &OwnedFd,
@@ -121,7 +123,7 @@ fn watch(
     }
     let mut attempts = 0;
     loop {
-        match look(store, id) {
+        match look(store, sysctls, id) {
             Ok(None) => return Ok(()),
             Ok(Some(wait)) => std::thread::sleep(wait.min(LOOK_EVERY)),
             Err(error) => {
@@ -136,13 +138,13 @@ fn watch(
 }
 
 /// Looks at the journal, and puts back what is due; for how long to wait, or that there is nothing more to do.
-fn look(store: &Store, id: &str) -> Result<Option<Duration>, UplinkError> {
+fn look(store: &Store, sysctls: &Sysctls, id: &str) -> Result<Option<Duration>, UplinkError> {
     let own = || Ok::<_, UplinkError>(store.read_journal()?.filter(|journal| journal.id == id));
     // Without the lock, which the next command may hold while it waits for our end.
     if own()?.is_none() {
         return Ok(None);
     }
-    let mut mover = Mover::open(store.clone())?;
+    let mut mover = Mover::open(store.clone(), sysctls.clone())?;
     let _lock = store.lock()?;
     let Some(journal) = own()? else { return Ok(None) };
     match journal.due(mover.realm(), store::now_ms()) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use uplink::configured_by::Program;
+use uplink::configured_by::{Client, Program};
 use uplink::persist::{Proposal, diff, propose};
 use uplink::plan::NewBridge;
 
@@ -61,11 +61,78 @@ fn cases() -> Vec<Case> {
         },
         Case {
             name: "ifupdown",
-            program: Program::Ifupdown { client: Some(("dhclient".to_owned(), 7)) },
+            program: Program::Ifupdown { client: Some(Client { process: Some(("dhclient".to_owned(), 7)) }) },
             file: "/etc/network/interfaces",
             before: "auto lo\niface lo inet loopback\n\n# the uplink\nallow-hotplug eth0\niface eth0 inet dhcp\niface eth0 inet6 static\n    address 2001:db8::1/64\n    up ip route add 10.0.0.0/8 dev eth0\n\nauto eth01\niface eth01 inet manual\n",
             after: &[
                 "auto br0\niface br0 inet dhcp\n    bridge_ports eth0\n    bridge_hw 02:00:00:00:00:01\n    bridge_stp off\n    bridge_fd 0\niface br0 inet6 static\n    address 2001:db8::1/64\n    up ip route add 10.0.0.0/8 dev br0\n\nauto eth01\niface eth01 inet manual\n",
+            ],
+        },
+    ]
+}
+
+/// Bonds and VLAN links: what makes them what they are stays with them.
+fn layered() -> Vec<Case> {
+    vec![
+        Case {
+            name: "netplan",
+            program: Program::Netplan { dhcp: false },
+            file: "/etc/netplan/bond.yaml",
+            before: "network:\n  ethernets:\n    eno1: {}\n    eno2: {}\n  bonds:\n    eth0:\n      interfaces: [eno1, eno2]\n      parameters:\n        mode: active-backup\n      addresses: [192.0.2.1/24]\n",
+            after: &[
+                "    eth0:\n      interfaces: [eno1, eno2]\n      parameters:\n        mode: active-backup\n      dhcp4: false\n      dhcp6: false\n  bridges:\n    br0:\n      interfaces: [eth0]\n",
+                "        forward-delay: 0\n      addresses: [192.0.2.1/24]\n",
+            ],
+        },
+        Case {
+            name: "netplan",
+            program: Program::Netplan { dhcp: false },
+            file: "/etc/netplan/vlan.yaml",
+            before: "network:\n  ethernets:\n    eno1: {}\n  vlans:\n    eth0:\n      id: 5\n      link: eno1\n      addresses: [192.0.2.1/24]\n",
+            after: &[
+                "    eth0:\n      id: 5\n      link: eno1\n      dhcp4: false\n",
+                "  bridges:\n    br0:\n",
+            ],
+        },
+        Case {
+            name: "networkd",
+            program: Program::Networkd {
+                file: Some(PathBuf::from("/etc/systemd/network/lan.network")),
+                dhcp: false,
+            },
+            file: "/etc/systemd/network/lan.network",
+            before: "[Match]\nName=eth0\n\n[Network]\nVLAN=eth0.5\nAddress=192.0.2.1/24\n",
+            after: &[
+                "[Network]\nBridge=br0\nLinkLocalAddressing=no\nVLAN=eth0.5\n",
+                "[Match]\nName=br0\n\n[Network]\nAddress=192.0.2.1/24\n",
+            ],
+        },
+        Case {
+            name: "network_manager",
+            program: Program::NetworkManager { connection: Some(UUID.to_owned()) },
+            file: "/etc/NetworkManager/system-connections/bond.nmconnection",
+            before: "[connection]\nid=lan\nuuid=0a1b2c3d-1111-4222-8333-444455556666\ntype=bond\ninterface-name=eth0\n\n[bond]\nmode=active-backup\n\n[ipv4]\nmethod=auto\n",
+            after: &[
+                "type=bond\ninterface-name=eth0\nmaster=br0\nslave-type=bridge\n\n[bond]\nmode=active-backup\n",
+                "stp=false\n\n[ipv4]\nmethod=auto\n",
+            ],
+        },
+        Case {
+            name: "ifupdown",
+            program: Program::Ifupdown { client: None },
+            file: "/etc/network/interfaces",
+            before: "auto eth0\niface eth0 inet static\n    address 192.0.2.1/24\n    bond-slaves eno1 eno2\n    bond-mode active-backup\n",
+            after: &[
+                "auto eth0 br0\niface eth0 inet manual\n    bond-slaves eno1 eno2\n    bond-mode active-backup\n\niface br0 inet static\n    bridge_ports eth0\n    bridge_hw 02:00:00:00:00:01\n    bridge_stp off\n    bridge_fd 0\n    address 192.0.2.1/24\n",
+            ],
+        },
+        Case {
+            name: "ifupdown",
+            program: Program::Ifupdown { client: None },
+            file: "/etc/network/interfaces",
+            before: "allow-hotplug eth0\niface eth0 inet dhcp\n    vlan-raw-device eno1\n",
+            after: &[
+                "auto eth0 br0\niface eth0 inet manual\n    vlan-raw-device eno1\n\niface br0 inet dhcp\n",
             ],
         },
     ]
@@ -91,7 +158,7 @@ fn proposal(case: &Case) -> (TempDir, Proposal) {
 
 #[test]
 fn each_programs_configuration_makes_the_bridge_and_moves_its_dhcp_client() {
-    for case in cases() {
+    for case in cases().into_iter().chain(layered()) {
         let (_root, proposal) = proposal(&case);
         let texts: Vec<_> = proposal.changes.iter().filter_map(|change| change.after.clone()).collect();
         for wanted in case.after {
@@ -155,6 +222,17 @@ fn a_file_that_is_not_understood_is_named_with_the_remedy() {
     assert!(error.contains("eth0 is configured by nobody"), "{error}");
 }
 
+#[test]
+fn a_networkd_file_with_drop_ins_is_left_alone() {
+    let case = cases().remove(0);
+    let (root, _) = proposal(&case);
+    let drop_in = below(root.path(), Path::new("/run/systemd/network/lan.network.d/more.conf"));
+    fs::create_dir_all(drop_in.parent().unwrap()).unwrap();
+    fs::write(&drop_in, "[Network]\nDNS=192.0.2.53\n").unwrap();
+    let error = propose(root.path(), Some(&case.program), "eth0", &bridge()).unwrap_err().to_string();
+    assert!(error.contains("lan.network.d") && error.contains("drop-ins"), "{error}");
+}
+
 /// `tests/persist-checkers` unpacks the programs, and runs this.
 #[test]
 #[ignore = "needs ifupdown, netplan and NetworkManager unpacked: run tests/persist-checkers"]
@@ -173,6 +251,21 @@ fn each_programs_own_checker_takes_what_it_becomes() {
         let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
         (output.status.success(), text)
     };
+    for case in layered() {
+        let (root, proposal) = proposal(&case);
+        for change in &proposal.changes {
+            fs::write(below(root.path(), &change.path), change.after.as_ref().unwrap()).unwrap();
+        }
+        let file = below(root.path(), Path::new(case.file));
+        let (well, text) = match case.name {
+            "netplan" => {
+                run("usr/libexec/netplan/generate", &["--root-dir", root.path().to_str().unwrap()], None)
+            }
+            "ifupdown" => run("sbin/ifquery", &["eth0", "br0", "--interfaces", file.to_str().unwrap()], None),
+            _ => continue,
+        };
+        assert!(well, "{}: {text}", case.before);
+    }
     for case in cases() {
         let (root, proposal) = proposal(&case);
         for change in &proposal.changes {

@@ -10,7 +10,7 @@ pub use classic::{GENERATED_BY, GENERATOR};
 use super::{PluginPaths, lan_slices};
 use crate::cluster::ClusterNode;
 use crate::family::{Family, PerFamily};
-use crate::settings::{Chain, LanRoute, ListenerCheck, Mode, Settings};
+use crate::settings::{Chain, LanRoute, ListenerCheck, Settings};
 
 /// The conflist of one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,8 +132,8 @@ fn range(pod_cidr: &IpNet, settings: &Settings) -> Value {
 
 fn add_lan(plugin: &mut Value, slices: &PerFamily<IpNet>, settings: &Settings) {
     let lan = &settings.lan;
-    if let Some(bridge) = settings.bridge.as_ref().filter(|_| settings.mode == Mode::L2) {
-        plugin["bridge"] = json!(bridge.as_str());
+    if let Some(bridge) = settings.lan_bridge() {
+        plugin["bridge"] = json!(bridge);
     }
     if let Some(uplink) = &lan.uplink {
         plugin["uplink"] = json!(uplink.as_str());

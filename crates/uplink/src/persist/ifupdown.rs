@@ -8,10 +8,11 @@ pub(super) fn change(
     link: &str,
     bridge: &NewBridge,
 ) -> Result<Vec<FileChange>, PersistError> {
+    let stays: Vec<&str> = files.iter().flat_map(|file| of_link(&file.text, link)).collect();
     let mut stanzas = 0;
     let mut changes = Vec::new();
     for file in files {
-        let text = for_bridge(&file.text, link, bridge, &mut stanzas);
+        let text = for_bridge(&file.text, link, bridge, &stays, &mut stanzas);
         if text != file.text {
             changes.push(FileChange {
                 path: file.path.clone(),
@@ -26,8 +27,46 @@ pub(super) fn change(
     Ok(changes)
 }
 
-fn for_bridge(text: &str, link: &str, bridge: &NewBridge, stanzas: &mut usize) -> String {
+/// Words that begin a stanza, or end one.
+const STANZAS: [&str; 9] = [
+    "auto",
+    "allow-auto",
+    "allow-hotplug",
+    "iface",
+    "mapping",
+    "source",
+    "source-directory",
+    "no-auto-down",
+    "no-scripts",
+];
+
+/// Whether an option makes the link what it is (a bond, a VLAN link), so that it stays with it.
+fn makes_link(option: &str) -> bool {
+    option.starts_with("bond-")
+        || option.starts_with("bond_")
+        || matches!(option, "slaves" | "vlan-raw-device" | "vlan_raw_device")
+}
+
+/// The lines of the link's stanzas that stay with it.
+fn of_link<'a>(text: &'a str, link: &str) -> Vec<&'a str> {
+    let mut within = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("iface") => within = words.next() == Some(link),
+            Some(word) if STANZAS.contains(&word) => within = false,
+            Some(option) if within && makes_link(option) => found.push(line),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn for_bridge(text: &str, link: &str, bridge: &NewBridge, stays: &[&str], stanzas: &mut usize) -> String {
     let mut changed = String::new();
+    // Where it has a stanza still, it is brought up first.
+    let both = if stays.is_empty() { bridge.name.clone() } else { format!("{link} {}", bridge.name) };
     let mut within = false;
     for line in text.lines() {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -40,9 +79,9 @@ fn for_bridge(text: &str, link: &str, bridge: &NewBridge, stanzas: &mut usize) -
                     if !others.is_empty() {
                         changed += &format!("allow-hotplug {}\n", others.join(" "));
                     }
-                    changed += &format!("auto {}\n", bridge.name);
+                    changed += &format!("auto {both}\n");
                 } else {
-                    changed += &renamed(line, link, &bridge.name);
+                    changed += &renamed(line, link, &both);
                     changed.push('\n');
                 }
             }
@@ -52,6 +91,9 @@ fn for_bridge(text: &str, link: &str, bridge: &NewBridge, stanzas: &mut usize) -
                     changed += line;
                     changed.push('\n');
                     continue;
+                }
+                if *stanzas == 0 && !stays.is_empty() {
+                    changed += &format!("iface {link} inet manual\n{}\n\n", stays.join("\n"));
                 }
                 changed += &renamed(line, link, &bridge.name);
                 changed.push('\n');
@@ -63,11 +105,12 @@ fn for_bridge(text: &str, link: &str, bridge: &NewBridge, stanzas: &mut usize) -
                     );
                 }
             }
-            ["mapping" | "source" | "source-directory" | "no-auto-down", ..] => {
+            [word, ..] if STANZAS.contains(word) => {
                 within = false;
                 changed += line;
                 changed.push('\n');
             }
+            [option, ..] if within && makes_link(option) => {}
             _ => {
                 let line = if within { renamed(line, link, &bridge.name) } else { line.to_owned() };
                 changed += &line;

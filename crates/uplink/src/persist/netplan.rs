@@ -4,8 +4,21 @@
 use super::{ConfigFile, FileChange, PersistError, mac_text};
 use crate::plan::NewBridge;
 
-/// What stays with the link.
-const OF_LINK: [&str; 6] = ["match", "set-name", "optional", "wakeonlan", "mtu", "macaddress"];
+/// Where a link is that can be a bridge's port.
+const SECTIONS: [&str; 3] = ["ethernets", "bonds", "vlans"];
+/// What stays with the link; the last four are of bonds and VLAN links.
+const OF_LINK: [&str; 10] = [
+    "match",
+    "set-name",
+    "optional",
+    "wakeonlan",
+    "mtu",
+    "macaddress",
+    "interfaces",
+    "parameters",
+    "id",
+    "link",
+];
 
 pub(super) fn change(
     files: &[ConfigFile],
@@ -21,19 +34,27 @@ pub(super) fn change(
     }
     match changes.as_slice() {
         [_] => Ok(changes),
-        [] => Err(PersistError::odd("/etc/netplan", format!("no file there has {link} below `ethernets:`"))),
+        [] => Err(PersistError::odd(
+            "/etc/netplan",
+            format!("no file there has {link} below `ethernets:`, `bonds:` or `vlans:`"),
+        )),
         _ => Err(PersistError::odd("/etc/netplan", format!("several files there configure {link}"))),
     }
 }
 
 fn for_bridge(file: &ConfigFile, link: &str, bridge: &NewBridge) -> Result<Option<String>, PersistError> {
     let lines: Vec<&str> = file.text.lines().collect();
-    let Some(ethernets) = lines.iter().position(|line| key(line) == Some("ethernets")) else {
-        return Ok(None);
+    let place = |section: &str| {
+        let section = lines.iter().position(|line| key(line) == Some(section))?;
+        let entry = (section + 1..end_of(&lines, section))
+            .find(|at| is_content(lines[*at]))
+            .map(|at| indent(lines[at]))?;
+        let is_own = |at: &usize| key(lines[*at]) == Some(link) && indent(lines[*at]) == entry;
+        Some((section, (section + 1..end_of(&lines, section)).find(is_own)?))
     };
-    let end = end_of(&lines, ethernets);
-    let Some(own) = (ethernets + 1..end).find(|at| key(lines[*at]) == Some(link)) else { return Ok(None) };
-    if [ethernets, own].iter().any(|at| !rest(lines[*at]).is_empty()) {
+    let Some((section, own)) = SECTIONS.into_iter().find_map(place) else { return Ok(None) };
+    let end = end_of(&lines, section);
+    if [section, own].iter().any(|at| !rest(lines[*at]).is_empty()) {
         return Err(PersistError::odd(&file.path, "it has braces: write one key a line"));
     }
     if lines.iter().any(|line| line.contains('\t')) {
@@ -54,7 +75,7 @@ fn for_bridge(file: &ConfigFile, link: &str, bridge: &NewBridge) -> Result<Optio
         if with_link { stays.push(*line) } else { moves.push(*line) }
     }
     let pad = |width: usize| " ".repeat(width);
-    let (section, entry) = (indent(lines[ethernets]), indent(lines[own]));
+    let (section, entry) = (indent(lines[section]), indent(lines[own]));
     let mut after: Vec<String> = lines[..=own].iter().map(ToString::to_string).collect();
     after.extend(stays.iter().map(ToString::to_string));
     after.push(format!("{}dhcp4: false", pad(inner)));

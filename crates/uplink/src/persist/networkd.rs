@@ -23,14 +23,14 @@ pub(super) fn change(
     if file.path == own {
         return Err(PersistError::odd(&file.path, "it puts the link into a bridge already"));
     }
-    let moved =
+    let (moved, stays) =
         for_bridge(&file.text, name).ok_or_else(|| PersistError::odd(&file.path, "it has no [Match]"))?;
     let netdev = format!(
         "[NetDev]\nName={name}\nKind=bridge\nMACAddress={}\nMTUBytes={}\n\n[Bridge]\nSTP=no\n",
         mac_text(bridge),
         bridge.mtu
     );
-    let port = format!("[Match]\nName={link}\n\n[Network]\nBridge={name}\nLinkLocalAddressing=no\n");
+    let port = format!("[Match]\nName={link}\n\n[Network]\nBridge={name}\nLinkLocalAddressing=no\n{stays}");
     Ok(vec![
         new(format!("05-hostgw-{name}.netdev"), netdev),
         new(format!("05-hostgw-{link}.network"), port),
@@ -38,9 +38,10 @@ pub(super) fn change(
     ])
 }
 
-/// The link's file with the bridge as what it matches. `[Link]` is the port's own affair: its MTU is the bridge's already.
-fn for_bridge(text: &str, bridge: &str) -> Option<String> {
-    let mut moved = String::new();
+/// The link's file with the bridge as what it matches, and the lines that stay with the link: VLAN links are on it still.
+/// `[Link]` is the port's own affair: its MTU is the bridge's already.
+fn for_bridge(text: &str, bridge: &str) -> Option<(String, String)> {
+    let (mut moved, mut stays) = (String::new(), String::new());
     let mut section = "";
     let mut matched = false;
     for line in text.lines() {
@@ -52,10 +53,13 @@ fn for_bridge(text: &str, bridge: &str) -> Option<String> {
                 matched = true;
             }
         }
-        if !matches!(section, "[Match]" | "[Link]") {
-            moved += line;
-            moved.push('\n');
+        if matches!(section, "[Match]" | "[Link]") {
+            continue;
         }
+        let is_of_link = section == "[Network]" && trimmed.starts_with("VLAN=");
+        let to = if is_of_link { &mut stays } else { &mut moved };
+        *to += line;
+        to.push('\n');
     }
-    matched.then_some(moved)
+    matched.then_some((moved, stays))
 }
