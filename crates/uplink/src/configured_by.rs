@@ -133,12 +133,14 @@ fn ifupdown(root: &Path, link: &str, client: Option<&Client>) -> Option<Program>
     state.lines().any(up).then(|| Program::Ifupdown { client: client.cloned() })
 }
 
-/// A process of this network namespace that may configure links.
+/// A process that may configure links.
 #[derive(Debug)]
 struct Process {
     pid: u32,
     name: String,
     arguments: Vec<Vec<u8>>,
+    /// It is in this network namespace, as far as its first thread tells: its sockets may be of another.
+    is_here: bool,
     /// `/proc/PID/fd`.
     open: PathBuf,
 }
@@ -149,13 +151,11 @@ impl Process {
         let here = netns::id_of(Path::new("/proc/thread-self/ns/net"));
         let read = |entry: fs::DirEntry| {
             let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            if netns::id_of(&entry.path().join("ns/net")) != here {
-                return None;
-            }
+            let is_here = netns::id_of(&entry.path().join("ns/net")) == here;
             let name = fs::read_to_string(entry.path().join("comm")).ok()?.trim_end().to_owned();
             let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let arguments = arguments.split(|byte| *byte == 0).skip(1).map(<[u8]>::to_vec).collect();
-            Some(Self { pid, name, arguments, open: entry.path().join("fd") })
+            Some(Self { pid, name, arguments, is_here, open: entry.path().join("fd") })
         };
         fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(read).collect()
     }
@@ -190,7 +190,9 @@ fn client_of(link: &LinkRef, addresses: &[IpAddr]) -> Option<Client> {
     by_socket.or_else(|| {
         let for_link = |process: &&Process| {
             let for_all = matches!(process.name.as_str(), "dhcpcd" | "connmand");
-            CLIENTS.contains(&process.name.as_str()) && (for_all || process.is_told(&link.name))
+            process.is_here
+                && CLIENTS.contains(&process.name.as_str())
+                && (for_all || process.is_told(&link.name))
         };
         processes.iter().find(for_link).map(Process::as_client)
     })

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::desired::Sysctl;
+use crate::observed::LinkKind;
 use crate::settings::Mode;
-use crate::three_nodes::{ThreeNodes, ip, set_cidr};
+use crate::three_nodes::{ThreeNodes, ip, link, set_cidr};
 use ipnet::IpNet;
 
 fn net(text: &str) -> IpNet {
@@ -28,6 +29,14 @@ fn flat() -> ThreeNodes {
         cluster.observed.sysctls.insert(Sysctl::ProxyDelay(family, uplink.clone()), "80".to_owned());
     }
     cluster.observed.sysctls.insert(Sysctl::ProxyNdp(uplink), "0".to_owned());
+    cluster
+}
+
+/// The same with pods on a bridge to the LAN, which holds nothing yet.
+fn bridged() -> ThreeNodes {
+    let mut cluster = flat();
+    (cluster.settings.mode, cluster.settings.bridge) = (Mode::L2, Some("br0".parse().unwrap()));
+    cluster.observed.links.insert(9, link(9, "br0", LinkKind::Bridge, &[]));
     cluster
 }
 
@@ -84,8 +93,7 @@ fn on_a_bridge_chains_that_drop_let_through_what_hosts_of_a_link_say_to_each_oth
 
 #[test]
 fn further_networks_stand_beside_the_default_routes() {
-    let mut cluster = flat();
-    (cluster.settings.mode, cluster.settings.bridge) = (Mode::L2, Some("br0".parse().unwrap()));
+    let mut cluster = bridged();
     let route = |dst, gw| crate::settings::LanRoute { dst: net(dst), gw: ip(gw) };
     cluster.settings.lan.routes = vec![route("198.51.100.0/24", "192.0.2.254")];
     let rendered = cluster.desired().own.unwrap().conflist.unwrap().render();
@@ -94,6 +102,21 @@ fn further_networks_stand_beside_the_default_routes() {
         list["plugins"][0]["routes"],
         serde_json::json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}, {"dst": "198.51.100.0/24", "gw": "192.0.2.254"}])
     );
+}
+
+#[test]
+fn without_its_bridge_a_node_is_not_announced_for_pods_of_the_lan() {
+    let mut cluster = bridged();
+    assert!(cluster.desired().own.unwrap().announce);
+    for kind in [Some(LinkKind::Veth), None] {
+        cluster.observed.links.remove(&9);
+        cluster.observed.links.extend(kind.map(|kind| (9, link(9, "br0", kind, &[]))));
+        let own = cluster.desired().own.unwrap();
+        assert!(!own.announce && own.awaits_bridge && own.conflist.is_none());
+        assert!(codes(&cluster).contains(&"no-lan-bridge"));
+    }
+    cluster.settings.mode = Mode::L2Routed;
+    assert!(!cluster.desired().own.unwrap().awaits_bridge);
 }
 
 #[test]
