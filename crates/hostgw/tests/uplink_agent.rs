@@ -195,8 +195,9 @@ fn a_refused_join_leaves_the_agent_at_work_and_is_made_once_nothing_is_in_its_wa
     let state = host.state();
     assert!(state.contains("carries mv0"), "{state}");
     // The guard of this node's own pods is among what a pass does.
-    wait_until("the agent has made a pass", || ip(&["route"]).contains("10.244.1.0/24"));
-    assert!(host.conflist().is_some());
+    wait_until("the agent has made a pass", || {
+        ip(&["route"]).contains("10.244.1.0/24") && host.conflist().is_some()
+    });
     ip_batch("link del mv0");
     wait_until("the link has joined", || host.0.is_port() && !host.0.journal().exists());
     wait_until("the agent is content", || !host.state().contains("uplink-not-joined"));
