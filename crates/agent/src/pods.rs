@@ -3,6 +3,7 @@
 
 mod bridge;
 mod forgotten;
+mod guards;
 mod proxies;
 mod reclaim;
 mod restore;
@@ -20,6 +21,7 @@ use node_network::{Family, PerFamily};
 
 pub(crate) use bridge::restore_bridges;
 pub(crate) use forgotten::{Listing, TwoLooks, forgotten, reclaim_forgotten};
+pub(crate) use guards::restore_guards;
 pub(crate) use proxies::restore_proxies;
 pub(crate) use reclaim::{AFTER_GRACE, reclaim, reclaim_due_in};
 pub(crate) use restore::restore;

@@ -317,6 +317,7 @@ impl Reconciler {
         pods::restore(&mut self.kernel.route, records, observed, &report.internal_ips, &mut pods);
         pods::restore_proxies(&mut self.kernel.route, records, observed, &mut pods);
         pods::restore_bridges(&mut self.kernel.route, records, observed, &self.settings, &mut pods);
+        pods::restore_guards(&mut self.kernel.netfilter, records, observed, &self.settings, &mut pods);
         if data_dir.exists() {
             let orphans = records.without_link(observed).map(|entry| entry.record.created);
             // When a record that cannot be read was written is not known here.

@@ -9,6 +9,7 @@ use kernel::link;
 use kernel::sysctl::Sysctls;
 use link_name::LinkName;
 use node_network::settings::Mode;
+use support::pod::attach_on_lan;
 use support::{Node, change, index_of, node, run};
 
 /// Where the kernel keeps it, for each family.
@@ -71,4 +72,22 @@ fn chains_that_drop_let_neighbour_discovery_and_broadcasts_of_the_lan_through() 
     node.assert_nothing_to_change();
     agent::uninstall(&node.settings, &node.paths(), false).unwrap();
     assert!(!run("ip6tables", &["-S", "FORWARD"]).contains("hostgw"));
+}
+
+#[test]
+fn what_pods_may_say_on_the_lan_is_put_back_and_goes_with_the_pod() {
+    let mut node = on_bridge();
+    node.settings.lan.anti_spoof = true;
+    node.pass();
+    let pod = attach_on_lan(&node, "pod1", "br0");
+    let guards = || run("nft", &["list", "chains", "netdev"]);
+    node.pass();
+    assert!(guards().contains(pod.host_link.as_str()), "{}", guards());
+    run("nft", &["flush", "ruleset"]);
+    node.pass();
+    let listed = run("nft", &["list", "table", "netdev", "hostgw_lan"]);
+    assert!(listed.contains("drop") && listed.contains(&pod.addresses[0].to_string()), "{listed}");
+    change(|batch, _| link::delete(batch, index_of(pod.host_link.as_str())));
+    node.pass();
+    assert!(!guards().contains(pod.host_link.as_str()), "{}", guards());
 }

@@ -19,6 +19,7 @@ mod hostgw;
 mod inspection;
 mod interface;
 mod ipam;
+pub mod lan_guard;
 mod living;
 mod loopback;
 mod masquerade;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use attachment::{Attachment, Detachment, Entry, NetworkName, Record, ReleaseError, Store};
+use attachment::{Attachment, Detachment, Entry, Mode, NetworkName, Record, ReleaseError, Store};
 use cni_spec::{CniError, ErrorCode};
 use kernel::KernelError;
 use kernel::link;
@@ -12,6 +12,8 @@ use link_name::LinkName;
 use rustix::fd::AsFd;
 
 use crate::host_ports;
+use crate::lan_guard;
+use crate::netfilter;
 use crate::wiring::{delete_link, host_link_name, lan, shaping_link_name};
 
 /// An attachment that is to go.
@@ -68,6 +70,10 @@ pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(),
     if let Some(Err(error)) = leftover.record.map(|record| lan::stop_answering(record, host)) {
         failed.push(error.to_string());
     }
+    // After the link: as long as it is there, it is guarded.
+    if let Some(Err(error)) = leftover.record.filter(|record| is_on_lan_bridge(record)).map(unguard) {
+        failed.push(error.to_string());
+    }
     if failed.is_empty() {
         return Ok(());
     }
@@ -75,6 +81,17 @@ pub(crate) fn tear_down(leftover: Leftover<'_>, host: &mut Socket) -> Result<(),
         ErrorCode::KernelRefused,
         format!("failed to remove all of attachment {}: {}", leftover.attachment, failed.join("; ")),
     ))
+}
+
+const fn is_on_lan_bridge(record: &Record) -> bool {
+    matches!(record.wiring.mode, Mode::L2 { .. })
+}
+
+fn unguard(record: &Record) -> Result<(), KernelError> {
+    if lan_guard::unguard(&mut *netfilter::socket()?, record.wiring.host_link.as_str())? {
+        netfilter::removed();
+    }
+    Ok(())
 }
 
 /// The pair first: with it goes what the pod sends, and what redirects it.

@@ -17,9 +17,10 @@ use support::plugin::{Call, program};
 const ROUNDS: usize = 100;
 const LEASES: u16 = 1000;
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// The first decile, which a machine that does much else disturbs least, and the median.
+fn typical(mut times: Vec<Duration>) -> [Duration; 2] {
     times.sort();
-    times[times.len() / 2]
+    [times[times.len() / 10], times[times.len() / 2]]
 }
 
 /// One ADD, timed, and its DEL.
@@ -50,11 +51,13 @@ fn what_dhcp_adds_to_an_add() {
         by_range.push(round(&pod, &ranges));
         by_lease.push(round(&pod, &leased));
     }
-    let (by_range, by_lease) = (median(by_range), median(by_lease));
-    println!(
-        "ADD: {by_range:?} by range, {by_lease:?} by DHCP, {:?} more",
-        by_lease.saturating_sub(by_range)
-    );
+    let (by_range, by_lease) = (typical(by_range), typical(by_lease));
+    for (what, (by_range, by_lease)) in
+        ["first decile", "median"].into_iter().zip(by_range.into_iter().zip(by_lease))
+    {
+        let more = by_lease.saturating_sub(by_range);
+        println!("ADD, {what}: {by_range:?} by range, {by_lease:?} by DHCP, {more:?} more");
+    }
     assert!(!lan.heard().is_empty());
 }
 

@@ -472,6 +472,47 @@ fn a_further_network_is_reached_through_its_router_past_the_node() {
 }
 
 #[test]
+fn a_guarded_pod_cannot_speak_as_another_on_the_lan_and_an_unguarded_one_can() {
+    for guarded in [false, true] {
+        let lan = Lan::enter_bridged();
+        let conf = lan.conf(&json!({"mode": "l2", "bridge": "br0", "antiSpoof": guarded}));
+        let pod = Pod::new("pod");
+        let result = add(&pod, &conf);
+        lan.prove(&pod, &result);
+        check(&pod, &conf, &result).silent();
+        for (foreign, length, router) in
+            [("192.0.2.77", 24, ROUTER_ADDRESSES[0]), ("2001:db8:1::77", 64, ROUTER_ADDRESSES[1])]
+        {
+            pod.ns
+                .run(|| {
+                    change(|batch, _| {
+                        let held = format!("{foreign}/{length}").parse().unwrap();
+                        address::add(batch, index_of("eth0"), held, address::NODAD);
+                    });
+                })
+                .unwrap();
+            let (asked, own) = (udp(&lan.host, ip(router), 0), ip(&foreign.replace("77", "80")));
+            let asks = udp(&pod.ns, ip(foreign), 0);
+            let to = asked.local_addr().unwrap();
+            asks.send_to(b"as another", to).unwrap();
+            // What comes through first: the forged one, or what the pod says as itself behind it.
+            let itself =
+                addresses_of(&result).into_iter().find(|held| held.is_ipv4() == own.is_ipv4()).unwrap();
+            udp(&pod.ns, itself, 0).send_to(b"as itself", to).unwrap();
+            asked.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let (_, from) = asked.recv_from(&mut [0; 16]).unwrap();
+            assert_eq!(from.ip(), if guarded { itself } else { ip(foreign) }, "guarded {guarded}");
+            let told = lan.remembered(ip(foreign)).and_then(|known| known.mac);
+            assert!(!guarded || told.is_none(), "the LAN was told of {foreign} at {told:?}");
+        }
+        del(&pod, &conf);
+        let mut netfilter = Socket::open(Protocol::Netfilter).unwrap();
+        let left = kernel::nftables::chains(&mut netfilter, Some(Family::Netdev)).unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
 fn a_node_that_has_no_such_lan_is_named_with_the_remedy_and_keeps_nothing() {
     let lan = Lan::enter();
     let before = lan.state();

@@ -8,7 +8,7 @@ use crate::ipam_conf::IpamConf;
 use crate::net_conf::Mode;
 
 /// The keys here.
-const KEYS: [&str; 4] = ["uplink", "isGateway", "promiscMode", "conflictProbeMs"];
+const KEYS: [&str; 5] = ["uplink", "isGateway", "promiscMode", "conflictProbeMs", "antiSpoof"];
 /// A runtime does not wait much longer for an ADD.
 const MAX_PROBE_MS: u64 = 10_000;
 
@@ -25,11 +25,13 @@ pub struct LanConf {
     /// `conflictProbeMs`: for how long the LAN is asked whether somebody has an address, before a pod gets it; 0 does
     /// not ask.
     pub conflict_probe_ms: u32,
+    /// `antiSpoof`: whether what a pod sends with another's address is dropped (mode `l2`; in others the agent sees to it).
+    pub anti_spoof: bool,
 }
 
 impl Default for LanConf {
     fn default() -> Self {
-        Self { uplink: None, is_gateway: true, promiscuous: false, conflict_probe_ms: 0 }
+        Self { uplink: None, is_gateway: true, promiscuous: false, conflict_probe_ms: 0, anti_spoof: false }
     }
 }
 
@@ -37,7 +39,7 @@ impl LanConf {
     pub(crate) fn read(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<Self, CniError> {
         let of_mode: &[&str] = match mode {
             Mode::Ptp | Mode::Bridge => &[],
-            Mode::L2 => &["isGateway", "promiscMode", "conflictProbeMs"],
+            Mode::L2 => &["isGateway", "promiscMode", "conflictProbeMs", "antiSpoof"],
             Mode::L2Routed => &["uplink", "conflictProbeMs"],
         };
         for key in KEYS {
@@ -70,6 +72,7 @@ impl LanConf {
             is_gateway,
             promiscuous: conf.optional("promiscMode", Field::boolean)?.unwrap_or(false),
             conflict_probe_ms: conf.optional("conflictProbeMs", probe)?.unwrap_or(0),
+            anti_spoof: conf.optional("antiSpoof", Field::boolean)?.unwrap_or(false),
         })
     }
 }

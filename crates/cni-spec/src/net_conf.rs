@@ -31,7 +31,7 @@ pub const MIN_MTU_V6: u32 = 1280;
 const MAX_MTU: u64 = 65_535;
 
 /// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "cniVersion",
     "cniVersions",
     "name",
@@ -65,6 +65,7 @@ const KEYS: [&str; 33] = [
     "isGateway",
     "promiscMode",
     "conflictProbeMs",
+    "antiSpoof",
 ];
 /// The keys of `runtimeConfig` for the capabilities that this plugin has.
 const RUNTIME_KEYS: [&str; 5] = ["portMappings", "bandwidth", "ips", "mac", "ipRanges"];

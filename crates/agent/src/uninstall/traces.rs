@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cni_plugins::DROP_IN_TABLES;
 use cni_plugins::host_ports::table::TABLE as HOST_PORT_TABLE;
+use cni_plugins::lan_guard;
 use cni_plugins::wiring::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, is_our_bridge_mac};
 use kernel::KernelError;
 use kernel::link::{self, Link};
@@ -94,6 +95,9 @@ pub(super) struct OurTable {
 /// The agent's table, the plugin's, and those of the drop-in plugins.
 pub(super) fn our_tables(socket: &mut Socket) -> Result<Vec<OurTable>, KernelError> {
     let mut found = Vec::new();
+    let guards = tables(socket, Some(Family::Netdev))?.into_iter().map(|listed| listed.name);
+    let guards = guards.filter(|table| *table == lan_guard::table());
+    found.extend(guards.map(|table| OurTable { table, entries: 0 }));
     for TableName { name, family } in
         tables(socket, Some(Family::Inet))?.into_iter().map(|listed| listed.name)
     {

@@ -61,6 +61,11 @@ pub(crate) fn attach_answered(node: &Node, id: &str, uplink: &str) -> Pod {
     attach_as(node, id, &[], &Mode::L2Routed { uplink: LinkName::new(uplink).unwrap() }, None)
 }
 
+/// Attaches pod `id` to `node` as a port of its bridge to the LAN.
+pub(crate) fn attach_on_lan(node: &Node, id: &str, bridge: &str) -> Pod {
+    attach_as(node, id, &[], &Mode::L2 { bridge: LinkName::new(bridge).unwrap(), gateways: Vec::new() }, None)
+}
+
 fn attach_as(node: &Node, id: &str, host_ports: &[HostPort], mode: &Mode, pod: Option<&PodName>) -> Pod {
     let network = NetworkName::new("hostgw").unwrap();
     let attachment = format!("{id}:eth0").parse::<Attachment>().unwrap();

@@ -25,7 +25,9 @@ use crate::failure::{
     host_ports_failed, io_failed, kernel_refused, reserve_failed, store_failed, wiring_failed,
 };
 use crate::host_ports as ports;
+use crate::lan_guard;
 use crate::namespaces::Namespaces;
+use crate::netfilter;
 use crate::teardown::{Leftover, tear_down};
 use crate::wiring::{Wiring, attach_anew, lan};
 
@@ -209,6 +211,10 @@ fn make(
     }
     bandwidth::limit(record, &conf.capabilities.bandwidth, wired.host_index, host)?;
     unready.wait(host).map_err(wiring_failed)?;
+    if conf.lan.anti_spoof {
+        lan_guard::guard_pod(&mut *netfilter::socket().map_err(kernel_refused)?, record)
+            .map_err(kernel_refused)?;
+    }
     // Who never heard of the addresses finds the pod all the same.
     if conf.mode.is_of_lan()
         && let Err(error) = lan::announce(&intent.link, wired, &namespaces.pod)

@@ -12,7 +12,9 @@ use crate::bandwidth;
 use crate::failure::{host_ports_failed, kernel_refused};
 use crate::host_ports;
 use crate::inspection::{Place, Side, difference};
+use crate::lan_guard;
 use crate::namespaces::Namespaces;
+use crate::netfilter;
 use crate::wiring::{LinkPlan, PodAddress, Step, Wiring, plan_link};
 
 /// Verifies the record, both ends of the link and all that hangs on them, the bridge, shaping and host ports.
@@ -52,6 +54,13 @@ pub(crate) fn check(call: &AttachmentCall<PathBuf>, conf: &NetConf) -> Result<()
         differences.extend(shaping.map_err(kernel_refused)?);
     }
     differences.extend(host_ports::differences(record).map_err(host_ports_failed)?);
+    if conf.lan.anti_spoof {
+        let mut socket = netfilter::socket().map_err(kernel_refused)?;
+        let host_link = record.wiring.host_link.as_str();
+        if !lan_guard::guarded(&mut socket).map_err(kernel_refused)?.contains(host_link) {
+            differences.push(format!("what it says over `{host_link}` is not guarded"));
+        }
+    }
     if differences.is_empty() {
         return Ok(());
     }

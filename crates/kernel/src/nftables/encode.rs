@@ -15,6 +15,7 @@ use super::{
 use crate::netlink::Message;
 use crate::route;
 
+const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
@@ -65,7 +66,8 @@ pub(super) fn write_rule(rule: &Rule, family: Family, list: &mut Message<'_>) {
         Family::Ip6 => Some(route::Family::V6),
         _ => None,
     };
-    let mut encoder = Encoder { list, version, transport: None };
+    let of_frames = matches!(family, Family::Bridge | Family::Netdev);
+    let mut encoder = Encoder { list, of_frames, network: version.map(Network::Ip), transport: None };
     for statement in &rule.statements {
         encoder.statement(statement);
     }
@@ -94,10 +96,30 @@ fn version_of(ip: IpAddr) -> route::Family {
     if ip.is_ipv4() { route::Family::V4 } else { route::Family::V6 }
 }
 
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    Ip(route::Family),
+    Arp,
+}
+
+impl Network {
+    /// `ETH_P_…` (`linux/if_ether.h`).
+    const fn ether_type(self) -> u16 {
+        match self {
+            Self::Ip(route::Family::V4) => 0x0800,
+            Self::Arp => 0x0806,
+            Self::Ip(route::Family::V6) => 0x86dd,
+        }
+    }
+}
+
 struct Encoder<'list, 'batch> {
     list: &'list mut Message<'batch>,
-    /// What the rule has made sure of: the IP version and the transport protocol.
-    version: Option<route::Family>,
+    /// Packets are frames, of whatever they carry.
+    of_frames: bool,
+    /// What the rule has made sure of: the network and the transport protocol.
+    network: Option<Network>,
     transport: Option<u8>,
 }
 
@@ -193,7 +215,9 @@ impl Encoder<'_, '_> {
         }
         if !negated {
             match (selector, value) {
-                (Selector::NfProto, Value::Version(version)) => self.version = Some(*version),
+                (Selector::NfProto, Value::Version(version)) => {
+                    self.network = Some(Network::Ip(*version));
+                }
                 (Selector::L4Proto, Value::Proto(proto)) => self.transport = Some(*proto),
                 _ => {}
             }
@@ -282,18 +306,30 @@ impl Encoder<'_, '_> {
 
     /// Makes sure that the packet has the header that `selector` reads.
     fn require(&mut self, selector: Selector) {
-        let (version, transport) = match selector {
-            Selector::Saddr(version) | Selector::Daddr(version) => (Some(version), None),
+        let (network, transport) = match selector {
+            Selector::Saddr(version) | Selector::Daddr(version) => (Some(Network::Ip(version)), None),
             Selector::Sport(transport) | Selector::Dport(transport) => (None, transport.number()),
-            Selector::Icmpv6Type => (Some(route::Family::V6), Some(IPPROTO_ICMPV6)),
+            Selector::Icmpv6Type | Selector::AdvertisedIp => {
+                (Some(Network::Ip(route::Family::V6)), Some(IPPROTO_ICMPV6))
+            }
+            Selector::ArpSenderMac | Selector::ArpSenderIp => (Some(Network::Arp), None),
             _ => (None, None),
         };
-        if let Some(version) = version
-            && self.version != Some(version)
+        if let Some(network) = network
+            && self.network != Some(network)
         {
-            expression::meta_load(self.list, META_NFPROTO, Register::FIRST);
-            expression::compare(self.list, Register::FIRST, EQUAL, &[nfproto(version)]);
-            self.version = Some(version);
+            match network {
+                Network::Ip(version) if !self.of_frames => {
+                    expression::meta_load(self.list, META_NFPROTO, Register::FIRST);
+                    expression::compare(self.list, Register::FIRST, EQUAL, &[nfproto(version)]);
+                }
+                _ => {
+                    expression::meta_load(self.list, META_PROTOCOL, Register::FIRST);
+                    let ether_type = network.ether_type().to_be_bytes();
+                    expression::compare(self.list, Register::FIRST, EQUAL, &ether_type);
+                }
+            }
+            self.network = Some(network);
         }
         if let Some(transport) = transport
             && self.transport != Some(transport)
@@ -332,6 +368,9 @@ impl Encoder<'_, '_> {
             Selector::FibType(fib) => expression::fib_load(self.list, FIB_ADDRTYPE, fib_flags(fib), to),
             Selector::FibOifName(fib) => expression::fib_load(self.list, FIB_OIFNAME, fib_flags(fib), to),
             Selector::EtherSaddr
+            | Selector::ArpSenderMac
+            | Selector::ArpSenderIp
+            | Selector::AdvertisedIp
             | Selector::Saddr(_)
             | Selector::Daddr(_)
             | Selector::Sport(_)
@@ -341,10 +380,13 @@ impl Encoder<'_, '_> {
     }
 }
 
-/// Where a property stands in the packet: base, offset and length in bytes (RFC 791, RFC 8200, RFC 9293).
+/// Where a property stands in the packet: base, offset and length in bytes (RFC 791, RFC 826, RFC 4861, RFC 8200, RFC 9293).
 fn header_field(selector: Selector) -> Option<(u32, u32, u32)> {
     Some(match selector {
         Selector::EtherSaddr => (LINK_HEADER, 6, 6),
+        Selector::ArpSenderMac => (NETWORK_HEADER, 8, 6),
+        Selector::ArpSenderIp => (NETWORK_HEADER, 14, 4),
+        Selector::AdvertisedIp => (TRANSPORT_HEADER, 8, 16),
         Selector::Saddr(route::Family::V4) => (NETWORK_HEADER, 12, 4),
         Selector::Daddr(route::Family::V4) => (NETWORK_HEADER, 16, 4),
         Selector::Saddr(route::Family::V6) => (NETWORK_HEADER, 8, 16),

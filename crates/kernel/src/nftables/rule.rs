@@ -155,6 +155,12 @@ pub enum Selector {
     L4Proto,
     /// Ethernet source address, in a table of bridges: six [`super::Value::Bytes`].
     EtherSaddr,
+    /// Ethernet address by which the sender of an ARP packet says it is found: six [`super::Value::Bytes`].
+    ArpSenderMac,
+    /// IPv4 address that the sender of an ARP packet says is its own.
+    ArpSenderIp,
+    /// Address of which a neighbour advertisement tells.
+    AdvertisedIp,
     /// Source address.
     Saddr(route::Family),
     /// Destination address.

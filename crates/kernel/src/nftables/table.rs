@@ -1,5 +1,7 @@
 //! Tables and chains as values.
 
+use link_name::LinkName;
+
 use super::{Comment, Rule, Set};
 
 /// Which packets a table sees (`NFPROTO_…`).
@@ -96,6 +98,8 @@ pub struct Chain {
     pub name: String,
     /// Where the kernel enters it; none where it is only jumped to.
     pub base: Option<BaseChain>,
+    /// The link whose frames enter it, in a table of one link's frames.
+    pub link: Option<LinkName>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
 }
@@ -104,13 +108,25 @@ impl Chain {
     /// A chain that is only jumped to.
     #[must_use]
     pub fn regular(name: impl Into<String>, rules: Vec<Rule>) -> Self {
-        Self { name: name.into(), base: None, rules }
+        Self { name: name.into(), base: None, link: None, rules }
     }
 
     /// A chain that the kernel enters.
     #[must_use]
     pub fn base(name: impl Into<String>, base: BaseChain, rules: Vec<Rule>) -> Self {
-        Self { name: name.into(), base: Some(base), rules }
+        Self { name: name.into(), base: Some(base), link: None, rules }
+    }
+
+    /// A chain of [`Family::Netdev`] that sees what comes in by this link, before anything else does.
+    #[must_use]
+    pub fn ingress(name: impl Into<String>, link: LinkName, rules: Vec<Rule>) -> Self {
+        let base = BaseChain {
+            kind: ChainKind::Filter,
+            hook: Hook::INGRESS,
+            priority: priority::FILTER,
+            policy: Policy::Accept,
+        };
+        Self { link: Some(link), ..Self::base(name, base, rules) }
     }
 }
 
@@ -194,6 +210,9 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// What comes in by a link, in [`Family::Netdev`] (`NF_NETDEV_INGRESS`).
+    pub const INGRESS: Self = Self::Other(0);
+
     pub(super) const fn number(self) -> u32 {
         match self {
             Self::Prerouting => 0,

@@ -24,6 +24,7 @@ pub(super) const CHAIN_POLICY: u16 = 5;
 pub(super) const CHAIN_TYPE: u16 = 7;
 pub(super) const HOOK_NUMBER: u16 = 1;
 pub(super) const HOOK_PRIORITY: u16 = 2;
+pub(super) const HOOK_LINK: u16 = 3;
 pub(super) const RULE_TABLE: u16 = 1;
 pub(super) const RULE_CHAIN: u16 = 2;
 pub(super) const RULE_HANDLE: u16 = 3;
@@ -211,6 +212,9 @@ impl Transaction {
             message
                 .nest_unflagged(CHAIN_HOOK, |nest| {
                     nest.be32(HOOK_NUMBER, hook.number()).be32(HOOK_PRIORITY, priority.cast_unsigned());
+                    if let Some(link) = &chain.link {
+                        nest.text(HOOK_LINK, link.as_str());
+                    }
                 })
                 .be32(CHAIN_POLICY, u32::from(*policy == Policy::Accept))
                 .text(CHAIN_TYPE, kind.as_str());

@@ -138,6 +138,9 @@ fn add_lan(plugin: &mut Value, slices: &PerFamily<IpNet>, settings: &Settings) {
     if let Some(uplink) = &lan.uplink {
         plugin["uplink"] = json!(uplink.as_str());
     }
+    if lan.anti_spoof {
+        plugin["antiSpoof"] = json!(true);
+    }
     if !lan.is_gateway {
         plugin["isGateway"] = json!(false);
     }

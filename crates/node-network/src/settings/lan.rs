@@ -35,6 +35,9 @@ pub struct LanSettings {
     pub uplink: Option<LinkName>,
     /// The bridge hears every frame of the LAN (mode `l2`).
     pub promisc_mode: bool,
+    /// Drop what a pod sends with another Ethernet or IP address than its own (mode `l2`; in `l2-routed` that is
+    /// [`super::Settings::anti_spoof`]'s).
+    pub anti_spoof: bool,
     /// For how many milliseconds the LAN is asked whether somebody has an address before a pod gets it; 0 does not ask.
     pub conflict_probe_ms: u32,
     /// Pods form their IPv6 addresses of a prefix that the LAN's router announces, within the IPv6 subnet; else they are of
@@ -82,6 +85,7 @@ impl Default for LanSettings {
             routes: Vec::new(),
             uplink: None,
             promisc_mode: false,
+            anti_spoof: false,
             conflict_probe_ms: 0,
             slaac: false,
             dhcp: None,
@@ -196,10 +200,11 @@ impl LanSettings {
             );
         }
         if mode == Mode::L2 && self.uplink.is_some()
-            || mode == Mode::L2Routed && (self.promisc_mode || !self.is_gateway || !self.routes.is_empty())
+            || mode == Mode::L2Routed
+                && (self.promisc_mode || self.anti_spoof || !self.is_gateway || !self.routes.is_empty())
         {
             let remedy = format!(
-                "lan.uplink is of mode l2-routed, promiscMode, isGateway and routes are of mode l2; this is mode {}",
+                "lan.uplink is of mode l2-routed, promiscMode, antiSpoof, isGateway and routes are of mode l2; this is mode {}",
                 mode.as_str()
             );
             fault("uplink", self.uplink.as_ref().map_or_else(String::new, ToString::to_string), remedy);

@@ -4,6 +4,7 @@ mod statement;
 
 use std::fmt::{self, Display, Formatter, Write};
 
+use link_name::LinkName;
 use statement::InFamily;
 
 use super::rule::address_type;
@@ -97,7 +98,7 @@ fn write_chain(f: &mut Formatter<'_>, chain: &Chain, family: Family) -> fmt::Res
             f,
             "\t\ttype {} hook {} priority {}; policy {policy};",
             base.kind.as_str(),
-            base.hook,
+            Entrance(base.hook, chain.link.as_ref()),
             Priority(base)
         )?;
     }
@@ -117,6 +118,18 @@ impl Display for Hook {
             Self::Postrouting => "postrouting",
             Self::Other(number) => return write!(f, "hook {number}"),
         })
+    }
+}
+
+/// Where a chain is entered, and for which link's frames.
+struct Entrance<'a>(Hook, Option<&'a LinkName>);
+
+impl Display for Entrance<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(link) => write!(f, "ingress device \"{link}\""),
+            None => write!(f, "{}", self.0),
+        }
     }
 }
 
