@@ -13,7 +13,7 @@ use cni_spec::{
 use crate::answer::Answer;
 use crate::failure::io_failed;
 use crate::{
-    bandwidth_plugin, bridge, dhcp, firewall, host_local, hostgw, loopback, netfilter, portmap, ptp,
+    bandwidth_plugin, bridge, closing, dhcp, firewall, host_local, hostgw, loopback, portmap, ptp,
     static_ipam, tuning,
 };
 
@@ -127,7 +127,7 @@ pub fn run() -> u8 {
             fail(&error, version)
         }
     };
-    netfilter::leave();
+    closing::leave();
     code
 }
 

@@ -115,7 +115,7 @@ mod tests {
     fn a_pod_says_its_own_addresses_and_nobodys() {
         let addresses = ["10.10.1.5", "2001:db8::5"].map(|ip| ip.parse().unwrap());
         let rules = rules([0x0a, 0x58, 10, 10, 1, 5], &addresses);
-        let text: Vec<String> = rules.iter().map(|rule| rule.text(Family::Netdev).to_string()).collect();
+        let text: Vec<String> = rules.iter().map(|rule| rule.text(Family::Netdev)).collect();
         insta::assert_snapshot!(text.join("\n"), @r"
         ether saddr != 0x0a580a0a0105 drop
         arp saddr ether != 0x0a580a0a0105 drop

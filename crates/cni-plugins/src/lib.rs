@@ -9,6 +9,7 @@ mod bandwidth_plugin;
 mod bridge;
 mod call;
 mod chained;
+mod closing;
 pub mod dhcp;
 mod failure;
 mod firewall;

@@ -1,13 +1,11 @@
 //! The netfilter sockets of one call. To close any of them after something was removed makes the kernel wait for an RCU
 //! grace period (some 12 ms, `nft_rcv_nl_event`), and so does to end with one open. So one is kept and used again, and at
-//! the call's end a child is the last to close it.
+//! the call's end a child is the last to close it ([`crate::closing`]).
 
 use std::cell::{Cell, RefCell, RefMut};
 
 use kernel::KernelError;
 use kernel::netlink::{Protocol, Socket};
-
-use crate::wiring::close_behind;
 
 thread_local! {
     static SOCKETS: RefCell<Vec<&'static RefCell<Socket>>> = const { RefCell::new(Vec::new()) };
@@ -32,12 +30,13 @@ pub(crate) fn removed() {
     REMOVED.set(true);
 }
 
-/// The call is over.
-pub(crate) fn leave() {
-    if REMOVED.get() {
-        SOCKETS.with_borrow(|all| {
-            let all: Vec<_> = all.iter().filter_map(|held| held.try_borrow().ok()).collect();
-            close_behind(&all.iter().map(|socket| &**socket).collect::<Vec<&Socket>>());
-        });
+/// Hands over the sockets by any of which something was removed: all, or none.
+pub(crate) fn with_those_that_removed(hand_over: impl FnOnce(&[&Socket])) {
+    if !REMOVED.get() {
+        return hand_over(&[]);
     }
+    SOCKETS.with_borrow(|all| {
+        let all: Vec<_> = all.iter().filter_map(|held| held.try_borrow().ok()).collect();
+        hand_over(&all.iter().map(|socket| &**socket).collect::<Vec<&Socket>>());
+    });
 }

@@ -122,14 +122,21 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// Sends whole frames over the link of `index`, and hears none. It takes `CAP_NET_RAW`.
-pub fn send_all(index: u32, frames: &[Vec<u8>]) -> Result<(), KernelError> {
+impl From<PacketSocket> for OwnedFd {
+    fn from(socket: PacketSocket) -> Self {
+        socket.fd
+    }
+}
+
+/// Sends whole frames over the link of `index`, and hears none. It takes `CAP_NET_RAW`. Gives back the socket, for the last
+/// to close a packet socket waits for an RCU grace period (`packet_release`).
+pub fn send_all(index: u32, frames: &[Vec<u8>]) -> Result<OwnedFd, KernelError> {
     let failed = |what: &str, errno| KernelError::new(format!("{what} on link {index}"), errno);
     let socket = raw_socket(0).map_err(|errno| failed("open a packet socket", errno))?;
     for frame in frames {
         send_one(&socket, index, frame).map_err(|errno| failed("send a frame", errno))?;
     }
-    Ok(())
+    Ok(socket)
 }
 
 fn send_one(socket: &OwnedFd, index: u32, frame: &[u8]) -> Result<(), Errno> {

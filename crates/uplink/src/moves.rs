@@ -252,7 +252,8 @@ impl Mover {
             });
             frames.extend(own.map(|own| announce::router_solicitation(own, mac)));
         }
-        Ok(packet::send_all(holder.index, &frames)?)
+        packet::send_all(holder.index, &frames)?;
+        Ok(())
     }
 }
 

@@ -70,7 +70,7 @@ fn put_back(socket: &mut Socket, (index, ip): Answer) -> Result<(), KernelError>
     neighbour::add_proxy(&mut batch, index, ip, POD_ROUTE_PROTOCOL);
     socket.execute_all(&mut batch)?;
     match link::by_index(socket, index)?.and_then(|link| link.mac) {
-        Some(mac) => lan::announce_on(index, mac, &[ip]),
+        Some(mac) => lan::announce_on(index, mac, &[ip]).map(drop),
         None => Ok(()),
     }
 }

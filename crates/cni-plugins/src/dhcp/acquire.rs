@@ -14,6 +14,7 @@ use super::lease::{Lease, PodLink};
 use super::line::{Line, LineError, Peer, Station, seed};
 use super::store::{LeaseStore, StoreError};
 use crate::answer::Answer;
+use crate::closing;
 use crate::failure::{io_failed, kernel_refused};
 use crate::wiring::lan::holder_of;
 
@@ -183,6 +184,7 @@ impl Asking<'_> {
             }
         };
         let agreed = line.converse(&mut exchange, self.began, chosen);
+        closing::leave_open(line.into_socket());
         let drafted = drafted.map_err(store_failed)?;
         let agreement = match agreed {
             Ok(agreement) => agreement,

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use dhcp_client::{
@@ -100,6 +101,11 @@ impl Line {
     #[must_use]
     pub fn socket(&self) -> &PacketSocket {
         &self.socket
+    }
+
+    /// The socket, of which no more is wanted.
+    pub(crate) fn into_socket(self) -> OwnedFd {
+        self.socket.into()
     }
 
     /// Sends a message, to the server alone or to all.

@@ -1,13 +1,14 @@
 //! Deleting a pod's link, without the wait that the kernel makes of it.
 #![allow(unsafe_code, reason = "fork has no safe wrapper")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use kernel::KernelError;
 use kernel::events::{Events, Group, Heard};
 use kernel::link;
 use kernel::netlink::{Batch, Protocol, Socket};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -16,7 +17,7 @@ const RTM_DELLINK: u16 = 17;
 /// For how long a deletion may stay unheard of before it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// When the kernel has freed what was removed from nftables: some grace periods.
-const FREED_AFTER: Duration = Duration::from_millis(300);
+pub(crate) const FREED_AFTER: Duration = Duration::from_millis(300);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Deletes the link of this index, and with it its peer, addresses and routes; one that is gone is well.
@@ -60,22 +61,25 @@ pub fn delete_link(
     }
 }
 
-/// Closes netfilter sockets after this process has ended: whoever is the last to close one waits for an RCU grace period
-/// (about 10 ms) where elements were removed lately, and keeps all other changes of nftables waiting. A child is the last,
-/// and closes when the kernel's own worker has freed what was removed, so that nobody waits.
-pub(crate) fn close_behind(sockets: &[&Socket]) {
+/// Closes sockets after this process has ended, or so long after: whoever is the last to close one of netfilter's waits for an
+/// RCU grace period (about 10 ms) where elements were removed lately, and keeps all other changes of nftables waiting; the
+/// last to close a packet socket always waits for one. A child is the last, so that nobody waits.
+pub(crate) fn close_behind(sockets: &[BorrowedFd<'_>], after: Option<Duration>) {
     // Without a pipe or a child the wait is ours.
     let Ok((ended, end)) = pipe_with(PipeFlags::CLOEXEC) else { return };
     // SAFETY: as in `delete_link`.
     match unsafe { libc::fork() } {
         0 => {
-            let mut kept: Vec<RawFd> = sockets.iter().map(|socket| socket.as_fd().as_raw_fd()).collect();
+            let mut kept: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
             kept.push(ended.as_raw_fd());
             kept.sort_unstable();
             close_all_but(&kept);
-            // The parent keeps its end open for as long as it lives.
-            rustix::io::read(&ended, &mut [0]).ok();
-            std::thread::sleep(FREED_AFTER);
+            // The parent keeps its end open for as long as it lives, which is not for long: this is its last act.
+            let soon = Timespec::try_from(FREED_AFTER).ok();
+            poll(&mut [PollFd::new(&ended, PollFlags::IN)], soon.as_ref()).ok();
+            if let Some(after) = after {
+                std::thread::sleep(after);
+            }
             // SAFETY: leaves without running anything of the parent's.
             unsafe { libc::_exit(0) }
         }

@@ -2,7 +2,7 @@
 //! and where they are from now on.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use attachment::{Mode, Record};
@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::{LinkPlan, POD_ROUTE_PROTOCOL, Wired, Wiring, WiringError};
+use crate::closing;
 
 /// How often an address is asked for (RFC 5227, `PROBE_NUM`).
 const PROBES: u32 = 3;
@@ -81,19 +82,20 @@ pub fn is_a_pods(host: &mut Socket, ip: IpAddr) -> Result<bool, KernelError> {
 /// Tells the LAN where the addresses are now, so that whoever remembers an earlier holder forgets it: from the pod where
 /// it is a neighbour there, from the node's link where the node answers.
 pub(crate) fn announce(plan: &LinkPlan, wired: Wired, pod: &NetNs) -> Result<(), KernelError> {
-    match (&plan.wiring, wired.uplink) {
-        (Wiring::Ptp, _) => Ok(()),
-        (Wiring::L2Routed { .. }, None) => Ok(()),
-        (Wiring::L2Routed { .. }, Some((index, mac))) => announce_on(index, mac, &plan.proxied),
+    let spent = match (&plan.wiring, wired.uplink) {
+        (Wiring::Ptp, _) | (Wiring::L2Routed { .. }, None) => return Ok(()),
+        (Wiring::L2Routed { .. }, Some((index, mac))) => announce_on(index, mac, &plan.proxied)?,
         (Wiring::Bridge { .. }, _) => {
             let held: Vec<IpAddr> = plan.addresses().collect();
-            pod.run(|| announce_on(wired.pod_index, plan.pod_mac, &held))?
+            pod.run(|| announce_on(wired.pod_index, plan.pod_mac, &held))??
         }
-    }
+    };
+    closing::leave_open(spent);
+    Ok(())
 }
 
-/// Says on a link that addresses are at `mac`.
-pub fn announce_on(index: u32, mac: Mac, addresses: &[IpAddr]) -> Result<(), KernelError> {
+/// Says on a link that addresses are at `mac`. Gives back the socket, whose last closer waits for some milliseconds.
+pub fn announce_on(index: u32, mac: Mac, addresses: &[IpAddr]) -> Result<OwnedFd, KernelError> {
     // To the LAN a pod is no router.
     let frames: Vec<_> = addresses.iter().map(|ip| announce::announcement(*ip, mac, false)).collect();
     packet::send_all(index, &frames)

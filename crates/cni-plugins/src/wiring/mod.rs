@@ -12,8 +12,8 @@ mod result_plan;
 mod steps;
 
 pub use bridge::{BridgePlan, is_our_bridge_mac};
-pub(crate) use detach::close_behind;
 pub use detach::delete_link;
+pub(crate) use detach::{FREED_AFTER, close_behind};
 pub use execute::{Wired, attach};
 pub(crate) use execute::{attach_anew, give_addresses};
 pub(crate) use name::HOST;
