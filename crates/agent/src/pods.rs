@@ -4,6 +4,7 @@
 mod bridge;
 mod forgotten;
 mod guards;
+mod mtus;
 mod proxies;
 mod reclaim;
 mod restore;
@@ -22,6 +23,7 @@ use node_network::{Family, PerFamily};
 pub(crate) use bridge::restore_bridges;
 pub(crate) use forgotten::{Listing, TwoLooks, forgotten, reclaim_forgotten};
 pub(crate) use guards::restore_guards;
+pub(crate) use mtus::judge_mtus;
 pub(crate) use proxies::restore_proxies;
 pub(crate) use reclaim::{AFTER_GRACE, reclaim, reclaim_due_in};
 pub(crate) use restore::restore;
@@ -90,6 +92,10 @@ impl Records {
         let entries = self.entries.iter().map(|(_, entry)| entry);
         entries.filter(move |entry| !names.contains(entry.record.wiring.host_link.as_str()))
     }
+}
+
+fn links_by_name(observed: &ObservedNode) -> BTreeMap<&str, &ObservedLink> {
+    observed.links.values().map(|link| (link.name.as_str(), link)).collect()
 }
 
 fn stores(data_dir: &Path, problems: &mut Vec<String>) -> Vec<Store> {

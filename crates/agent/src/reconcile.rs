@@ -227,6 +227,12 @@ impl Reconciler {
             report.applied_after = began.elapsed();
             let origins = records.packet_origins(&observed);
             report.conditions = self.judge(&mut plan, &report.applied, &origins);
+            report.conditions.extend(pods::judge_mtus(
+                &records,
+                &observed,
+                &report.internal_ips,
+                &self.settings,
+            ));
             self.seen.doubt_rules_of(&plan);
             if !self.settings.node_address.is_empty() && report.chosen_ips.is_empty() {
                 report.conditions.push(Condition::NoChosenAddress);

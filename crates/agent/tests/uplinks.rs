@@ -5,6 +5,7 @@ mod support;
 
 use kernel::link::{self, Veth, VethEnd};
 use link_name::LinkName;
+use support::pod::{attach_bridged, attach_for_kubernetes};
 use support::{Node, change, dual, index_of, node, routed, run, wait_until};
 
 fn accept_ra(link: &str) -> String {
@@ -86,4 +87,43 @@ fn a_peer_whose_cidr_is_misspelt_keeps_its_route() {
     node1.write_nodes(&[dual(1)]);
     assert!(node1.pass().converged);
     assert!(!routed("10.244.2.0/24", "192.0.2.12"));
+}
+
+/// The pods' MTUs that the agent tells of, and as what.
+fn told_of_mtus(state: &agent::StateDocument) -> Vec<(String, String)> {
+    let of_mtus = state.conditions.iter().filter(|told| told.code.ends_with("-uplink-mtu"));
+    of_mtus.map(|told| (told.code.clone(), told.message.clone())).collect()
+}
+
+#[test]
+fn pods_that_kept_their_mtu_when_the_uplinks_changed_are_told_of() {
+    let node = Node::new();
+    node.write_nodes(&[dual(1)]);
+    node.pass();
+    let pod = attach_for_kubernetes(&node, "web");
+    let _other = attach_bridged(&node, "other");
+    let running = node.start();
+    let told = || node.state().map(|state| told_of_mtus(&state)).unwrap_or_default();
+    node.wait_until_converged();
+    assert_eq!(told(), []);
+    run("ip", &["link", "set", "eth0", "mtu", "1400"]);
+    wait_until("larger pods are told of", || {
+        matches!(told().as_slice(), [(code, message)] if code == "pods-above-uplink-mtu"
+            && message.contains("larger MTU than the uplink (2, such as default/web with 1500)")
+            && message.contains("link `eth0` carries 1400 bytes; recreate them"))
+    });
+    // What a recreated pod has.
+    run("ip", &["link", "set", pod.host_link.as_str(), "mtu", "1400"]);
+    wait_until(
+        "one is left",
+        || matches!(told().as_slice(), [(_, message)] if message.contains("(1, such as other:eth0 with 1500)")),
+    );
+    run("ip", &["link", "set", "eth0", "mtu", "1500"]);
+    wait_until("the smaller pod is told of", || {
+        matches!(told().as_slice(), [(code, message)] if code == "pods-below-uplink-mtu"
+            && message.contains("(1, such as default/web with 1400): recreate them for 1500 bytes"))
+    });
+    run("ip", &["link", "set", pod.host_link.as_str(), "mtu", "1500"]);
+    wait_until("all are alike", || told().is_empty());
+    drop(running);
 }

@@ -353,6 +353,39 @@ pub enum Condition {
         /// Its MTU in bytes.
         mtu: u32,
     },
+    /// Pods were connected when the uplink carried more, and have kept their MTU.
+    #[error(
+        "pods of this node have a larger MTU than the uplink ({pods}, such as {example} with {mtu}): link `{link}` carries {link_mtu} bytes; {}recreate them, or let it carry as much",
+        setting.map(|mtu| format!("set mtu to {mtu} and ")).unwrap_or_default()
+    )]
+    PodsAboveUplink {
+        /// How many.
+        pods: usize,
+        /// One of them.
+        example: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// The link.
+        link: String,
+        /// Its MTU in bytes.
+        link_mtu: u32,
+        /// What the setting must be so that new pods do not get too much as well, in bytes; none where they do not.
+        setting: Option<u32>,
+    },
+    /// Pods were connected when the uplink carried less, or the setting was smaller.
+    #[error(
+        "pods of this node have a smaller MTU than a new pod would ({pods}, such as {example} with {mtu}): recreate them for {new} bytes"
+    )]
+    PodsBelowUplink {
+        /// How many.
+        pods: usize,
+        /// One of them.
+        example: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// That of a new pod in bytes.
+        new: u32,
+    },
     /// The bridge is somebody else's.
     #[error(
         "setting bridge is `{bridge}`, which {fault}: name a bridge that is the pods' alone; the CNI configuration stays as it is"
@@ -522,12 +555,14 @@ impl Condition {
         match self {
             Self::PodCidrInsideLink { .. }
             | Self::UplinkClientsUnseen { .. }
+            | Self::PodsBelowUplink { .. }
             | Self::WireguardNextHop { fault: AllowedIpsFault::Unreadable(_), .. } => Severity::Notice,
             Self::BadNodeObject(problem) => problem.severity,
             Self::CachedSource { .. }
             | Self::InternalIpNotLocal { .. }
             | Self::InternalIpNotUsable { .. }
             | Self::UplinkWithoutIpv6 { .. }
+            | Self::PodsAboveUplink { .. }
             | Self::MultipathClash { .. }
             | Self::ForeignChainMayDrop { .. }
             | Self::LinkNotForwarding { .. }
@@ -574,6 +609,8 @@ impl Condition {
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
             Self::MtuTooSmall { .. } => "mtu-too-small",
             Self::UplinkWithoutIpv6 { .. } => "uplink-without-ipv6",
+            Self::PodsAboveUplink { .. } => "pods-above-uplink-mtu",
+            Self::PodsBelowUplink { .. } => "pods-below-uplink-mtu",
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
             Self::RuntimeSilent { .. } => "runtime-silent",
             Self::RuntimeImplausible { .. } => "runtime-implausible",

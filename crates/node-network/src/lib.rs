@@ -14,6 +14,7 @@ pub mod next_hop;
 pub mod observed;
 pub mod plan;
 pub mod pod_cidr_allocation;
+pub mod pod_mtu;
 pub mod settings;
 #[cfg(test)]
 mod three_nodes;

@@ -271,7 +271,7 @@ pub struct SettingsError {
 const MIN_MTU: u32 = 68;
 /// Each link must carry an IPv6 packet of this many bytes (RFC 8200).
 pub(crate) const MIN_IPV6_MTU: u32 = 1_280;
-const MAX_MTU: u32 = 65_535;
+pub(crate) const MAX_MTU: u32 = 65_535;
 
 impl Settings {
     /// Name of the bridge that is the pods' alone; `None` in the other modes.

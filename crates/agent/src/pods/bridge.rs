@@ -12,7 +12,7 @@ use link_name::LinkName;
 use node_network::Settings;
 use node_network::observed::{ObservedLink, ObservedNode};
 
-use super::{PodsReport, Records};
+use super::{PodsReport, Records, links_by_name};
 
 /// Puts back what the bridges of attached pods have lost, and takes from the pods' bridge what it must not keep.
 pub(crate) fn restore_bridges(
@@ -43,8 +43,7 @@ fn living_ports<'a>(
     records: &'a Records,
     observed: &'a ObservedNode,
 ) -> BTreeMap<&'a LinkName, Vec<Port<'a>>> {
-    let links: BTreeMap<&str, &ObservedLink> =
-        observed.links.values().map(|link| (link.name.as_str(), link)).collect();
+    let links = links_by_name(observed);
     let mut bridges: BTreeMap<&LinkName, Vec<Port<'_>>> = BTreeMap::new();
     for (_, entry) in records.entries.iter().filter(|(_, entry)| entry.state == State::Attached) {
         let wiring = &entry.record.wiring;
