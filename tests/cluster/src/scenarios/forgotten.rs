@@ -76,6 +76,7 @@ fn silent_runtime_frees_nobody(cluster: &mut Cluster) -> Outcome {
 fn forgotten_sandbox_is_freed(cluster: &mut Cluster) -> Outcome<String> {
     let before = attachments(cluster.node(NODE)?)?;
     let containers = containers_of_pod(cluster.node(NODE)?)?;
+    let was = wait_running(cluster.api, &[POD])?;
     let node = cluster.node_mut(NODE)?;
     node.stop(Part::Kubelet)?;
     let lost: BTreeSet<String> = before
@@ -128,7 +129,12 @@ fn forgotten_sandbox_is_freed(cluster: &mut Cluster) -> Outcome<String> {
         let more = attachments(cluster.node(NODE)?)?.difference(&before).count();
         Ok(if more == 1 { Seen::Yes(()) } else { Seen::NotYet(format!("{more} new attachments")) })
     })?;
-    let anew = wait_running(cluster.api, &[POD])?;
+    // The API tells of the one before until the kubelet has written.
+    let anew = wait_for("the addresses of the pod that was made anew", LIMIT, || {
+        let now = wait_running(cluster.api, &[POD])?;
+        let same = now.iter().zip(&was).any(|(now, was)| now.ips == was.ips);
+        Ok(if same { Seen::NotYet(format!("{:?}", now[0].ips)) } else { Seen::Yes(now) })
+    })?;
     let answers = cluster.kubectl.ask("asks", &anew[0].targets())?;
     all_answered("the pod that was made anew", &answers, &[POD], &pods[0].ips)?;
     delete_pods(cluster.api, &["asks"])?;
