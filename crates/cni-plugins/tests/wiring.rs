@@ -4,9 +4,10 @@
 mod support;
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
 
 use cni_plugins::wiring::{BridgePlan, LinkPlan, PodAddress, Step, Wiring, attach, delete_link, plan_link};
-use kernel::netlink::{Protocol, Socket};
+use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::{address, link, route};
 use link_name::LinkName;
@@ -118,22 +119,44 @@ fn the_first_packet_gets_through_in_each_direction_family_and_mode() {
 #[test]
 fn a_pod_hears_no_router_advertisements_and_has_one_link_local_address() {
     for wiring in [Wiring::Ptp, bridge()] {
-        let node = enter_new_node();
-        let pod = new_pod();
-        add(5, &wiring, &node, &pod);
-        let (accept_ra, addresses) = pod
-            .run(|| {
-                let accept_ra =
-                    kernel::sysctl::Sysctls::default().read("net/ipv6/conf/eth0/accept_ra").unwrap();
-                (accept_ra, address::dump(&mut Socket::open(Protocol::Route).unwrap()).unwrap())
-            })
-            .unwrap();
-        assert_eq!(accept_ra.as_deref(), Some("0"));
-        let link_local =
-            |a: &&address::Address| matches!(a.ip.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
-        assert_eq!(addresses.iter().filter(link_local).count(), 1);
-        assert!(addresses.iter().all(|a| a.flags & address::TENTATIVE == 0), "{addresses:?}");
+        for crowded in [false, true] {
+            let node = enter_new_node();
+            let pod = new_pod();
+            if crowded {
+                number(&pod, 1_000);
+            }
+            add(5, &wiring, &node, &pod);
+            let accept_ra = |link: &str| {
+                kernel::sysctl::Sysctls::default().read(&format!("net/ipv6/conf/{link}/accept_ra")).unwrap()
+            };
+            let (heard, addresses) = pod
+                .run(|| {
+                    (accept_ra("eth0"), address::dump(&mut Socket::open(Protocol::Route).unwrap()).unwrap())
+                })
+                .unwrap();
+            assert_eq!(heard.as_deref(), Some("0"), "{wiring:?}, crowded: {crowded}");
+            if wiring == Wiring::Ptp {
+                assert_eq!(accept_ra("hgw5").as_deref(), Some("0"), "crowded: {crowded}");
+            }
+            let link_local =
+                |a: &&address::Address| matches!(a.ip.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+            assert_eq!(addresses.iter().filter(link_local).count(), 1);
+            assert!(addresses.iter().all(|a| a.flags & address::TENTATIVE == 0), "{addresses:?}");
+        }
     }
+}
+
+/// Has this namespace know the pod's by a number (`RTM_NEWNSID`, linux/net_namespace.h), as the last of a crowd.
+fn number(pod: &NetNs, id: u32) {
+    const RTM_NEWNSID: u16 = 88;
+    const NETNSA_NSID: u16 = 1;
+    const NETNSA_FD: u16 = 3;
+    let mut batch = Batch::new();
+    let mut message = batch.message("number a namespace", RTM_NEWNSID, 0, &[0; 4]);
+    message.u32(NETNSA_NSID, id);
+    message.u32(NETNSA_FD, pod.as_fd().as_raw_fd().cast_unsigned());
+    drop(message);
+    Socket::open(Protocol::Route).unwrap().execute_all(&mut batch).unwrap();
 }
 
 #[test]
@@ -250,12 +273,12 @@ fn a_bridge_that_was_half_made_is_completed_by_the_next_pod() {
     for half in [nothing, silent, addressed, up, small] {
         enter_new_node();
         let mut socket = Socket::open(Protocol::Route).unwrap();
-        let mut batch = kernel::netlink::Batch::new();
+        let mut batch = Batch::new();
         let name = LinkName::new("cni0").unwrap();
         link::create_bridge(&mut batch, &name, OUR_MAC, 1500, false);
         socket.execute_all(&mut batch).unwrap();
         let index = link::by_name(&mut socket, "cni0").unwrap().unwrap().index;
-        let mut batch = kernel::netlink::Batch::new();
+        let mut batch = Batch::new();
         half(&mut batch, index);
         socket.execute_all(&mut batch).unwrap();
         assert_ne!(bridge_as_it_is(), whole_bridge());
@@ -303,7 +326,7 @@ fn a_bridge_whose_ipv6_was_switched_off_or_opened_to_routers_is_made_as_it_was()
 fn somebody_elses_bridge_gets_gateways_and_is_set_up_and_keeps_all_else() {
     enter_new_node();
     let mut socket = Socket::open(Protocol::Route).unwrap();
-    let mut batch = kernel::netlink::Batch::new();
+    let mut batch = Batch::new();
     let name = LinkName::new("cni0").unwrap();
     link::create_bridge(&mut batch, &name, [2, 0, 0, 0, 0, 9], 9000, false);
     socket.execute_all(&mut batch).unwrap();

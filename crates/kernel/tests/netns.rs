@@ -37,13 +37,17 @@ fn a_path_that_is_no_network_namespace_is_refused_and_one_that_is_gone_is_absent
 #[test]
 fn a_setting_belongs_to_the_namespace_that_the_thread_is_in() {
     enter_fresh_netns();
-    let sysctls = Sysctls::default();
     let key = "net/ipv4/conf/all/forwarding";
     let pod = another_netns();
-    sysctls.write(key, "1").unwrap();
-    assert_eq!(sysctls.read(key).unwrap().as_deref(), Some("1"));
-    pod.run(|| sysctls.write(key, "0").unwrap()).unwrap();
-    assert_eq!(sysctls.read(key).unwrap().as_deref(), Some("1"));
-    let refused = sysctls.write(key, "no number").unwrap_err();
-    assert_eq!(refused.to_string(), format!("failed to set sysctl {key} to no number: invalid argument"));
+    for sysctls in [Sysctls::default(), Sysctls::apart()] {
+        sysctls.write(key, "1").unwrap();
+        assert_eq!(sysctls.read(key).unwrap().as_deref(), Some("1"));
+        pod.run(|| sysctls.write(key, "0").unwrap()).unwrap();
+        assert_eq!(pod.run(|| sysctls.read(key).unwrap()).unwrap().as_deref(), Some("0"));
+        assert_eq!(sysctls.read(key).unwrap().as_deref(), Some("1"));
+        assert_eq!(Sysctls::default().read(key).unwrap().as_deref(), Some("1"));
+        assert_eq!(sysctls.read("net/ipv4/conf/absent/forwarding").unwrap(), None);
+        let refused = sysctls.write(key, "no number").unwrap_err();
+        assert_eq!(refused.to_string(), format!("failed to set sysctl {key} to no number: invalid argument"));
+    }
 }

@@ -14,6 +14,9 @@ use super::readiness::{Awaited, Unready, lister};
 use super::steps::{be_deaf_to_routers, enable_ipv6};
 use super::{LinkPlan, POD_ROUTE_PROTOCOL, Step, WiringError, delete_link, lan};
 
+/// With so many, a procfs of one's own costs no more than the common one, see [`Sysctls::apart`].
+const MANY_NAMESPACES: i32 = 100;
+
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wired {
@@ -69,7 +72,7 @@ pub(crate) fn give_addresses(
     node: &NetNs,
     pod: &NetNs,
 ) -> Result<(), WiringError> {
-    let (mut inside, awaited) = prepare_pod(plan, node, pod)?;
+    let (mut inside, awaited) = prepare_pod(plan, node, pod, &Sysctls::default())?;
     let pod_end = End { index: wired.pod_index, link: &plan.pod_link, home: Some((pod, node)) };
     pod_end.carry_out(&mut inside, &plan.pod_steps)?;
     pod_end.carry_out(&mut inside, &plan.last_pod_steps)?;
@@ -83,14 +86,15 @@ fn make(
     pod: &NetNs,
     host: &mut Socket,
 ) -> Result<(Wired, Unready), WiringError> {
-    let (host_index, pod_index) = create_pair(plan, bridge, pod, host)?;
+    let Pair { host: host_index, pod: pod_index, namespaces } = create_pair(plan, bridge, pod, host)?;
+    let sysctls = if namespaces < MANY_NAMESPACES { Sysctls::default() } else { Sysctls::apart() };
 
-    let (mut inside, pod_awaited) = prepare_pod(plan, node, pod)?;
+    let (mut inside, pod_awaited) = prepare_pod(plan, node, pod, &sysctls)?;
     let pod_end = End { index: pod_index, link: &plan.pod_link, home: Some((pod, node)) };
     pod_end.carry_out(&mut inside, &plan.pod_steps)?;
 
     if plan.wiring.is_routed() {
-        be_deaf_to_routers(&plan.host_link)?;
+        be_deaf_to_routers(&plan.host_link, &sysctls)?;
     }
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
     End { index: host_index, link: &plan.host_link, home: None }.carry_out(host, &plan.host_steps)?;
@@ -108,13 +112,23 @@ fn make(
     Ok((Wired { host_index, pod_index, uplink, bridge_mac }, unready))
 }
 
+/// What a new pair says of itself.
+struct Pair {
+    /// Index of the node's end.
+    host: u32,
+    /// Index of the pod's.
+    pod: u32,
+    /// About how many namespaces this one has links to: the kernel gives the pod's the least id that is free.
+    namespaces: i32,
+}
+
 /// Creates the pair and learns both indexes from one answer: a veth end names its peer's.
 fn create_pair(
     plan: &LinkPlan,
     bridge: Option<&Link>,
     pod: &NetNs,
     host: &mut Socket,
-) -> Result<(u32, u32), WiringError> {
+) -> Result<Pair, WiringError> {
     let veth = Veth {
         host: VethEnd { name: &plan.host_link, mac: Some(plan.host_mac), netns: None },
         peer: VethEnd { name: &plan.pod_link, mac: Some(plan.pod_mac), netns: Some(pod.as_fd()) },
@@ -124,7 +138,9 @@ fn create_pair(
         up: false,
     };
     match link::make(host, &plan.host_link, |batch| link::create_veth(batch, &veth))? {
-        Made::New(Link { index, peer: Some(peer), .. }) => Ok((index, peer)),
+        Made::New(Link { index, peer: Some(peer), peer_netns, .. }) => {
+            Ok(Pair { host: index, pod: peer, namespaces: peer_netns.unwrap_or_default() })
+        }
         Made::New(_) => {
             Err(KernelError::new(format!("find the peer of link {}", plan.host_link), Errno::NODEV).into())
         }
@@ -146,17 +162,21 @@ fn explain_pair(plan: &LinkPlan, error: KernelError, host_end: Option<&Link>) ->
 
 /// In the pod's namespace: a socket, an ear for address events, and no ear for router advertisements, before the link
 /// comes up. The thread comes back to the node's, whatever happens there.
-fn prepare_pod(plan: &LinkPlan, node: &NetNs, pod: &NetNs) -> Result<(Socket, Awaited), WiringError> {
+fn prepare_pod(
+    plan: &LinkPlan,
+    node: &NetNs,
+    pod: &NetNs,
+    sysctls: &Sysctls,
+) -> Result<(Socket, Awaited), WiringError> {
     pod.enter()?;
-    let prepared = prepare_here(plan);
+    let prepared = prepare_here(plan, sysctls);
     node.enter()?;
     prepared
 }
 
-fn prepare_here(plan: &LinkPlan) -> Result<(Socket, Awaited), WiringError> {
+fn prepare_here(plan: &LinkPlan, sysctls: &Sysctls) -> Result<(Socket, Awaited), WiringError> {
     let socket = Socket::open(Protocol::Route)?;
     let awaited = Awaited::listen(&plan.pod_awaits, plan.pod_link.as_str())?;
-    let sysctls = Sysctls::default();
     for (key, value) in &plan.pod_settings {
         match sysctls.write(&key.replace("{link}", plan.pod_link.as_str()), value) {
             Err(error) if error.errno != Errno::NOENT || !plan.pod_awaits.is_empty() => {

@@ -109,8 +109,8 @@ fn over(route: &Route, index: u32) -> Route {
 /// What a pod says of routers is none of the node's business: on a node that forwards no IPv6, an advertisement would give
 /// it an address and a default route (CVE-2020-10749). To be said before the node's end of a routed link comes up; of a
 /// bridge's port the node's own stack hears nothing.
-pub(super) fn be_deaf_to_routers(link: &LinkName) -> Result<(), KernelError> {
-    match Sysctls::default().write(&DEAF_TO_ROUTERS.0.replace("{link}", link.as_str()), DEAF_TO_ROUTERS.1) {
+pub(super) fn be_deaf_to_routers(link: &LinkName, sysctls: &Sysctls) -> Result<(), KernelError> {
+    match sysctls.write(&DEAF_TO_ROUTERS.0.replace("{link}", link.as_str()), DEAF_TO_ROUTERS.1) {
         // A link without IPv6 hears none.
         Err(error) if error.errno == Errno::NOENT => Ok(()),
         outcome => outcome,
