@@ -257,7 +257,7 @@ fn whole_bridge() -> Bridge {
 
 #[test]
 fn a_bridge_that_was_half_made_is_completed_by_the_next_pod() {
-    type Half = fn(&mut kernel::netlink::Batch, u32);
+    type Half = fn(&mut Batch, u32);
     let nothing: Half = |_, _| {};
     let silent: Half = |batch, index| link::set_no_automatic_link_local(batch, index);
     let addressed: Half = |batch, index| {
