@@ -17,23 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running agent; it is killed when this goes, and waited for.
 #[derive(Debug)]
-pub(crate) struct Agent {
-    process: Child,
-    /// How long the pass took that made its routes, from the parsed snapshot to the last acknowledgement, in seconds.
-    pub(crate) convergence: f64,
-}
+pub(crate) struct Agent(Child);
 
 impl Agent {
     /// Starts it, and waits until it has routed so many pod CIDRs and rests.
     pub(crate) fn start(program: &Path, routed: usize) -> Result<Self, BenchError> {
         let mut command = agent_command(program);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut agent = Self { process: command.spawn().attempting("start the agent")?, convergence: 0.0 };
-        // Asked at once: a later pass that changes something else tells how long that took.
-        agent.convergence = wait_for("the agent's routes", PATIENCE, || {
+        let agent = Self(command.spawn().attempting("start the agent")?);
+        wait_for("the agent's routes", PATIENCE, || {
             // Nobody listens before the first pass.
-            let there = metric("peer_cidrs_routed").is_ok_and(|count| count >= routed as f64);
-            if there { metric("convergence_seconds").map(Some) } else { Ok(None) }
+            let there = metric("peer_cidrs_routed").ok();
+            Ok(there.filter(|count| *count >= routed as f64))
         })?;
         agent.rest()?;
         Ok(agent)
@@ -55,12 +50,12 @@ impl Agent {
 
     /// Resident memory in MiB.
     pub(crate) fn resident(&self) -> Result<f64, BenchError> {
-        status_field(self.process.id(), "VmRSS").map(|kib| kib / 1024.0)
+        status_field(self.0.id(), "VmRSS").map(|kib| kib / 1024.0)
     }
 
     /// How often its threads have been on a processor so far.
     pub(crate) fn wake_ups(&self) -> Result<f64, BenchError> {
-        let tasks = format!("/proc/{}/task", self.process.id());
+        let tasks = format!("/proc/{}/task", self.0.id());
         let mut sum = 0.0;
         for task in std::fs::read_dir(&tasks).attempting(format!("read {tasks}"))? {
             let task = task.attempting(format!("read {tasks}"))?.file_name();
@@ -76,8 +71,8 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // It may be gone already; there is nobody to tell.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
