@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::api::Api;
+use crate::audit::AuditLog;
 use crate::error::Outcome;
 use crate::lan::{CONTROL_PLANE, addresses};
 use crate::pki::{API_PORT, Pki};
@@ -48,6 +49,7 @@ pub struct ControlPlane {
     state: PathBuf,
     logs: PathBuf,
     fleet: Fleet,
+    audit: Option<AuditLog>,
     apiserver: Option<Daemon>,
     controllers: Option<Daemon>,
     others: Vec<Daemon>,
@@ -55,14 +57,22 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts them and waits until each is of use.
-    pub fn start(programs: &Path, pki: &Pki, state: &Path, logs: &Path, fleet: Fleet) -> Outcome<Self> {
+    /// Starts them and waits until each is of use; the API server logs as `audit` says.
+    pub fn start(
+        programs: &Path,
+        pki: &Pki,
+        state: &Path,
+        logs: &Path,
+        fleet: Fleet,
+        audit: Option<AuditLog>,
+    ) -> Outcome<Self> {
         let mut plane = Self {
             programs: programs.to_owned(),
             pki: pki.clone(),
             state: state.to_owned(),
             logs: logs.to_owned(),
             fleet,
+            audit,
             apiserver: None,
             controllers: None,
             others: Vec::new(),
@@ -137,7 +147,7 @@ impl ControlPlane {
     /// Starts the API server, or starts it again.
     pub fn start_api_server(&mut self) -> Outcome {
         let pki = |name: &str| self.pki.file(name).display().to_string();
-        let arguments = [
+        let mut arguments = vec![
             "--etcd-servers=http://127.0.0.1:2379".to_owned(),
             format!("--secure-port={API_PORT}"),
             "--bind-address=::".to_owned(),
@@ -157,6 +167,7 @@ impl ControlPlane {
             // Nothing here may be privileged: the chart's named capabilities must do.
             "--allow-privileged=false".to_owned(),
         ];
+        arguments.extend(self.audit.iter().flat_map(AuditLog::flags));
         self.apiserver = Some(self.daemon("kube-apiserver", &arguments)?);
         if self.proxy.is_none() {
             // Speaks TLS for the harness, which then needs to speak plain HTTP only.

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
+use crate::audit::AuditLog;
 use crate::control_plane::{ControlPlane, Fleet};
 use crate::error::{Outcome, TierError};
 use crate::install::Chart;
@@ -17,7 +18,7 @@ use crate::options::{Options, Task};
 use crate::pki::Pki;
 use crate::process::run;
 use crate::report::Report;
-use crate::scale::scale;
+use crate::scale::{SUBJECT, scale};
 use crate::scenarios;
 use crate::workload::Kubectl;
 use crate::{api::Api, lan};
@@ -36,6 +37,8 @@ pub struct Cluster {
     pub plane: ControlPlane,
     /// Its nodes.
     pub nodes: Vec<Node>,
+    /// What is known of the requests of the agent that is measured.
+    pub audit: Option<AuditLog>,
     /// The API server.
     pub api: Api,
     /// kubectl, for what the API server does not do alone.
@@ -49,18 +52,22 @@ pub struct Cluster {
 impl Cluster {
     fn start(orders: &Orders) -> Outcome<Self> {
         let (programs, logs) = (orders.task.programs(), orders.task.logs());
-        let (chart, images, fleet) = match &orders.task {
-            Task::Prove(options) => (options.chart.clone(), options.images.clone(), Fleet::Real),
-            Task::Measure(_) => (PathBuf::new(), PathBuf::new(), Fleet::Objects),
-        };
         let state = PathBuf::from(STATE);
+        let (chart, images, fleet, audit) = match &orders.task {
+            Task::Prove(options) => (options.chart.clone(), options.images.clone(), Fleet::Real, None),
+            Task::Measure(_) => {
+                let audit = AuditLog::prepare(&state, logs, SUBJECT)?;
+                (PathBuf::new(), PathBuf::new(), Fleet::Objects, Some(audit))
+            }
+        };
         let pki = Pki::create(&state.join("pki"))?;
         lan::create()?;
-        let plane = ControlPlane::start(programs, &pki, &state, logs, fleet)?;
+        let plane = ControlPlane::start(programs, &pki, &state, logs, fleet, audit.clone())?;
         let kubeconfig = pki.file("admin.kubeconfig");
         Ok(Self {
             api: plane.api(),
             plane,
+            audit,
             nodes: Vec::new(),
             kubectl: Kubectl { program: programs.join("kubectl"), kubeconfig: kubeconfig.clone() },
             chart: Chart { helm: programs.join("helm"), folder: chart, kubeconfig, home: state.join("helm") },

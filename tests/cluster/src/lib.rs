@@ -5,6 +5,7 @@
 //! launch ── unshare ──> inside = process 1 of a process namespace, on a LAN of its own
 //!                        │ pki, control_plane, node     who is there
 //!                        │ api, kubectl, helm           how it is spoken to
+//!                        │ audit                        what others asked of it
 //!                        │ scenarios                    what is proven, in which order
 //!                        │ scale                        what is measured before thousands of Nodes
 //!                        └ report                       what is said of it
@@ -14,6 +15,7 @@
 //! Nothing of the machine's own network is touched. Mounts and processes end with the launcher, however it ends.
 
 pub mod api;
+pub mod audit;
 pub mod cgroups;
 pub mod control_plane;
 pub mod error;

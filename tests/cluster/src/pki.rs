@@ -72,6 +72,11 @@ impl Pki {
         self.client(name, &format!("/O=system:nodes/CN=system:node:{name}"))
     }
 
+    /// The certificate and kubeconfig of somebody who may do everything.
+    pub fn administrator(&self, name: &str) -> Outcome {
+        self.client(name, &format!("/O=system:masters/CN={name}"))
+    }
+
     /// Where a file of theirs is: `ca.crt`, `NAME.crt`, `NAME.key`, `NAME.kubeconfig`.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {

@@ -20,7 +20,10 @@ use crate::wait::{Seen, wait_for};
 use super::Scale;
 use super::fleet::Fleet;
 
-const NAME: &str = "subject";
+/// Its node's name, and its user's.
+pub(crate) const NAME: &str = "subject";
+/// What an agent tells of its node in, as it is installed.
+const DEFINITION: &str = include_str!("../../../../deploy/chart/templates/nodenetworks.yaml");
 /// Its number on the LAN.
 const HOST: u8 = 11;
 /// Of the agent's routes to peers.
@@ -61,6 +64,18 @@ impl Subject {
                     [..if family == "-4" { 7 } else { 8 }],
             )?;
         }
+        cluster.site.pki.administrator(NAME)?;
+        let definition = cluster.site.state.join("nodenetworks.yaml");
+        fs::write(&definition, DEFINITION).map_err(TierError::io("write what NodeNetworks are"))?;
+        let definition = definition.to_string_lossy();
+        cluster.kubectl.run(&["apply", "--filename", &definition])?;
+        cluster.kubectl.run(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "--filename",
+            &definition,
+        ])?;
         let addresses: Vec<_> =
             addresses(HOST).iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
         cluster.api.create(
@@ -87,7 +102,7 @@ impl Subject {
             .args(["-t", &self.holder.pid().to_string(), "-n", "-m", "--"])
             .arg(scale.hostgw.join("hostgw"))
             .args(["agent", "--source", "kubernetes", "--node-name", NAME, "--kubeconfig"])
-            .arg(&cluster.kubectl.kubeconfig)
+            .arg(cluster.site.pki.file(&format!("{NAME}.kubeconfig")))
             .arg("--root")
             .arg(&self.root);
         self.agent = Some(Daemon::start("hostgw agent", &scale.logs.join("agent.log"), &mut command)?);
@@ -145,12 +160,13 @@ impl Subject {
 
     /// Bytes that its uplink has received.
     pub(super) fn bytes(&self) -> Outcome<u64> {
-        let text = self.run(&["cat", "/proc/net/dev"])?;
+        let path = format!("/proc/{}/net/dev", self.holder.pid());
+        let text = fs::read_to_string(&path).map_err(TierError::io(format!("read {path}")))?;
         text.lines()
             .find_map(|line| {
                 line.trim().strip_prefix(UPLINK)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()
             })
-            .ok_or_else(|| TierError::Wrong(format!("no {UPLINK} in /proc/net/dev")))
+            .ok_or_else(|| TierError::Wrong(format!("no {UPLINK} in {path}")))
     }
 
     /// The agent's memory now and at its highest, in KiB.
