@@ -72,7 +72,9 @@ fn make(
             ),
         ));
     }
-    interface::enable_forwarding(given.ips.iter().map(|ip| IpFamily::of(ip.address.addr())))?;
+    let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+    let families = given.ips.iter().map(|ip| IpFamily::of(ip.address.addr()));
+    interface::enable_forwarding(families, &mut host)?;
     let (network, attachment) = (&call.base.name, &pod.attachment);
     let name = interface::host_link_name(network, attachment)
         .map_err(|error| CniError::new(ErrorCode::Internal, error.to_string()))?;
@@ -86,7 +88,6 @@ fn make(
         ips: &given.ips,
         routes: &given.routes,
     });
-    let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
     let (_, unready) =
         attach_anew(&plan, None, &namespaces.node, &namespaces.pod, &mut host).map_err(wiring_failed)?;
     if conf.ip_masq {

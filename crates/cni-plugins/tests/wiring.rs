@@ -248,7 +248,11 @@ fn whole_bridge() -> Bridge {
     Bridge {
         up: true,
         mtu: 1500,
-        ipv6: Some(link::Ipv6Settings { automatic_link_local: false, accept_ra: 0, disabled: false }),
+        ipv6: Some(link::Ipv6Settings {
+            link_local: link::LinkLocal::NotAutomatic,
+            accept_ra: 0,
+            disabled: false,
+        }),
         addresses: ["10.244.1.1/24", "fd00:10:244:1::1/64", "fe80::c58:aff:fef4:101/64"]
             .map(str::to_owned)
             .to_vec(),

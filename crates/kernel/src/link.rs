@@ -16,7 +16,7 @@ const RTM_DELLINK: u16 = 17;
 pub(crate) const RTM_GETLINK: u16 = 18;
 pub(crate) const RTM_SETLINK: u16 = 19;
 
-pub use netconf::netconf_index;
+pub use netconf::{forwarding, netconf_index};
 pub use settings::{ALL_MULTICAST, set_flags, set_tx_queue_len};
 use settings::{IFLA_PROMISCUITY, IFLA_TXQLEN};
 
@@ -44,6 +44,7 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 /// `DEVCONF_ACCEPT_RA` and `DEVCONF_DISABLE_IPV6` (`linux/ipv6.h`): places in the row of 32-bit settings.
 const DEVCONF_ACCEPT_RA: usize = 3;
@@ -75,11 +76,33 @@ pub const LOWER_UP: u32 = 0x1_0000;
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
+/// Whence a link has its link-local address (`IN6_ADDR_GEN_MODE_…`, `linux/if_link.h`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkLocal {
+    /// It follows from the link's Ethernet address.
+    #[default]
+    FromMac,
+    /// The kernel gives none.
+    NotAutomatic,
+    /// Another one of the kernel's ways, by its number: from a secret, or by chance.
+    Other(u8),
+}
+
+impl From<u8> for LinkLocal {
+    fn from(mode: u8) -> Self {
+        match mode {
+            IN6_ADDR_GEN_MODE_EUI64 => Self::FromMac,
+            IN6_ADDR_GEN_MODE_NONE => Self::NotAutomatic,
+            other => Self::Other(other),
+        }
+    }
+}
+
 /// What IPv6 does on a link, as far as pods' links need it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ipv6Settings {
-    /// Whether the kernel gives the link a link-local address of its own accord (`addr_gen_mode`).
-    pub automatic_link_local: bool,
+    /// How the kernel gives the link a link-local address of its own accord (`addr_gen_mode`).
+    pub link_local: LinkLocal,
     /// `accept_ra`: 0 hears no router advertisements.
     pub accept_ra: u32,
     /// `disable_ipv6`.
@@ -89,11 +112,11 @@ pub struct Ipv6Settings {
 impl Ipv6Settings {
     /// Reads what `IFLA_AF_SPEC` says of IPv6.
     fn parse(inet6: Attributes<'_>) -> Self {
-        let mut settings = Self { automatic_link_local: true, ..Self::default() };
+        let mut settings = Self::default();
         for attribute in inet6 {
             match attribute.kind() {
                 IFLA_INET6_ADDR_GEN_MODE => {
-                    settings.automatic_link_local = attribute.u8() != Some(IN6_ADDR_GEN_MODE_NONE);
+                    settings.link_local = LinkLocal::from(attribute.u8().unwrap_or_default());
                 }
                 IFLA_INET6_CONF => {
                     let (words, _) = attribute.value().as_chunks::<4>();
@@ -428,14 +451,21 @@ pub fn set_down(batch: &mut Batch, index: u32) {
 
 /// Keeps the kernel from giving the link an IPv6 link-local address of its own accord (`addr_gen_mode none`).
 pub fn set_no_automatic_link_local(batch: &mut Batch, index: u32) {
-    batch.message("turn off the automatic link-local address", RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(
-        IFLA_AF_SPEC,
-        |families| {
-            families.nest(AF_INET6, |inet6| {
-                inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-            });
-        },
-    );
+    set_addr_gen_mode(batch, index, "turn off the automatic link-local address", IN6_ADDR_GEN_MODE_NONE);
+}
+
+/// Lets the kernel give the link an IPv6 link-local address that follows from its Ethernet address, whenever it comes up
+/// from now on (`addr_gen_mode eui64`); one that is up already gets none.
+pub fn set_link_local_from_mac(batch: &mut Batch, index: u32) {
+    set_addr_gen_mode(batch, index, "turn on the automatic link-local address", IN6_ADDR_GEN_MODE_EUI64);
+}
+
+fn set_addr_gen_mode(batch: &mut Batch, index: u32, what: &'static str, mode: u8) {
+    batch.message(what, RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(IFLA_AF_SPEC, |families| {
+        families.nest(AF_INET6, |inet6| {
+            inet6.u8(IFLA_INET6_ADDR_GEN_MODE, mode);
+        });
+    });
 }
 
 /// Lets 127.0.0.0/8 be routed over this link (`net.ipv4.conf.….route_localnet`), which exposes what listens on loopback

@@ -1,7 +1,7 @@
 //! Kernel settings below `/proc/sys`, read and written in the calling thread's namespaces.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,10 +55,8 @@ impl Sysctls {
 
     /// The value of `key` (`net/ipv4/ip_forward`), without the newline; `None` where this kernel has no such key.
     pub fn read(&self, key: &str) -> Result<Option<String>, KernelError> {
-        let mut text = String::new();
-        let read = self.open(key, OFlags::RDONLY).and_then(|mut file| file.read_to_string(&mut text));
-        match read.map_err(|error| errno(&error)) {
-            Ok(_) => Ok(Some(text.trim_end().to_owned())),
+        match self.open(key, OFlags::RDONLY).and_then(|file| whole(&file)).map_err(|error| errno(&error)) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(KernelError::new(format!("read sysctl {key}"), errno)),
         }
@@ -83,6 +81,20 @@ impl Sysctls {
         let path = self.root.join(Path::new(key.trim_start_matches('/')));
         Ok(openat(folder, path, access | OFlags::CLOEXEC, Mode::empty())?.into())
     }
+}
+
+/// What the file says. The kernel has a setting's size only once it is read: to ask for it beforehand, as the standard
+/// library does, are two system calls for nothing.
+fn whole(file: &File) -> std::io::Result<String> {
+    let mut text = Vec::new();
+    let mut part = [0; 1024];
+    loop {
+        match rustix::io::retry_on_intr(|| rustix::io::read(file, &mut part))? {
+            0 => break,
+            length => text.extend_from_slice(&part[..length]),
+        }
+    }
+    String::from_utf8(text).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 fn errno(error: &std::io::Error) -> Errno {

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use kernel::link::{self, Veth, VethEnd};
 use kernel::netlink::Batch;
+use kernel::sysctl::Sysctls;
 use kernel::{address, route};
 use support::{another_netns, apply, enter_fresh_netns, name, route_socket, run, veth_pair, wait_until};
 
@@ -42,6 +43,18 @@ fn a_veth_is_born_with_its_peer_named_in_the_pods_namespace() {
     let failures = socket.execute(&mut again).unwrap();
     assert!(failures[0].error.is_present(), "{failures:?}");
     assert!(failures[0].error.to_string().starts_with("failed to create a veth pair: file exists"));
+}
+
+#[test]
+fn netlink_tells_of_forwarding_what_the_files_say() {
+    enter_fresh_netns();
+    let mut socket = route_socket();
+    for (ipv6, key) in [(false, "net/ipv4/ip_forward"), (true, "net/ipv6/conf/all/forwarding")] {
+        for (value, told) in [("1", true), ("0", false)] {
+            Sysctls::default().write(key, value).unwrap();
+            assert_eq!(link::forwarding(&mut socket, ipv6).unwrap(), Some(told), "{key} = {value}");
+        }
+    }
 }
 
 #[test]

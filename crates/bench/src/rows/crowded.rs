@@ -48,7 +48,7 @@ fn row(
 }
 
 /// The drop-in plugins, whose state is in the reference's format, against the reference: milliseconds that ADD takes longer
-/// with many pods.
+/// with many pods. The floor, which does the same, tells how much of that is the kernel's own.
 pub(crate) fn drop_in(
     home: &Home,
     programs: &Programs,
@@ -61,18 +61,25 @@ pub(crate) fn drop_in(
         let row = Row::against_reference("drop-in-crowded", Unit::Ms, None, None, 0.2);
         return Ok(vec![row.noting("build the plugins: tests/reference/build")]);
     };
-    let mut crowds = [ours, Crowd::new(side(folder)?)];
-    let [ours, reference] = growth(&mut crowds, many, rounds)?;
+    let mut crowds = [ours, Crowd::new(Side::plain_floor(home, programs)?), Crowd::new(side(folder)?)];
+    let [ours, floor, reference] = growth(&mut crowds, many, rounds)?;
+    Ok(vec![drop_in_row(many, ours, floor, reference)])
+}
+
+fn drop_in_row(many: usize, ours: Growth, floor: Growth, reference: Growth) -> Row {
     let longer = |(few, full): Growth| full.zip(few).map(|(full, few)| (full - few).max(0.0));
     let row = Row::against_reference("drop-in-crowded", Unit::Ms, longer(ours), longer(reference), 0.2);
-    let shown = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.1}"));
-    Ok(vec![row.noting(format!(
-        "growth of ADD from {FEW} to {many} pods: ours {} to {}, the reference {} to {}",
-        shown(ours.0),
-        shown(ours.1),
-        shown(reference.0),
-        shown(reference.1)
-    ))])
+    let of_floor = Row::against_reference("drop-in-crowded", Unit::Ms, longer(floor), longer(reference), 0.2);
+    let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
+    let grown = |(few, full): Growth| format!("{} to {}", shown(few), shown(full));
+    let note = format!(
+        "growth of ADD from {FEW} to {many} pods: ours {}, the floor {}, the reference {}; the floor itself is {}",
+        grown(ours),
+        grown(floor),
+        grown(reference),
+        shown(of_floor.ratio)
+    );
+    Row { floor: longer(floor), ..row }.noting(note)
 }
 
 /// A side that fills up.
@@ -145,5 +152,19 @@ impl Crowd {
     fn fresh_pod(&mut self) -> Result<Pod, BenchError> {
         self.next += 1;
         self.side.node.pod(self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_in_grows_by_its_own_part_and_the_floor_tells_the_kernels() {
+        let row =
+            drop_in_row(1_000, (Some(3.0), Some(8.0)), (Some(3.0), Some(7.0)), (Some(15.0), Some(40.0)));
+        assert_eq!((row.ours, row.floor, row.reference), (Some(5.0), Some(4.0), Some(25.0)));
+        assert_eq!((row.ratio, row.ok), (Some(0.2), Some(true)));
+        assert!(row.note.ends_with("the floor itself is 0.16"), "{}", row.note);
     }
 }

@@ -163,7 +163,7 @@ fn hold_gateways(
         ensure_gateway(holder, gateway, conf.force_address, host)?;
         held.push(gateway);
     }
-    interface::enable_forwarding(held.iter().map(|gateway| IpFamily::of(gateway.addr())))?;
+    interface::enable_forwarding(held.iter().map(|gateway| IpFamily::of(gateway.addr())), host)?;
     Ok(vlan_link)
 }
 

@@ -7,6 +7,7 @@
 use std::os::fd::OwnedFd;
 
 use attachment::Attachment;
+use kernel::sysctl::Sysctls;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::time::ClockId;
 
@@ -145,8 +146,8 @@ fn changed_at(dir: &OwnedFd) -> Option<(u64, u64)> {
 
 /// [`Index::boot`].
 fn boot() -> Option<u64> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(number(id.trim_end(), ""))
+    let id = Sysctls::default().boot_id().ok().filter(|id| !id.is_empty())?;
+    Some(number(&id, ""))
 }
 
 fn number_of(attachment: &Attachment) -> u64 {

@@ -26,7 +26,14 @@ pub(crate) enum Place {
 pub(crate) fn difference(step: &Step, link: &Link, side: &Side, place: Place) -> Option<String> {
     let name = &link.name;
     match step {
-        Step::NoAutomaticLinkLocal | Step::Settle | Step::ArpNotify | Step::Alias(_) | Step::Mtu(_) => None,
+        Step::NoAutomaticLinkLocal
+        | Step::AutomaticLinkLocal
+        | Step::LateLinkLocal(_)
+        | Step::Examine
+        | Step::Settle
+        | Step::ArpNotify
+        | Step::Alias(_)
+        | Step::Mtu(_) => None,
         Step::Up if link.is_up() => None,
         Step::Up => Some(match place {
             Place::Pod => format!("interface `{name}` is down"),

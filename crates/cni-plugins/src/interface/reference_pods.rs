@@ -49,20 +49,19 @@ pub(super) fn collect(
         return Ok(Vec::new());
     }
     let mut host = Socket::open(Protocol::Route).map_err(kernel_refused)?;
+    let ground = Ground::find(&mut host, place).map_err(kernel_refused)?;
     let mut living = candidates(&mut host)?;
     let mut removed = Vec::new();
     let mut tried = Vec::new();
     for it in unlisted {
-        let outcome = position(&mut host, &living, place, it.address).and_then(|at| {
-            let Some(gone) = at.and_then(|at| living.get(at)).map(|gone| gone.link.clone()) else {
-                return Ok(());
-            };
-            delete_link(&mut host, gone.index, None)
-                .map_err(|error| error.attempting(format!("delete link {}", gone.name)))?;
+        let at = living.iter().position(|candidate| ground.is_of_reference(&mut host, candidate, it.address));
+        let Some(gone) = at.and_then(|at| living.get(at)).map(|gone| gone.link.clone()) else { continue };
+        let outcome = delete_link(&mut host, gone.index, None)
+            .map_err(|error| error.attempting(format!("delete link {}", gone.name)));
+        if outcome.is_ok() {
             living.retain(|other| other.link.index != gone.index);
             removed.push(gone.name);
-            Ok(())
-        });
+        }
         tried.push(outcome.map_err(kernel_refused));
     }
     // An address that a link still has is somebody's.
@@ -104,27 +103,38 @@ fn candidates(host: &mut Socket) -> Result<Vec<Candidate>, CniError> {
     Ok(candidates)
 }
 
-/// The link that the reference made for whoever has this address.
-fn position(
-    host: &mut Socket,
-    living: &[Candidate],
-    place: &Place,
-    address: IpAddr,
-) -> Result<Option<usize>, KernelError> {
-    let bridge = match place {
-        Place::Bridge(name) => match link::by_name(host, name.as_str())? {
-            Some(bridge) => Some(bridge.index),
-            None => return Ok(None),
-        },
-        Place::Routed => None,
-    };
-    Ok(living.iter().position(|candidate| {
+/// A network's [`Place`], as the kernel has it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ground {
+    /// The index of the bridge.
+    Bridge(u32),
+    Routed,
+    /// There is no such bridge, so that it has no ports.
+    Nowhere,
+}
+
+impl Ground {
+    fn find(host: &mut Socket, place: &Place) -> Result<Self, KernelError> {
+        Ok(match place {
+            Place::Routed => Self::Routed,
+            Place::Bridge(name) => {
+                let bridge = link::by_name(host, name.as_str())?;
+                bridge.map_or(Self::Nowhere, |bridge| Self::Bridge(bridge.index))
+            }
+        })
+    }
+
+    /// Whether the reference made this link here, for whoever has the address.
+    fn is_of_reference(self, host: &mut Socket, candidate: &Candidate, address: IpAddr) -> bool {
         let link = &candidate.link;
         candidate.addresses.contains(&address)
             && !is_ours(link)
-            && link.master == bridge
-            && (bridge.is_some() || leads_to(host, address, link))
-    }))
+            && match self {
+                Self::Bridge(index) => link.master == Some(index),
+                Self::Routed => link.master.is_none() && leads_to(host, address, link),
+                Self::Nowhere => false,
+            }
+    }
 }
 
 /// Whether the node's route to the address is one over this link.

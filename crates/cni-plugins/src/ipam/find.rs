@@ -1,6 +1,7 @@
 //! Which file on `CNI_PATH` a plugin's name means, and whether that is this program.
 
 use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ pub(super) fn find(name: &str) -> Result<Option<PathBuf>, CniError> {
         return Ok(None);
     }
     match on_path(&folders, name) {
-        Some(file) if OWN.contains(&name) && is_this_program(&file) => Ok(None),
-        Some(file) => Ok(Some(file)),
+        Some((_, found)) if OWN.contains(&name) && is_this_program(&found) => Ok(None),
+        Some((file, _)) => Ok(Some(file)),
         None => Err(CniError::new(
             ErrorCode::InvalidNetworkConfig,
             format!(
@@ -28,20 +29,22 @@ pub(super) fn find(name: &str) -> Result<Option<PathBuf>, CniError> {
     }
 }
 
-/// The first of the folders that has such a file.
-fn on_path(folders: &OsStr, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(folders).map(|folder| folder.join(name)).find(|file| file.is_file())
+/// The first of the folders that has such a file, and what is known of that.
+fn on_path(folders: &OsStr, name: &str) -> Option<(PathBuf, Metadata)> {
+    std::env::split_paths(folders).map(|folder| folder.join(name)).find_map(|file| {
+        let found = std::fs::metadata(&file).ok().filter(Metadata::is_file)?;
+        Some((file, found))
+    })
 }
 
 /// A hard link or a symbolic link to the file that runs. A copy is executed, which only takes longer. Runtimes execute
 /// plugins by their paths; to look such a one up costs less than what is below `/proc`.
-fn is_this_program(file: &Path) -> bool {
-    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+fn is_this_program(file: &Metadata) -> bool {
+    let is_it = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == (file.dev(), file.ino()))
+    };
     let executed = std::env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
-    identity(file).is_some_and(|file| {
-        executed.is_some_and(|executed| identity(&executed) == Some(file))
-            || identity(Path::new("/proc/self/exe")) == Some(file)
-    })
+    executed.is_some_and(|executed| is_it(&executed)) || is_it(Path::new("/proc/self/exe"))
 }
 
 #[cfg(test)]
@@ -58,10 +61,10 @@ mod tests {
         std::fs::create_dir(first.join("static")).unwrap();
         std::os::unix::fs::symlink("/proc/self/exe", second.join("static")).unwrap();
         let folders = std::env::join_paths([&first, &second]).unwrap();
-        let found = on_path(&folders, "static").unwrap();
-        assert_eq!(found, second.join("static"));
+        let (file, found) = on_path(&folders, "static").unwrap();
+        assert_eq!(file, second.join("static"));
         assert!(is_this_program(&found));
-        assert!(!is_this_program(Path::new("/bin/sh")));
-        assert_eq!(on_path(&folders, "host-local"), None);
+        assert!(!is_this_program(&std::fs::metadata("/bin/sh").unwrap()));
+        assert!(on_path(&folders, "host-local").is_none());
     }
 }

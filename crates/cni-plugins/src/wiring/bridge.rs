@@ -7,7 +7,7 @@ use cni_spec::MIN_MTU_V6;
 use ipnet::IpNet;
 use kernel::KernelError;
 use kernel::address;
-use kernel::link::{self, Link, Mac, Made};
+use kernel::link::{self, Link, LinkLocal, Mac, Made};
 use kernel::netlink::{Batch, Failure, Socket};
 use kernel::sysctl::Sysctls;
 use link_name::LinkName;
@@ -141,7 +141,7 @@ impl BridgePlan {
             // A pod must not be able to teach the node routes.
             lacking.deaf_to_routers = ipv6.accept_ra == 0;
             lacking.ipv6_enabled = !(ipv6.disabled && self.speaks_ipv6());
-            if ipv6.automatic_link_local {
+            if ipv6.link_local != LinkLocal::NotAutomatic {
                 lacking.steps.push(Step::NoAutomaticLinkLocal);
             }
         }

@@ -2,7 +2,7 @@
 //! packet would get through. What was made stays on failure: undoing is the caller's, who knows the whole.
 
 use kernel::KernelError;
-use kernel::link::{self, Link, Mac, Made, Veth, VethEnd};
+use kernel::link::{self, Link, LinkLocal, Mac, Made, Veth, VethEnd};
 use kernel::netlink::{Batch, Failure, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::sysctl::Sysctls;
@@ -74,8 +74,8 @@ pub(crate) fn give_addresses(
 ) -> Result<(), WiringError> {
     let (mut inside, awaited) = prepare_pod(plan, node, pod, &Sysctls::default())?;
     let pod_end = End { index: wired.pod_index, link: &plan.pod_link, home: Some((pod, node)) };
-    pod_end.carry_out(&mut inside, &plan.pod_steps)?;
-    pod_end.carry_out(&mut inside, &plan.last_pod_steps)?;
+    pod_end.carry_out(&mut inside, &plan.pod_steps, None)?;
+    pod_end.carry_out(&mut inside, &plan.last_pod_steps, None)?;
     awaited.wait(wired.pod_index, lister(&mut inside))
 }
 
@@ -91,23 +91,27 @@ fn make(
 
     let (mut inside, pod_awaited) = prepare_pod(plan, node, pod, &sysctls)?;
     let pod_end = End { index: pod_index, link: &plan.pod_link, home: Some((pod, node)) };
-    pod_end.carry_out(&mut inside, &plan.pod_steps)?;
+    let born = pod_end.carry_out(&mut inside, &plan.pod_steps, None)?;
 
     if plan.wiring.is_routed() {
         be_deaf_to_routers(&plan.host_link, &sysctls)?;
     }
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
-    End { index: host_index, link: &plan.host_link, home: None }.carry_out(host, &plan.host_steps)?;
-    let uplink = lan::answer_for(plan, host)?;
     // Its first port gives the bridge a carrier, too: to look it up settles that, as [`Step::Settle`].
+    let settled = End { index: host_index, link: &plan.host_link, home: None }.carry_out(
+        host,
+        &plan.host_steps,
+        bridge.map(|bridge| bridge.index),
+    )?;
     let bridge_mac = match bridge {
-        Some(bridge) => match link::by_index(host, bridge.index)? {
+        Some(bridge) => match settled.into_iter().find(|settled| settled.index == bridge.index) {
             Some(settled) => settled.mac,
             None => return Err(KernelError::new(format!("find bridge {}", bridge.name), Errno::NODEV).into()),
         },
         None => None,
     };
-    pod_end.carry_out(&mut inside, &plan.last_pod_steps)?;
+    let uplink = lan::answer_for(plan, host)?;
+    finish_pod(plan, born.first(), &pod_end, &mut inside, &sysctls)?;
     let unready = Unready { inside, pod: (pod_index, pod_awaited), host: (host_index, host_awaited) };
     Ok((Wired { host_index, pod_index, uplink, bridge_mac }, unready))
 }
@@ -189,6 +193,31 @@ fn prepare_here(plan: &LinkPlan, sysctls: &Sysctls) -> Result<(Socket, Awaited),
     Ok((socket, awaited))
 }
 
+/// The pod's last steps. Where its link was born to make its link-local address in another way than from the Ethernet
+/// address, it goes back to that, by the file alone of which the kernel makes an address at once; where it was to have none,
+/// none is given.
+fn finish_pod(
+    plan: &LinkPlan,
+    born: Option<&Link>,
+    pod_end: &End<'_>,
+    inside: &mut Socket,
+    sysctls: &Sysctls,
+) -> Result<(), WiringError> {
+    let is_of_link_local = |step: &Step| matches!(step, Step::LateLinkLocal(_) | Step::AutomaticLinkLocal);
+    let way = born.and_then(|born| born.ipv6).map(|ipv6| ipv6.link_local);
+    if way == Some(LinkLocal::FromMac) || !plan.last_pod_steps.iter().any(is_of_link_local) {
+        return pod_end.carry_out(inside, &plan.last_pod_steps, None).map(|_| ());
+    }
+    let others: Vec<Step> =
+        plan.last_pod_steps.iter().filter(|step| !is_of_link_local(step)).cloned().collect();
+    pod_end.carry_out(inside, &others, None)?;
+    if let (Some(LinkLocal::Other(mode)), Some((home, here))) = (way, pod_end.home) {
+        let key = format!("net/ipv6/conf/{}/addr_gen_mode", plan.pod_link);
+        home.run_from(here, || sysctls.write(&key, &mode.to_string()))??;
+    }
+    Ok(())
+}
+
 /// One end of the pair.
 struct End<'a> {
     index: u32,
@@ -197,22 +226,31 @@ struct End<'a> {
     home: Option<(&'a NetNs, &'a NetNs)>,
 }
 
+/// A step that the kernel refused, and how.
+type Refused<'s> = (&'s Step, KernelError);
+
 impl End<'_> {
-    /// Carries the steps out. Some runtimes switch IPv6 off in a new pod, some nodes for every new link; an end that is to
-    /// have an IPv6 address wants it. The kernel's refusal tells so, where to look beforehand costs every pod a file below
-    /// `/proc/sys`.
-    fn carry_out(&self, socket: &mut Socket, steps: &[Step]) -> Result<(), WiringError> {
-        let mut refused = self.attempt(socket, &steps.iter().collect::<Vec<_>>())?;
+    /// Carries the steps out, and looks another link up behind them where one is named; the links that were looked up.
+    ///
+    /// Some runtimes switch IPv6 off in a new pod, some nodes for every new link; an end that is to have an IPv6 address
+    /// wants it. The kernel's refusal tells so, where to look beforehand costs every pod a file below `/proc/sys`.
+    fn carry_out(
+        &self,
+        socket: &mut Socket,
+        steps: &[Step],
+        another: Option<u32>,
+    ) -> Result<Vec<Link>, WiringError> {
+        let (mut refused, links) = self.attempt(socket, &steps.iter().collect::<Vec<_>>(), another)?;
         if refused.iter().any(|(step, error)| step.lacks_ipv6(error)) {
             match self.home {
                 None => enable_ipv6(self.link)?,
                 Some((home, here)) => home.run_from(here, || enable_ipv6(self.link))??,
             }
             let again: Vec<&Step> = refused.into_iter().map(|(step, _)| step).collect();
-            refused = self.attempt(socket, &again)?;
+            (refused, _) = self.attempt(socket, &again, None)?;
         }
         match refused.into_iter().next() {
-            None => Ok(()),
+            None => Ok(links),
             Some((Step::Route(route), error))
                 if error.is_present() && route.protocol == POD_ROUTE_PROTOCOL =>
             {
@@ -222,18 +260,27 @@ impl End<'_> {
         }
     }
 
-    /// Sends the steps as one batch; gives those that were refused, unless nothing is lost by it.
+    /// Sends the steps as one batch, and a look-up of another link; gives those that were refused, unless nothing is lost
+    /// by it, and the links that were looked up.
     fn attempt<'s>(
         &self,
         socket: &mut Socket,
         steps: &[&'s Step],
-    ) -> Result<Vec<(&'s Step, KernelError)>, KernelError> {
+        another: Option<u32>,
+    ) -> Result<(Vec<Refused<'s>>, Vec<Link>), KernelError> {
         let mut batch = Batch::new();
         for step in steps {
             step.write(&mut batch, self.index);
         }
+        if let Some(another) = another {
+            link::request(&mut batch, another);
+        }
+        let mut links = Vec::new();
+        let failures =
+            socket.execute_reading(&mut batch, |kind, payload| links.extend(link::answer(kind, payload)))?;
+        // A link that is not among the answers is not there: its refusal says no more.
         let refused =
-            socket.execute(&mut batch)?.into_iter().map(|Failure { index, error }| (steps[index], error));
-        Ok(refused.filter(|(step, error)| !step.may_fail(error)).collect())
+            failures.into_iter().filter_map(|Failure { index, error }| Some((*steps.get(index)?, error)));
+        Ok((refused.filter(|(step, error)| !step.may_fail(error)).collect(), links))
     }
 }

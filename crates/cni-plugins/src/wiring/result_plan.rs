@@ -46,6 +46,16 @@ pub(crate) struct Port {
     pub(crate) addresses_follow: bool,
 }
 
+impl Port {
+    /// Whether the link-local address that the kernel gives a pod without other IPv6 addresses is given by us, last: with
+    /// it the kernel reports the groups that it joined to every port of the bridge, under the lock that all changes of
+    /// links take.
+    fn has_late_link_local(self, ips: &[IpConfig]) -> bool {
+        let is_ours_to_give = !self.detect_duplicates && !self.pod_stays_down && !self.addresses_follow;
+        is_ours_to_give && !ips.is_empty() && !has_ipv6(ips)
+    }
+}
+
 const KEEP_ADDRESSES: (&str, &str) = ("net/ipv6/conf/{link}/keep_addr_on_down", "1");
 const DETECT_DUPLICATES: [(&str, &str); 2] =
     [("net/ipv6/conf/{link}/enhanced_dad", "1"), ("net/ipv6/conf/{link}/accept_dad", "1")];
@@ -123,8 +133,13 @@ pub(crate) fn plan_port(wanted: &Wanted<'_>, bridge: &LinkName, port: Port) -> L
         }
         pod_settings.extend(has_ipv6.then_some(KEEP_ADDRESSES));
     }
+    let mut last_pod_steps = vec![Step::Settle];
     if has_ipv6 && !port.detect_duplicates {
-        pod_steps.extend([Step::NoAutomaticLinkLocal, Step::Address(link_local(pod_mac))]);
+        pod_steps.push(Step::NoAutomaticLinkLocal);
+        last_pod_steps.push(Step::Address(link_local(pod_mac)));
+    } else if port.has_late_link_local(wanted.ips) {
+        pod_steps.extend([Step::Examine, Step::NoAutomaticLinkLocal]);
+        last_pod_steps.extend([Step::LateLinkLocal(link_local(pod_mac)), Step::AutomaticLinkLocal]);
     }
     pod_steps.extend(wanted.ips.iter().map(|ip| {
         match port.detect_duplicates && ip.address.addr().is_ipv6() {
@@ -142,7 +157,7 @@ pub(crate) fn plan_port(wanted: &Wanted<'_>, bridge: &LinkName, port: Port) -> L
     host_steps.extend(port.isolated.then_some(Step::Isolated));
     host_steps.extend([Step::Up, Step::Settle]);
     let wiring = Wiring::Bridge { bridge: bridge.clone(), hairpin: port.hairpin };
-    LinkPlan { pod_settings, pod_steps, host_steps, ..bare(wanted, wiring) }
+    LinkPlan { pod_settings, pod_steps, host_steps, last_pod_steps, ..bare(wanted, wiring) }
 }
 
 /// All but the steps.
@@ -252,6 +267,16 @@ mod tests {
         let port = Port { hairpin: true, isolated: true, ..Port::default() };
         insta::assert_snapshot!(planned(&dual(), &["0.0.0.0/0", "0.0.0.0/0"], |wanted| plan_port(
             wanted, &cni0, port
+        )));
+    }
+
+    #[test]
+    fn a_port_without_ipv6_addresses_gets_its_link_local_one_last() {
+        let cni0 = LinkName::new("cni0").unwrap();
+        insta::assert_snapshot!(planned(&dual()[..1], &["0.0.0.0/0"], |wanted| plan_port(
+            wanted,
+            &cni0,
+            Port::default()
         )));
     }
 

@@ -47,6 +47,12 @@ pub enum Step {
     Hairpin,
     /// Makes the kernel finish what "up" began, see [`link::request`].
     Settle,
+    /// Learns what the link was born with.
+    Examine,
+    /// The link-local address that the kernel would have given, had it not been kept from it until now.
+    LateLinkLocal(IpNet),
+    /// A link-local address from the kernel, should the link go down and come up again.
+    AutomaticLinkLocal,
 }
 
 impl Step {
@@ -72,7 +78,9 @@ impl Step {
             Self::PreferredRoute(route) => route::prepend(batch, &over(route, index)),
             Self::Neighbour(ip, mac) => neighbour::set_permanent(batch, index, *ip, *mac),
             Self::Hairpin => link::set_hairpin(batch, index, true),
-            Self::Settle => link::request(batch, index),
+            Self::Settle | Self::Examine => link::request(batch, index),
+            Self::LateLinkLocal(ip) => address::add(batch, index, *ip, address::NODAD),
+            Self::AutomaticLinkLocal => link::set_link_local_from_mac(batch, index),
         }
     }
 }
@@ -81,7 +89,12 @@ impl Step {
     /// Whether nothing is lost by this step's failing so: a link without IPv6 (an MTU below 1280, or a kernel without it)
     /// makes no link-local address anyway.
     pub(super) fn may_fail(&self, error: &KernelError) -> bool {
-        *self == Self::NoAutomaticLinkLocal && error.errno == Errno::AFNOSUPPORT
+        match self {
+            Self::NoAutomaticLinkLocal => error.errno == Errno::AFNOSUPPORT,
+            // Of a pod without any other IPv6 address.
+            Self::LateLinkLocal(_) | Self::AutomaticLinkLocal => true,
+            _ => false,
+        }
     }
 }
 
@@ -155,6 +168,9 @@ impl fmt::Display for Step {
             }
             Self::Hairpin => f.write_str("let the port send frames back"),
             Self::Settle => f.write_str("look the link up again"),
+            Self::Examine => f.write_str("look the link up"),
+            Self::LateLinkLocal(ip) => write!(f, "add address {ip} where the kernel would"),
+            Self::AutomaticLinkLocal => f.write_str("turn on the automatic link-local address"),
         }
     }
 }
