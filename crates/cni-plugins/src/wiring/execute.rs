@@ -96,6 +96,9 @@ fn make(
     if plan.wiring.is_routed() {
         be_deaf_to_routers(&plan.host_link, &sysctls)?;
     }
+    // To close a procfs of one's own is to sleep, and whoever sleeps once the link is up is woken only after the kernel has
+    // told every port of a bridge what the pod's end has to tell.
+    drop(sysctls);
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
     // Its first port gives the bridge a carrier, too: to look it up settles that, as [`Step::Settle`].
     let settled = End { index: host_index, link: &plan.host_link, home: None }.carry_out(
@@ -111,7 +114,7 @@ fn make(
         None => None,
     };
     let uplink = lan::answer_for(plan, host)?;
-    finish_pod(plan, born.first(), &pod_end, &mut inside, &sysctls)?;
+    finish_pod(plan, born.first(), &pod_end, &mut inside)?;
     let unready = Unready { inside, pod: (pod_index, pod_awaited), host: (host_index, host_awaited) };
     Ok((Wired { host_index, pod_index, uplink, bridge_mac }, unready))
 }
@@ -201,7 +204,6 @@ fn finish_pod(
     born: Option<&Link>,
     pod_end: &End<'_>,
     inside: &mut Socket,
-    sysctls: &Sysctls,
 ) -> Result<(), WiringError> {
     let is_of_link_local = |step: &Step| matches!(step, Step::LateLinkLocal(_) | Step::AutomaticLinkLocal);
     let way = born.and_then(|born| born.ipv6).map(|ipv6| ipv6.link_local);
@@ -213,7 +215,7 @@ fn finish_pod(
     pod_end.carry_out(inside, &others, None)?;
     if let (Some(LinkLocal::Other(mode)), Some((home, here))) = (way, pod_end.home) {
         let key = format!("net/ipv6/conf/{}/addr_gen_mode", plan.pod_link);
-        home.run_from(here, || sysctls.write(&key, &mode.to_string()))??;
+        home.run_from(here, || Sysctls::default().write(&key, &mode.to_string()))??;
     }
     Ok(())
 }
