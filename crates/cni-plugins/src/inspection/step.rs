@@ -28,7 +28,7 @@ pub(crate) fn difference(step: &Step, link: &Link, side: &Side, place: Place) ->
     match step {
         Step::NoAutomaticLinkLocal
         | Step::AutomaticLinkLocal
-        | Step::LateLinkLocal(_)
+        | Step::LinkLocal(_)
         | Step::Examine
         | Step::Settle
         | Step::ArpNotify

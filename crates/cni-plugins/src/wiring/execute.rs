@@ -2,6 +2,7 @@
 //! packet would get through. What was made stays on failure: undoing is the caller's, who knows the whole.
 
 use kernel::KernelError;
+use kernel::address;
 use kernel::link::{self, Link, LinkLocal, Mac, Made, Veth, VethEnd};
 use kernel::netlink::{Batch, Failure, Protocol, Socket};
 use kernel::netns::NetNs;
@@ -96,7 +97,7 @@ fn make(
     if plan.wiring.is_routed() {
         be_deaf_to_routers(&plan.host_link, &sysctls)?;
     }
-    // To close a procfs of one's own is to sleep, and whoever sleeps once the link is up is woken only after the kernel has
+    // To close a procfs of one's own is to sleep, and who sleeps once the link is up may be woken only after the kernel has
     // told every port of a bridge what the pod's end has to tell.
     drop(sysctls);
     let host_awaited = Awaited::listen(&plan.host_awaits, plan.host_link.as_str())?;
@@ -196,24 +197,31 @@ fn prepare_here(plan: &LinkPlan, sysctls: &Sysctls) -> Result<(Socket, Awaited),
     Ok((socket, awaited))
 }
 
-/// The pod's last steps. Where its link was born to make its link-local address in another way than from the Ethernet
-/// address, it goes back to that, by the file alone of which the kernel makes an address at once; where it was to have none,
-/// none is given.
+/// The pod's last steps. A link that was born to make its link-local address in another way than from the Ethernet address
+/// goes back to that, by the file alone of which the kernel makes an address at once; one that was to have none has none.
 fn finish_pod(
     plan: &LinkPlan,
     born: Option<&Link>,
     pod_end: &End<'_>,
     inside: &mut Socket,
 ) -> Result<(), WiringError> {
-    let is_of_link_local = |step: &Step| matches!(step, Step::LateLinkLocal(_) | Step::AutomaticLinkLocal);
-    let way = born.and_then(|born| born.ipv6).map(|ipv6| ipv6.link_local);
-    if way == Some(LinkLocal::FromMac) || !plan.last_pod_steps.iter().any(is_of_link_local) {
+    let given = plan.pod_steps.iter().find_map(|step| match step {
+        Step::LinkLocal(ip) => Some(*ip),
+        _ => None,
+    });
+    let way = born.and_then(|born| born.ipv6).map_or(LinkLocal::FromMac, |ipv6| ipv6.link_local);
+    let (Some(given), false) = (given, way == LinkLocal::FromMac) else {
         return pod_end.carry_out(inside, &plan.last_pod_steps, None).map(|_| ());
+    };
+    let others = plan.last_pod_steps.iter().filter(|step| **step != Step::AutomaticLinkLocal);
+    pod_end.carry_out(inside, &others.cloned().collect::<Vec<_>>(), None)?;
+    let mut batch = Batch::new();
+    address::delete(&mut batch, pod_end.index, given);
+    match inside.execute_all(&mut batch) {
+        Err(error) if !error.is_absent() => return Err(error.into()),
+        _ => {}
     }
-    let others: Vec<Step> =
-        plan.last_pod_steps.iter().filter(|step| !is_of_link_local(step)).cloned().collect();
-    pod_end.carry_out(inside, &others, None)?;
-    if let (Some(LinkLocal::Other(mode)), Some((home, here))) = (way, pod_end.home) {
+    if let (LinkLocal::Other(mode), Some((home, here))) = (way, pod_end.home) {
         let key = format!("net/ipv6/conf/{}/addr_gen_mode", plan.pod_link);
         home.run_from(here, || Sysctls::default().write(&key, &mode.to_string()))??;
     }

@@ -47,10 +47,9 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Whether the link-local address that the kernel gives a pod without other IPv6 addresses is given by us, last: with
-    /// it the kernel reports the groups that it joined to every port of the bridge, under the lock that all changes of
-    /// links take.
-    fn has_late_link_local(self, ips: &[IpConfig]) -> bool {
+    /// Whether the link-local address that the kernel gives a pod without other IPv6 addresses is given by us, see
+    /// [`Step::LinkLocal`].
+    fn is_given_link_local(self, ips: &[IpConfig]) -> bool {
         let is_ours_to_give = !self.detect_duplicates && !self.pod_stays_down && !self.addresses_follow;
         is_ours_to_give && !ips.is_empty() && !has_ipv6(ips)
     }
@@ -135,11 +134,11 @@ pub(crate) fn plan_port(wanted: &Wanted<'_>, bridge: &LinkName, port: Port) -> L
     }
     let mut last_pod_steps = vec![Step::Settle];
     if has_ipv6 && !port.detect_duplicates {
-        pod_steps.push(Step::NoAutomaticLinkLocal);
-        last_pod_steps.push(Step::Address(link_local(pod_mac)));
-    } else if port.has_late_link_local(wanted.ips) {
-        pod_steps.extend([Step::Examine, Step::NoAutomaticLinkLocal]);
-        last_pod_steps.extend([Step::LateLinkLocal(link_local(pod_mac)), Step::AutomaticLinkLocal]);
+        pod_steps.extend([Step::NoAutomaticLinkLocal, Step::Address(link_local(pod_mac))]);
+    } else if port.is_given_link_local(wanted.ips) {
+        let given = Step::LinkLocal(link_local(pod_mac));
+        pod_steps.extend([Step::Examine, Step::NoAutomaticLinkLocal, given]);
+        last_pod_steps.push(Step::AutomaticLinkLocal);
     }
     pod_steps.extend(wanted.ips.iter().map(|ip| {
         match port.detect_duplicates && ip.address.addr().is_ipv6() {
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_without_ipv6_addresses_gets_its_link_local_one_last() {
+    fn a_port_without_ipv6_addresses_gets_its_link_local_one_before_there_is_a_carrier() {
         let cni0 = LinkName::new("cni0").unwrap();
         insta::assert_snapshot!(planned(&dual()[..1], &["0.0.0.0/0"], |wanted| plan_port(
             wanted,

@@ -49,8 +49,10 @@ pub enum Step {
     Settle,
     /// Learns what the link was born with.
     Examine,
-    /// The link-local address that the kernel would have given, had it not been kept from it until now.
-    LateLinkLocal(IpNet),
+    /// The link-local address that the kernel would give as soon as there is a carrier. Given before that, it is as good at
+    /// once, and its groups are reported within a second instead of on the spot: the kernel does that under the lock that
+    /// all changes of links take, and every port of a bridge hears it.
+    LinkLocal(IpNet),
     /// A link-local address from the kernel, should the link go down and come up again.
     AutomaticLinkLocal,
 }
@@ -79,7 +81,7 @@ impl Step {
             Self::Neighbour(ip, mac) => neighbour::set_permanent(batch, index, *ip, *mac),
             Self::Hairpin => link::set_hairpin(batch, index, true),
             Self::Settle | Self::Examine => link::request(batch, index),
-            Self::LateLinkLocal(ip) => address::add(batch, index, *ip, address::NODAD),
+            Self::LinkLocal(ip) => address::add(batch, index, *ip, address::NODAD),
             Self::AutomaticLinkLocal => link::set_link_local_from_mac(batch, index),
         }
     }
@@ -92,7 +94,7 @@ impl Step {
         match self {
             Self::NoAutomaticLinkLocal => error.errno == Errno::AFNOSUPPORT,
             // Of a pod without any other IPv6 address.
-            Self::LateLinkLocal(_) | Self::AutomaticLinkLocal => true,
+            Self::LinkLocal(_) | Self::AutomaticLinkLocal => true,
             _ => false,
         }
     }
@@ -169,7 +171,7 @@ impl fmt::Display for Step {
             Self::Hairpin => f.write_str("let the port send frames back"),
             Self::Settle => f.write_str("look the link up again"),
             Self::Examine => f.write_str("look the link up"),
-            Self::LateLinkLocal(ip) => write!(f, "add address {ip} where the kernel would"),
+            Self::LinkLocal(ip) => write!(f, "add address {ip} where the kernel would"),
             Self::AutomaticLinkLocal => f.write_str("turn on the automatic link-local address"),
         }
     }
