@@ -468,8 +468,9 @@ pub enum Condition {
     },
     /// Answers on the LAN take the short way, past the node that has translated the question.
     #[error(
-        "{}: what pods on the bridge answer their neighbours over {family} passes by this node's translation, so that Services and \
-         host ports do not work for hosts and pods of the LAN: {}set it to 1, or use mode l2-routed",
+        "{}: what pods on the bridge answer their neighbours over {family} passes by this node's translation: host ports do not \
+         work for hosts and pods of the LAN, nor do Services but for what kube-proxy masquerades; where either is needed, {}set it to 1, \
+         or use mode l2-routed (docs/flat-network.md)",
         bridge_sysctl(*family, *loaded),
         if *loaded { "" } else { "load br_netfilter and " }
     )]

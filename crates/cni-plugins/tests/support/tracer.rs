@@ -73,12 +73,18 @@ pub(crate) enum End {
 
 /// Lets `call` run to its end; its boundaries, and what it came to.
 pub(crate) fn survey(call: &Call) -> (Vec<Boundary>, Outcome) {
-    let mut traced = Traced::start(call);
     let mut boundaries = vec![START];
+    let outcome = watch(call, |boundary, _| boundaries.push(boundary));
+    (boundaries, outcome)
+}
+
+/// Lets `call` run to its end, and has a look at each boundary, at which that process stands; what it came to.
+pub(crate) fn watch(call: &Call, mut look: impl FnMut(Boundary, pid_t)) -> Outcome {
+    let mut traced = Traced::start(call);
     while let Some(boundary) = traced.step() {
-        boundaries.push(boundary);
+        look(boundary, traced.current());
     }
-    (boundaries, traced.outcome())
+    traced.outcome()
 }
 
 /// Runs `call` and kills `victims` at its boundary number `at`, as [`survey`] counts them.

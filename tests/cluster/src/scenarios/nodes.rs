@@ -12,7 +12,7 @@ use crate::workload::{PodSpec, delete_pods, deploy, wait_running, wait_scaled};
 use super::install::wait_ready;
 use super::leaks::nothing_left_over;
 use super::reach::all_answered;
-use super::services::{Sources, prove_services};
+use super::services::{NodePorts, Sources, prove_services};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Pods that are spread over the nodes while one of them goes.
@@ -26,7 +26,7 @@ pub(super) fn added_drained_deleted(cluster: &mut Cluster) -> Outcome<String> {
     wait_until_rolled_out(api, cluster.nodes.len() as u64)?;
     wait_ready(cluster, &name)?;
     let ready = began.elapsed().as_secs_f64();
-    prove_services(cluster, &name, "kn1", Sources::Kept)?;
+    prove_services(cluster, (&name, "kn1"), Sources::Kept, NodePorts::OfBoth)?;
 
     deploy(api, "spread", PODS)?;
     wait_scaled(api, "spread", PODS as usize)?;

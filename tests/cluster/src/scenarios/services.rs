@@ -16,7 +16,7 @@ use super::reach::all_answered;
 const HOST_PORT: u16 = 18_080;
 
 pub(super) fn services_and_hairpin(cluster: &mut Cluster) -> Outcome<String> {
-    prove_services(cluster, "kn1", "kn2", Sources::Kept)?;
+    prove_services(cluster, ("kn1", "kn2"), Sources::Kept, NodePorts::OfBoth)?;
     Ok("ClusterIP from both nodes, itself through its own Service, NodePort of every node from outside: TCP and UDP, \
         IPv4 and IPv6, kube-proxy with nftables"
         .to_owned())
@@ -31,8 +31,22 @@ pub(super) enum Sources {
     OfTheNode,
 }
 
-/// Services with their only pod on one node, asked from that pod, from a pod on another node, and from outside.
-pub(super) fn prove_services(cluster: &Cluster, near: &str, far: &str, sources: Sources) -> Outcome {
+/// Which nodes' port of a Service is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodePorts {
+    /// Of the node that has the Service's pod, and of one that has not.
+    OfBoth,
+    /// Of the node that has the pod alone.
+    WhereThePodIs,
+}
+
+/// Services with their only pod on the first node, asked from that pod, from a pod on the second, and from outside.
+pub(super) fn prove_services(
+    cluster: &Cluster,
+    (near, far): (&str, &str),
+    sources: Sources,
+    node_ports: NodePorts,
+) -> Outcome {
     let api = cluster.api;
     PodSpec::server("web", near).create(api)?;
     PodSpec::server("client", far).create(api)?;
@@ -59,7 +73,10 @@ pub(super) fn prove_services(cluster: &Cluster, near: &str, far: &str, sources: 
     let from_itself = cluster.kubectl.ask("web", &services)?;
     all_answered("a pod to itself through its Service", &from_itself, &["web"], &[])?;
 
-    let nodes = [cluster.node(near)?.addresses(), cluster.node(far)?.addresses()].concat();
+    let mut nodes = cluster.node(near)?.addresses().to_vec();
+    if node_ports == NodePorts::OfBoth {
+        nodes.extend(cluster.node(far)?.addresses());
+    }
     let ports: Vec<Target> = nodes.iter().flat_map(|ip| Target::both(*ip, node_port)).collect();
     all_answered("from outside to the NodePort", &ask_all(&ports), &["web"], &[])?;
     all_answered("a pod to the NodePort", &cluster.kubectl.ask("client", &ports)?, &["web"], &[])?;
