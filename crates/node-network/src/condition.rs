@@ -468,9 +468,9 @@ pub enum Condition {
     },
     /// Answers on the LAN take the short way, past the node that has translated the question.
     #[error(
-        "{}: what pods on the bridge answer their neighbours over {family} passes by this node's translation: host ports do not \
-         work for hosts and pods of the LAN, nor do Services but for what kube-proxy masquerades; where either is needed, {}set it to 1, \
-         or use mode l2-routed (docs/flat-network.md)",
+        "{}: what pods on the bridge answer their neighbours over {family} passes by this node's translation: they see this \
+         node's address for who asks a host port, and Services work for them where kube-proxy masquerades, as it does by its usual \
+         clusterCIDR; where it does not, {}set it to 1, or use mode l2-routed (docs/flat-network.md)",
         bridge_sysctl(*family, *loaded),
         if *loaded { "" } else { "load br_netfilter and " }
     )]
@@ -557,6 +557,7 @@ impl Condition {
             Self::PodCidrInsideLink { .. }
             | Self::UplinkClientsUnseen { .. }
             | Self::PodsBelowUplink { .. }
+            | Self::BridgeUnfiltered { .. }
             | Self::WireguardNextHop { fault: AllowedIpsFault::Unreadable(_), .. } => Severity::Notice,
             Self::BadNodeObject(problem) => problem.severity,
             Self::CachedSource { .. }
@@ -570,7 +571,6 @@ impl Condition {
             | Self::RuntimeSilent { .. }
             | Self::RuntimeImplausible { .. }
             | Self::ReportRefused { .. }
-            | Self::BridgeUnfiltered { .. }
             | Self::NoNextHop { held: true, .. } => Severity::Warning,
             _ => Severity::Error,
         }

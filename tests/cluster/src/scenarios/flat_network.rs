@@ -20,7 +20,7 @@ use crate::workload::{PodSpec, delete_pods, wait_running};
 
 use super::leaks::nothing_left_over;
 use super::reach::all_answered;
-use super::services::{NodePorts, Sources, prove_services};
+use super::services::{HOST_PORT, NodePorts, Sources, prove_services};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const CONFLIST: &str = "/etc/cni/net.d/10-hostgw.conflist";
@@ -48,8 +48,8 @@ pub(super) fn services_and_hosts_of_the_lan(cluster: &mut Cluster) -> Outcome<St
     proven.and(left)?;
     Ok("by annotation each node has a slice of the LAN; behind routed links, and on bridges that the agents make of the nodes' \
         links, a host there and pods reach each other both ways by their own addresses; ClusterIP from both nodes and from the \
-        pod itself, NodePort of every node from the LAN and from a pod, on bridges without br_netfilter; with it, of the pod's \
-        node: TCP and UDP, IPv4 and IPv6"
+        pod itself, NodePort of every node from the LAN and from a pod; host ports; on bridges without br_netfilter and, but for \
+        NodePorts of other nodes than the pod's, with it: TCP and UDP, IPv4 and IPv6"
         .to_owned())
 }
 
@@ -73,9 +73,11 @@ fn on_the_bridge(cluster: &Cluster, lan: &Value) -> Outcome {
     // Through the nodes' IP, forth and back, because kube-proxy puts its node in the place of these strangers.
     cluster.nodes.iter().try_for_each(|node| filter_frames(node, "0"))?;
     prove_services(cluster, ("kn1", "kn2"), Sources::OfTheNode, NodePorts::OfBoth)?;
+    host_port(cluster, "kn1", Sources::OfTheNode)?;
     // Within the bridges: no bridge sends a frame back out by the port that it came in by (docs/flat-network.md).
     cluster.nodes.iter().try_for_each(|node| filter_frames(node, "1"))?;
     prove_services(cluster, ("kn2", "kn1"), Sources::OfTheNode, NodePorts::WhereThePodIs)?;
+    host_port(cluster, "kn2", Sources::Kept)?;
     nothing_left_over(cluster)
 }
 
@@ -86,6 +88,21 @@ fn filter_frames(node: &Node, filtered: &str) -> Outcome {
         node.run("sh", &["-c", &write])?;
     }
     Ok(())
+}
+
+/// A host port that a host of the LAN asks.
+fn host_port(cluster: &Cluster, node: &str, sources: Sources) -> Outcome {
+    let api = cluster.api;
+    PodSpec { host_port: Some(HOST_PORT), ..PodSpec::server("open", node) }.create(api)?;
+    wait_running(api, &["open"])?;
+    let own = cluster.node(node)?.addresses();
+    let ports: Vec<Target> = own.iter().flat_map(|ip| Target::both(*ip, HOST_PORT)).collect();
+    let seen = match sources {
+        Sources::Kept => addresses(CONTROL_PLANE),
+        Sources::OfTheNode => own,
+    };
+    all_answered("a host of the LAN to a host port", &ask_all(&ports), &["open"], &seen)?;
+    delete_pods(api, &["open"])
 }
 
 /// Makes the node's link what it was.

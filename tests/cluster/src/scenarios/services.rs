@@ -13,7 +13,7 @@ use super::pods::ask_from_node;
 use super::reach::all_answered;
 
 /// A port of the nodes that nobody else uses.
-const HOST_PORT: u16 = 18_080;
+pub(super) const HOST_PORT: u16 = 18_080;
 
 pub(super) fn services_and_hairpin(cluster: &mut Cluster) -> Outcome<String> {
     prove_services(cluster, ("kn1", "kn2"), Sources::Kept, NodePorts::OfBoth)?;
