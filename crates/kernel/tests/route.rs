@@ -217,6 +217,45 @@ fn a_look_up_tells_on_link_default_local_and_ours_apart() {
 }
 
 #[test]
+fn the_source_of_ipv6_packets_is_the_kernels_choice_also_where_it_is_not_asked() {
+    let (mut socket, uplink, other) = node();
+    apply(&mut socket, |batch| {
+        route::add(batch, &Route { protocol: STATIC, ..via("::/0", "2001:db8::fe", uplink) });
+        route::add(batch, &via("fd00:1::/64", "2001:db8:1::9", other));
+        let preferred = Some(ip("2001:db8:1::1"));
+        route::add(batch, &Route { source: preferred, ..via("fd00:2::/64", "2001:db8::9", uplink) });
+    });
+    let expect = |socket: &mut Socket, to: &str, (source, link): (&str, u32)| {
+        let found = route::resolve(socket, ip(to)).unwrap();
+        assert_eq!((found.source, found.hops[0].index), (Some(ip(source)), Some(link)), "{to}");
+    };
+    for (to, wanted) in [
+        ("2001:db8::9", ("2001:db8::1", uplink)),
+        ("fd00:1::9", ("2001:db8:1::1", other)),
+        ("fd00:2::9", ("2001:db8:1::1", uplink)),
+        ("2a00::1", ("2001:db8::1", uplink)),
+    ] {
+        expect(&mut socket, to, wanted);
+    }
+    // Two that are fit: the one with the longer common prefix; none on the link: another link's.
+    apply(&mut socket, |batch| address::add(batch, uplink, net("2a00:1::1/64"), address::NODAD));
+    expect(&mut socket, "2a00:1:2::1", ("2a00:1::1", uplink));
+    expect(&mut socket, "2001:db8::9", ("2001:db8::1", uplink));
+    apply(&mut socket, |batch| {
+        address::delete(batch, other, net("2001:db8:1::1/64"));
+        address::delete(batch, uplink, net("2a00:1::1/64"));
+        route::add(
+            batch,
+            &Route {
+                hops: vec![Hop { index: Some(other), ..Hop::default() }],
+                ..via("fd00:3::/64", "::", 0)
+            },
+        );
+    });
+    expect(&mut socket, "fd00:3::9", ("2001:db8::1", other));
+}
+
+#[test]
 fn a_look_up_that_no_route_or_an_unreachable_one_answers_is_an_error() {
     let (mut socket, _, _) = node();
     let missing = route::look_up(&mut socket, ip("198.51.100.1"), None).unwrap_err();

@@ -139,6 +139,6 @@ impl Ground {
 
 /// Whether the node's route to the address is one over this link.
 fn leads_to(host: &mut Socket, address: IpAddr, link: &Link) -> bool {
-    route::resolve(host, address)
+    route::look_up(host, address, None)
         .is_ok_and(|route| route.hops.first().is_some_and(|hop| hop.index == Some(link.index)))
 }

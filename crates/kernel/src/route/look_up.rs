@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use rustix::io::Errno;
 
 use super::codec::{RTA_DST, family, ip_attribute, uncloned};
-use super::{RTM_GETROUTE, RTM_NEWROUTE, Route};
+use super::{RTM_GETROUTE, RTM_NEWROUTE, Route, RouteKind};
 use crate::KernelError;
+use crate::address::{self, Address, DADFAILED, DEPRECATED, TENTATIVE};
 use crate::netlink::{Batch, Socket};
 
 /// `RTM_F_FIB_MATCH`: a look-up answers with the route itself.
@@ -73,9 +74,43 @@ pub fn look_up_forwarded(
     get(socket, destination, (Some(source), Some(index)), FIB_MATCH)
 }
 
-/// As [`look_up`], with the source address and the link that the kernel would choose, as `source` and the only hop.
+/// As [`look_up`], with the source address and the link that the kernel would choose, as `source` and the only hop. For IPv6
+/// the kernel weighs the addresses of all links, a millisecond with a thousand of them; so it is asked to only where those of
+/// the route's own link do not decide ([`only_source`]).
 pub fn resolve(socket: &mut Socket, destination: IpAddr) -> Result<Route, KernelError> {
+    if destination.is_ipv6() {
+        let found = look_up(socket, destination, None)?;
+        let source = match found.hops.as_slice() {
+            [hop] if found.kind == RouteKind::Unicast => match (found.source, hop.index) {
+                (None, Some(index)) => only_source(&address::dump_of(socket, index)?, destination),
+                (source, _) => source,
+            },
+            _ => None,
+        };
+        if source.is_some() {
+            return Ok(Route { source, ..found });
+        }
+    }
     get(socket, destination, (None, None), 0)
+}
+
+/// The source address of packets that leave for an IPv6 destination by the link that holds these addresses; none where
+/// the kernel must choose. Of the addresses that are preferred and of the destination's scope, one on the link itself goes
+/// before those of all other links (RFC 6724, section 5, rules 2, 3 and 5; `ipv6_get_saddr_eval` in `net/ipv6/addrconf.c`).
+fn only_source(held: &[Address], destination: IpAddr) -> Option<IpAddr> {
+    const GLOBAL: u8 = 0;
+    let IpAddr::V6(to) = destination else { return None };
+    if to.is_multicast() || to.is_unicast_link_local() || to.is_loopback() {
+        return None;
+    }
+    let unfit = TENTATIVE | DADFAILED | DEPRECATED;
+    let mut fit = held.iter().filter(|held| {
+        held.ip.addr().is_ipv6()
+            && held.scope == GLOBAL
+            && held.flags & unfit == 0
+            && held.ip.addr() != destination
+    });
+    fit.next().filter(|_| fit.next().is_none()).map(|only| only.ip.addr())
 }
 
 fn get(
@@ -116,5 +151,43 @@ fn ask(batch: &mut Batch, to: IpAddr, (from, over): (Option<IpAddr>, Option<u32>
     if let Some(index) = over {
         const RTA_IIF: u16 = 3;
         message.u32(RTA_IIF, index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(ip: &str, flags: u32, scope: u8) -> Address {
+        let ip = ip.parse().unwrap();
+        Address {
+            index: 2,
+            ip,
+            peer: None,
+            flags,
+            scope,
+            valid_lifetime: u32::MAX,
+            preferred_lifetime: u32::MAX,
+        }
+    }
+
+    #[test]
+    fn one_address_that_is_fit_decides_and_two_or_none_leave_it_to_the_kernel() {
+        let to = |to: &str, held: &[Address]| only_source(held, to.parse().unwrap());
+        let own = held("fd00::1/64", 0, 0);
+        let alone = [
+            own.clone(),
+            held("192.0.2.1/24", 0, 0),
+            held("fe80::1/64", 0, 253),
+            held("fd00::2/64", DEPRECATED, 0),
+            held("fd00::3/64", TENTATIVE, 0),
+        ];
+        assert_eq!(to("fd00::9", &alone), Some(own.ip.addr()));
+        assert_eq!(to("2001:db8::9", &alone), Some(own.ip.addr()));
+        assert_eq!(to("fd00::9", &alone[1..]), None);
+        assert_eq!(to("fd00::9", &[own.clone(), held("2001:db8::1/64", 0, 0)]), None);
+        for special in ["fe80::9", "ff02::1", "::1"] {
+            assert_eq!(to(special, &alone), None, "{special}");
+        }
     }
 }
