@@ -2,6 +2,7 @@
 
 mod forward_chains;
 mod links;
+mod neighbours;
 mod nft;
 mod obstacles;
 mod own_routes;
@@ -117,6 +118,7 @@ pub(crate) fn observe_for_plan(
     observed.next_hops = routes::look_up_next_hops(&mut kernel.route, desired, known);
     seen.hop_links = routes::links_of(&observed.next_hops);
     observed.wireguard = wireguard::peers(observed, &seen.hop_links);
+    observed.neighbour_limits = neighbours::limits(&kernel.sysctls, &observed.next_hops)?;
     let Some(own) = &desired.own else { return Ok(()) };
     observed.nft = match &seen.own_table {
         Some((chains, table)) if *chains == own.nft.chains => table.clone(),

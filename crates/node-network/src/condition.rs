@@ -295,6 +295,23 @@ pub enum Condition {
         /// What is to be run.
         commands: String,
     },
+    /// More peers than the kernel keeps neighbours, or nearly.
+    #[error(
+        "{peers} nodes are reached directly by {family}, and this machine keeps {limit} neighbours, those of its pods among \
+         them: set net.{}.neigh.default.gc_thresh3 to {wanted} and gc_thresh2 to {} where it boots; what finds no room \
+         is lost",
+        neighbours_of(*family), wanted / 2
+    )]
+    FewNeighbours {
+        /// The family.
+        family: Family,
+        /// Addresses of peers on links that ask for them.
+        peers: usize,
+        /// `gc_thresh3`.
+        limit: u32,
+        /// What it should be.
+        wanted: usize,
+    },
     /// A link does not forward although its family does.
     #[error(
         "sysctl {sysctl} is 0, so that packets that come in by that link are not forwarded: set it to 1, where systemd-networkd keeps it by IPv4Forwarding=yes"
@@ -568,6 +585,7 @@ impl Condition {
             | Self::MultipathClash { .. }
             | Self::ForeignChainMayDrop { .. }
             | Self::LinkNotForwarding { .. }
+            | Self::FewNeighbours { .. }
             | Self::RuntimeSilent { .. }
             | Self::RuntimeImplausible { .. }
             | Self::ReportRefused { .. }
@@ -605,6 +623,7 @@ impl Condition {
             Self::ForeignChainMayDrop { .. } => "foreign-chain-may-drop",
             Self::LegacyForwardDrops { .. } => "legacy-forward-drops",
             Self::LinkNotForwarding { .. } => "link-not-forwarding",
+            Self::FewNeighbours { .. } => "few-neighbours",
             Self::ForeignChainDrops { .. } => "foreign-chain-drops",
             Self::InternalIpNotUsable { .. } => "internal-ip-not-usable",
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
@@ -639,6 +658,13 @@ impl Condition {
             Self::LeaseLost { pod, .. } => pod.as_deref(),
             _ => None,
         }
+    }
+}
+
+const fn neighbours_of(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
     }
 }
 

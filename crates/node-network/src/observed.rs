@@ -23,7 +23,7 @@ pub use route::{
 pub use wireguard::{PublicKey, WireguardPeer};
 
 use crate::desired::Sysctl;
-use crate::family::{Family, host_prefix};
+use crate::family::{Family, PerFamily, host_prefix};
 use crate::settings::{MIN_IPV6_MTU, Settings};
 
 /// This node at one moment.
@@ -43,6 +43,8 @@ pub struct ObservedNode {
     pub nft: Option<ObservedNftTable>,
     /// Others' chains at the forward hook.
     pub forward_chains: Vec<ForwardChain>,
+    /// How many neighbours the kernel keeps (`gc_thresh3`), where that is worth knowing and can be seen.
+    pub neighbour_limits: PerFamily<u32>,
     /// What else may stand in the way of pods' packets.
     pub obstacles: Vec<Obstacle>,
     /// The conflist's bytes.

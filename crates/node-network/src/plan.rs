@@ -4,6 +4,7 @@ mod allowed_ips;
 mod change;
 mod document;
 mod forward_rules;
+mod neighbours;
 mod nft;
 mod obstacles;
 mod routes;
@@ -53,6 +54,7 @@ pub fn plan(desired: &DesiredNode, observed: &ObservedNode, settings: &Settings)
     let mut conditions = desired.conditions.clone();
     let routes::RoutePlan { changes: routes, peers, allowed_ips } =
         routes::plan_routes(desired, observed, settings, &mut conditions);
+    conditions.extend(neighbours::conditions(observed));
     let mut plan = Plan { routes, peers, allowed_ips, ..Plan::default() };
     if let Some(own) = &desired.own {
         plan.sysctls = sysctls::plan_sysctls(own, observed, &mut conditions);

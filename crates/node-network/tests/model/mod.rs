@@ -388,6 +388,7 @@ fn any_observed() -> impl Strategy<Value = ObservedNode> {
                 sysctls,
                 nft,
                 forward_chains,
+                neighbour_limits: PerFamily::default(),
                 obstacles,
                 conflist,
                 ready_file,
