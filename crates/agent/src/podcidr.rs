@@ -220,6 +220,11 @@ impl Nodes {
         std::future::pending::<()>().await;
     }
 
+    /// What is wrong with the API server now: it is silent, or not believed.
+    fn problem(&mut self) -> Option<String> {
+        self.store.reading(Instant::now()).problem
+    }
+
     /// The nodes, unless the API server may have lost some: their CIDRs would be given twice.
     fn trusted(&mut self) -> Option<&ClusterSnapshot> {
         while let Ok(heard) = self.heard.try_recv() {
@@ -274,10 +279,12 @@ impl Assigner {
         let mut nodes = Nodes::follow(options);
         let mut renew = Instant::now() + RENEW;
         loop {
-            if let Some(snapshot) = nodes.trusted() {
-                let report = self.give(Some(snapshot)).await?;
-                self.tell(&report);
-            }
+            let mut problems = match nodes.trusted() {
+                Some(snapshot) => self.give(Some(snapshot)).await?.problems,
+                None => Vec::new(),
+            };
+            problems.extend(nodes.problem());
+            self.tell(problems);
             tokio::select! {
                 () = nodes.changed() => tokio::time::sleep(COALESCE).await,
                 () = sleep_until(renew) => {}
@@ -342,10 +349,11 @@ impl Assigner {
         self.api.request::<Value>(Method::PATCH, &path, Some(payload)).await.map(|_| ())
     }
 
-    fn tell(&mut self, report: &PodCidrReport) {
-        for problem in report.problems.iter().filter(|problem| !self.told.contains(*problem)) {
+    /// Says each problem when it comes.
+    fn tell(&mut self, problems: Vec<String>) {
+        for problem in problems.iter().filter(|problem| !self.told.contains(*problem)) {
             tracing::warn!("{problem}");
         }
-        self.told.clone_from(&report.problems);
+        self.told = problems;
     }
 }

@@ -105,6 +105,25 @@ fn a_server_that_refuses_is_told_and_nothing_is_given() {
     assert!(report.assigned.is_empty() && report.problems[0].contains("node `a`"), "{report}");
 }
 
+#[test]
+fn an_allocator_that_watches_says_why_it_gives_nothing() {
+    let cluster = Cluster::new();
+    cluster.bare("a");
+    cluster.server.forbid("GET", "/api/v1/nodes");
+    let log = cluster.folder.path().join("log");
+    let stop = start_logged(cluster.options("one"), &log);
+    let told = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_until("the refusal is told", || told().contains("403") && told().contains("grant it"));
+    assert_eq!(cluster.cidrs("a"), json!([]));
+    cluster.server.allow_all();
+    wait_until("a has its own", || cluster.cidrs("a") == json!(["10.244.0.0/24", "fd00:10:244::/64"]));
+    // A backup from before that: somebody may have what it no longer knows.
+    cluster.server.restore(500, &[node_object("b", &[], &["192.0.2.51"])]);
+    wait_until("that nothing is given is told", || told().contains("went back from version"));
+    assert_eq!(cluster.cidrs("b"), json!([]));
+    stop();
+}
+
 fn holder(cluster: &Cluster) -> String {
     let lease = cluster.server.object(LEASE).unwrap_or_default();
     lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
@@ -112,8 +131,15 @@ fn holder(cluster: &Cluster) -> String {
 
 /// Runs until what is returned is called.
 fn start(options: PodCidrOptions) -> impl FnOnce() {
+    start_logged(options, "/dev/null".as_ref())
+}
+
+fn start_logged(options: PodCidrOptions, log: &std::path::Path) -> impl FnOnce() + use<> {
+    let log = std::sync::Arc::new(std::fs::File::create(log).unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log).finish();
+        let _logged = tracing::subscriber::set_default(subscriber);
         let stop = async move {
             stopped.await.ok();
             Ok(Ended::Terminated)

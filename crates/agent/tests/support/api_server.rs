@@ -332,7 +332,8 @@ impl ApiServer {
                     &json!({"kind": "Status", "code": 401, "message": "Unauthorized"}),
                 );
             }
-            if request.path == "/api/v1/nodes" && request.query("watch").is_some() {
+            let is_watch = request.path == "/api/v1/nodes" && request.query("watch").is_some();
+            if is_watch && state.refusal(request).is_none() {
                 drop(state);
                 return self.watch(request, stream, generation);
             }
@@ -429,9 +430,13 @@ impl State {
         }
     }
 
+    fn refusal(&self, request: &Request) -> Option<u16> {
+        self.refusals.iter().find(|(refused, _)| refused.is(request)).map(|(_, code)| *code)
+    }
+
     fn handle(&mut self, request: &Request) -> (u16, Value) {
-        if let Some((_, code)) = self.refusals.iter().find(|(refused, _)| refused.is(request)) {
-            return (*code, json!({"kind": "Status", "code": code, "message": "refused by the test"}));
+        if let Some(code) = self.refusal(request) {
+            return (code, json!({"kind": "Status", "code": code, "message": "refused by the test"}));
         }
         let not_found = || (404, json!({"kind": "Status", "code": 404, "message": "not found"}));
         let conflict =
