@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use oci_image::image::{Image, ProgramArgument, read_file, write_file};
-use oci_image::{ImageError, layout, sbom};
+use oci_image::sbom::{self, Library};
+use oci_image::{ImageError, layout};
 
 /// Build an OCI image of static programs, and its bill of materials, without a container engine.
 #[derive(Debug, Parser)]
@@ -41,6 +42,9 @@ enum Command {
         /// A package of the workspace whose program is in the image. Can be repeated.
         #[arg(long = "package", value_name = "NAME", required = true)]
         packages: Vec<String>,
+        /// What the programs carry and cargo does not know, such as glibc@2.41=LGPL-2.1-or-later. Can be repeated.
+        #[arg(long = "library", value_name = "NAME@VERSION=LICENSE")]
+        libraries: Vec<Library>,
         /// Where to.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -70,9 +74,9 @@ fn run(command: Command) -> Result<(), ImageError> {
             write_file(&out, &archive.bytes)?;
             writeln!(std::io::stdout(), "{}", archive.manifest_digest).map_err(ImageError::Archive)
         }
-        Command::Sbom { metadata, packages, out } => {
+        Command::Sbom { metadata, packages, libraries, out } => {
             let text = String::from_utf8_lossy(&read_file(&metadata)?).into_owned();
-            write_file(&out, &sbom::bill(&text, &packages)?)
+            write_file(&out, &sbom::bill(&text, &packages, &libraries)?)
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The bill of materials: every crate that is linked into the programs, from `cargo metadata`, as CycloneDX 1.6.
+//! The bill of materials, as CycloneDX 1.6: every crate that is linked into the programs, from `cargo metadata`, and the
+//! libraries of which cargo does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -46,9 +48,40 @@ struct DependencyKind {
     kind: Option<String>,
 }
 
-/// Writes the bill of `roots`, names of workspace packages, with all that is linked into them. What only builds or tests
-/// them is left out.
-pub fn bill(metadata: &str, roots: &[String]) -> Result<Vec<u8>, ImageError> {
+/// A library that a static program carries and that is no crate: the C library, Rust's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    name: String,
+    version: String,
+    /// An SPDX expression.
+    license: String,
+}
+
+impl FromStr for Library {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=').and_then(|(what, license)| {
+            let (name, version) = what.split_once('@')?;
+            Some(Self { name: name.to_owned(), version: version.to_owned(), license: license.to_owned() })
+        });
+        parts
+            .filter(|library| {
+                ![&library.name, &library.version, &library.license].iter().any(|part| part.is_empty())
+            })
+            .ok_or_else(|| "write NAME@VERSION=LICENSE, such as glibc@2.41=LGPL-2.1-or-later".to_owned())
+    }
+}
+
+impl Library {
+    fn purl(&self) -> String {
+        format!("pkg:generic/{}@{}", self.name, self.version.replace('+', "%2B"))
+    }
+}
+
+/// Writes the bill of `roots`, names of workspace packages, with all that is linked into them, and the `libraries` that each
+/// carries besides. What only builds or tests them is left out.
+pub fn bill(metadata: &str, roots: &[String], libraries: &[Library]) -> Result<Vec<u8>, ImageError> {
     let metadata: Metadata = serde_json::from_str(metadata).map_err(|error| {
         ImageError::Metadata(format!("the output of cargo metadata is not read: {error}"))
     })?;
@@ -93,18 +126,20 @@ pub fn bill(metadata: &str, roots: &[String]) -> Result<Vec<u8>, ImageError> {
         described.iter().map(|(package, purl)| (package.id.as_str(), purl.as_str())).collect();
     let mut components: Vec<Value> =
         described.iter().map(|(package, purl)| component(package, purl)).collect();
+    components.extend(libraries.iter().map(|library| {
+        described_as(&library.purl(), &library.name, &library.version, Some(&library.license))
+    }));
     components.sort_by_key(|component| component["bom-ref"].to_string());
     let mut dependencies: Vec<Value> = described
         .iter()
         .map(|(package, purl)| {
-            let on: BTreeSet<&str> = linked
-                .get(package.id.as_str())
-                .into_iter()
-                .flatten()
-                .filter_map(|id| name_of.get(id).copied())
-                .collect();
-            json!({"ref": purl, "dependsOn": on})
+            let crates = linked.get(package.id.as_str()).into_iter().flatten();
+            let crates = crates.filter_map(|id| name_of.get(id).map(|purl| (*purl).to_owned()));
+            let is_root = package.source.is_none() && roots.contains(&package.name);
+            let carried = libraries.iter().filter(|_| is_root).map(Library::purl);
+            json!({"ref": purl, "dependsOn": crates.chain(carried).collect::<BTreeSet<_>>()})
         })
+        .chain(libraries.iter().map(|library| json!({"ref": library.purl(), "dependsOn": []})))
         .collect();
     dependencies.sort_by_key(|dependency| dependency["ref"].to_string());
     let document = json!({
@@ -126,16 +161,16 @@ fn purl(package: &Package) -> String {
 }
 
 fn component(package: &Package, purl: &str) -> Value {
-    let mut component = json!({
-        "type": "library",
-        "bom-ref": purl,
-        "name": package.name,
-        "version": package.version,
-        "purl": purl,
-    });
-    if let Some(license) = &package.license {
-        // Cargo still takes the slash of old manifests, which SPDX does not know.
-        component["licenses"] = json!([{"expression": license.replace('/', " OR ")}]);
+    // Cargo still takes the slash of old manifests, which SPDX does not know.
+    let license = package.license.as_ref().map(|license| license.replace('/', " OR "));
+    described_as(purl, &package.name, &package.version, license.as_deref())
+}
+
+fn described_as(purl: &str, name: &str, version: &str, license: Option<&str>) -> Value {
+    let mut component =
+        json!({"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl});
+    if let Some(license) = license {
+        component["licenses"] = json!([{"expression": license}]);
     }
     component
 }
@@ -162,7 +197,8 @@ mod tests {
 
     #[test]
     fn what_is_linked_is_listed_with_its_licence_and_what_only_tests_is_not() {
-        let bill: Value = serde_json::from_slice(&bill(METADATA, &["hostgw".to_owned()]).unwrap()).unwrap();
+        let bill: Value =
+            serde_json::from_slice(&bill(METADATA, &["hostgw".to_owned()], &[]).unwrap()).unwrap();
         let names: Vec<&str> = bill["components"]
             .as_array()
             .unwrap()
@@ -176,14 +212,29 @@ mod tests {
     }
 
     #[test]
+    fn libraries_that_are_no_crates_stand_in_it_and_the_program_depends_on_them() {
+        let libc: Library = "glibc@2.41=LGPL-2.1-or-later".parse().unwrap();
+        let bill: Value =
+            serde_json::from_slice(&bill(METADATA, &["hostgw".to_owned()], &[libc]).unwrap()).unwrap();
+        let found = &bill["components"][2];
+        assert_eq!((&found["purl"], &found["version"]), (&json!("pkg:generic/glibc@2.41"), &json!("2.41")));
+        assert_eq!(found["licenses"][0]["expression"], "LGPL-2.1-or-later");
+        assert_eq!(bill["dependencies"][0]["dependsOn"][1], "pkg:generic/glibc@2.41");
+        assert_eq!(bill["dependencies"][1]["dependsOn"], json!([]));
+        for text in ["glibc", "glibc@2.41", "glibc@=LGPL", "@1=MIT", "glibc@1="] {
+            assert!(text.parse::<Library>().unwrap_err().contains("NAME@VERSION=LICENSE"), "{text}");
+        }
+    }
+
+    #[test]
     fn no_path_of_the_machine_stands_in_it() {
-        let bill = String::from_utf8(bill(METADATA, &["hostgw".to_owned()]).unwrap()).unwrap();
+        let bill = String::from_utf8(bill(METADATA, &["hostgw".to_owned()], &[]).unwrap()).unwrap();
         assert!(!bill.contains("file://"), "{bill}");
     }
 
     #[test]
     fn a_package_that_is_not_there_is_named() {
-        let error = bill(METADATA, &["nobody".to_owned()]).unwrap_err();
+        let error = bill(METADATA, &["nobody".to_owned()], &[]).unwrap_err();
         assert!(error.to_string().contains("`nobody`"), "{error}");
     }
 }
