@@ -149,6 +149,8 @@ enum ScenarioArg {
     L2,
     /// The same with pods behind routed links.
     L2Routed,
+    /// The same with IPv6 addresses that pods form of what the LAN's router announces; on bridges with --mode l2.
+    Slaac,
     /// Real DHCP servers lend pods their addresses, and are down, slow, empty, changed, or two; on bridges with --mode l2.
     Dhcp,
 }
@@ -199,9 +201,12 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         None => format!("lab-{:04x}", made_up & 0xffff).parse()?,
     };
     let spoiled = wanted.chaos
-        || matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed | ScenarioArg::Dhcp));
+        || matches!(
+            wanted.scenario,
+            Some(ScenarioArg::L2 | ScenarioArg::L2Routed | ScenarioArg::Slaac | ScenarioArg::Dhcp)
+        );
     if let Some(kind) = wanted.sabotage.filter(|_| !spoiled) {
-        let remedy = "add --chaos, or --scenario l2, l2-routed or dhcp, for it to spoil".to_owned();
+        let remedy = "add --chaos, or --scenario l2, l2-routed, slaac or dhcp, for it to spoil".to_owned();
         return Err(LabError::Option { option: "--sabotage", value: kind.name().to_owned(), remedy });
     }
     let is_dhcp = matches!(wanted.scenario, Some(ScenarioArg::Dhcp));
@@ -225,8 +230,14 @@ fn build(wanted: Build) -> Result<u8, LabError> {
         fault: wanted.fault,
         uplink: matches!(wanted.scenario, Some(ScenarioArg::Uplink))
             .then_some(UplinkRuns { runs: wanted.runs, budget_ms: wanted.budget }),
-        restarts: matches!(wanted.scenario, Some(ScenarioArg::L2 | ScenarioArg::L2Routed))
-            .then_some(Restarts { sabotage: wanted.sabotage }),
+        restarts: matches!(
+            wanted.scenario,
+            Some(ScenarioArg::L2 | ScenarioArg::L2Routed | ScenarioArg::Slaac)
+        )
+        .then_some(Restarts {
+            slaac: matches!(wanted.scenario, Some(ScenarioArg::Slaac)),
+            sabotage: wanted.sabotage,
+        }),
         dhcp: is_dhcp.then_some(DhcpServers { unpacked, sabotage: wanted.sabotage }),
         chaos: wanted.chaos.then_some(Chaos { duration_s: wanted.duration, sabotage: wanted.sabotage }),
     };
@@ -235,7 +246,7 @@ fn build(wanted: Build) -> Result<u8, LabError> {
     Ok(u8::from(!report.ok))
 }
 
-/// How pods are attached: as the scenario says, which for DHCP leaves a choice.
+/// How pods are attached: as the scenario says, which for DHCP and SLAAC leaves a choice.
 fn mode(scenario: Option<ScenarioArg>, wanted: Option<ModeArg>) -> Result<Mode, LabError> {
     let wanted = wanted.map(|wanted| match wanted {
         ModeArg::Ptp => Mode::Ptp,
@@ -245,7 +256,7 @@ fn mode(scenario: Option<ScenarioArg>, wanted: Option<ModeArg>) -> Result<Mode, 
     });
     let of_scenario = match scenario {
         None => return Ok(wanted.unwrap_or(Mode::Ptp)),
-        Some(ScenarioArg::Dhcp) => return Ok(wanted.unwrap_or(Mode::L2Routed)),
+        Some(ScenarioArg::Dhcp | ScenarioArg::Slaac) => return Ok(wanted.unwrap_or(Mode::L2Routed)),
         Some(ScenarioArg::Uplink) => Mode::Ptp,
         Some(ScenarioArg::L2) => Mode::L2,
         Some(ScenarioArg::L2Routed) => Mode::L2Routed,

@@ -18,10 +18,12 @@ use crate::conflist::Conflist;
 use crate::lan;
 use crate::node::{Node, root_of};
 use crate::nodes_file::{LeftOut, config_yaml, nodes_yaml};
+use crate::options::Sabotage;
 use crate::place::{self, Place};
 use crate::policy_rule::{self, PolicyRule};
 use crate::probe::{self, Inhabitants, Server, first_targets};
 use crate::report::ProbeReport;
+use crate::router::{self, Router};
 use crate::runtime::{self, Pod};
 use crate::topology::{HOST_PORT, NodePlan, Topology, UPLINK};
 use crate::{LabError, Options, dhcp, foreign, root_folder, ruleset};
@@ -45,6 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) bridge: u32,
     /// What lends the pods' addresses, in a lab that is kept.
     pub(crate) dhcp_server: Option<dhcp::Server>,
+    /// What announces the LAN's IPv6 prefix.
+    _router: Option<Router>,
 }
 
 impl Cluster {
@@ -60,6 +64,12 @@ impl Cluster {
         outside.run(move || lan::configure_uplink("outside", UPLINK, &addresses, &[]))?;
         let (unmasqueraded, nodes) = (topology.outside.unmasqueraded.clone(), topology.nodes.clone());
         outside.run(move || answer_unmasqueraded(&unmasqueraded, &nodes))?;
+        let is_silent =
+            options.restarts.and_then(|restarts| restarts.sabotage) == Some(Sabotage::SilentRouter);
+        let router = match topology.announced().filter(|_| !is_silent) {
+            Some(prefix) => Some(Router::start(&outside, UPLINK, prefix)?),
+            None => None,
+        };
         let mut cluster = Self {
             topology,
             outside,
@@ -69,6 +79,7 @@ impl Cluster {
             servers: BTreeMap::new(),
             bridge,
             dhcp_server: None,
+            _router: router,
         };
         for plan in cluster.topology.nodes.clone() {
             let node = Node::create(&plan)?;
@@ -80,14 +91,21 @@ impl Cluster {
 
     /// Puts a node on the LAN, and gives its uplink addresses and default routes.
     pub(crate) fn plug_in(&self, node: &Node, mac: Option<Mac>) -> Result<(), LabError> {
+        let mac = mac.or_else(|| self.topology.slaac.then(|| node.plan.mac()));
         lan::plug_in(&node.place, self.bridge, UPLINK, mac)?;
-        let (name, addresses, routers) = (node.plan.name.clone(), node.plan.internal.clone(), self.routers());
+        let name = node.plan.name.clone();
+        // What a router announces is learnt.
+        let is_learnt = |ip: &IpAddr| self.topology.slaac && ip.is_ipv6();
+        let routers: Vec<IpAddr> = self.routers().into_iter().filter(|router| !is_learnt(router)).collect();
+        let (learnt, addresses): (Vec<IpNet>, Vec<IpNet>) =
+            node.plan.internal.iter().partition(|internal| is_learnt(&internal.addr()));
         let link = self.topology.node_link();
         node.place.run(move || {
             if link != UPLINK {
                 lan::bridge_uplink(&name, UPLINK, link)?;
             }
-            lan::configure_uplink(&name, link, &addresses, &routers)
+            lan::configure_uplink(&name, link, &addresses, &routers)?;
+            learnt.into_iter().try_for_each(|address| router::await_formed(&name, address))
         })
     }
 

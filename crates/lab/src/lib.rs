@@ -39,6 +39,7 @@ mod progress;
 pub mod registry;
 pub mod report;
 mod root_folder;
+mod router;
 mod ruleset;
 mod runtime;
 mod scenario;

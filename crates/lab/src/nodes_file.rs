@@ -65,6 +65,9 @@ pub(crate) fn config_yaml(topology: &Topology, left_out: Option<LeftOut>) -> Str
         for subnet in topology.lan_subnets() {
             let _ = writeln!(yaml, "  - \"{subnet}\"");
         }
+        if topology.slaac {
+            yaml.push_str("  slaac: true\n");
+        }
         if topology.dhcp {
             yaml.push_str("  dhcp:\n    clientId: pod\n    timeoutSeconds: 3\n");
             if topology.mode == crate::options::Mode::L2 {

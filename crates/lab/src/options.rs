@@ -193,6 +193,8 @@ pub struct DhcpServers {
 /// anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restarts {
+    /// Pods form their IPv6 addresses of the prefix that the LAN's router announces; else they are of slices.
+    pub slaac: bool,
     /// Spoils the run, to show that it notices.
     pub sabotage: Option<Sabotage>,
 }
@@ -284,11 +286,13 @@ pub enum Sabotage {
     KeepDropping,
     /// Nobody attaches the pods of a node that was booted.
     LosePods,
+    /// The LAN's router announces nothing.
+    SilentRouter,
 }
 
 impl Sabotage {
     /// Each of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::HoldAgents,
         Self::NoDamage,
         Self::CutFlow,
@@ -296,11 +300,14 @@ impl Sabotage {
         Self::LeavePod,
         Self::KeepDropping,
         Self::LosePods,
+        Self::SilentRouter,
     ];
 
     const OF_CHAOS: [Self; 5] =
         [Self::HoldAgents, Self::NoDamage, Self::CutFlow, Self::DeleteForeign, Self::LeavePod];
     const OF_RESTARTS: [Self; 4] = [Self::HoldAgents, Self::NoDamage, Self::KeepDropping, Self::LosePods];
+    const OF_SLAAC: [Self; 5] =
+        [Self::HoldAgents, Self::NoDamage, Self::KeepDropping, Self::LosePods, Self::SilentRouter];
     const OF_TRIALS: [Self; 4] = [Self::HoldAgents, Self::NoDamage, Self::KeepDropping, Self::LosePods];
 
     /// As it is typed.
@@ -314,6 +321,7 @@ impl Sabotage {
             Self::LeavePod => "leave-pod",
             Self::KeepDropping => "keep-dropping",
             Self::LosePods => "lose-pods",
+            Self::SilentRouter => "silent-router",
         }
     }
 }
@@ -366,6 +374,15 @@ impl Options {
             });
         }
         self.check_sabotage()?;
+        let is_slaac = self.restarts.is_some_and(|restarts| restarts.slaac);
+        if is_slaac && !(self.mode.is_of_lan() && self.family == Families::Dual) {
+            return Err(LabError::Option {
+                option: "--scenario",
+                value: format!("slaac with --mode {} --family {}", self.mode, self.family),
+                remedy: "use --mode l2-routed or l2, and --family dual: pods have IPv4 addresses of slices beside what they form"
+                    .to_owned(),
+            });
+        }
         if let Some(chaos) = self.chaos {
             within("--duration", chaos.duration_s, 86_400)?;
             if self.nodes < 2 || self.pods < 2 {
@@ -407,11 +424,12 @@ impl Options {
     fn check_sabotage(&self) -> Result<(), LabError> {
         let of_chaos =
             self.chaos.and_then(|chaos| chaos.sabotage).map(|kind| (kind, &Sabotage::OF_CHAOS[..]));
-        let of_restarts = self.restarts.and_then(|restarts| restarts.sabotage);
+        let of_restarts = self.restarts.and_then(|restarts| {
+            let noticed = if restarts.slaac { &Sabotage::OF_SLAAC[..] } else { &Sabotage::OF_RESTARTS };
+            restarts.sabotage.map(|kind| (kind, noticed))
+        });
         let of_trials = self.dhcp.as_ref().and_then(|servers| servers.sabotage);
-        let planted = of_chaos
-            .or(of_restarts.map(|kind| (kind, &Sabotage::OF_RESTARTS[..])))
-            .or(of_trials.map(|kind| (kind, &Sabotage::OF_TRIALS[..])));
+        let planted = of_chaos.or(of_restarts).or(of_trials.map(|kind| (kind, &Sabotage::OF_TRIALS[..])));
         match planted {
             Some((kind, noticed)) if !noticed.contains(&kind) => {
                 let noticed: Vec<_> = noticed.iter().map(|kind| kind.name()).collect();
@@ -449,13 +467,20 @@ mod tests {
     fn sabotage_that_a_run_would_not_notice_is_refused() {
         let mut options = crate::topology::tests::options(2, 2, Families::Dual);
         options.mode = Mode::L2;
-        options.restarts = Some(Restarts { sabotage: Some(Sabotage::CutFlow) });
+        options.restarts = Some(Restarts { slaac: false, sabotage: Some(Sabotage::CutFlow) });
         assert_eq!(
             options.check().unwrap_err().to_string(),
             "--sabotage is cut-flow: use one that this run notices: hold-agents, no-damage, keep-dropping, lose-pods"
         );
-        options.restarts = Some(Restarts { sabotage: Some(Sabotage::LosePods) });
+        options.restarts = Some(Restarts { slaac: false, sabotage: Some(Sabotage::LosePods) });
         options.check().unwrap();
+        let silent = |slaac| Some(Restarts { slaac, sabotage: Some(Sabotage::SilentRouter) });
+        options.restarts = silent(false);
+        assert!(options.check().is_err());
+        options.restarts = silent(true);
+        options.check().unwrap();
+        options.family = Families::Ipv4;
+        assert!(options.check().unwrap_err().to_string().contains("slaac with --mode l2 --family ipv4"));
     }
 
     #[test]

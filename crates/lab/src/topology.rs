@@ -8,7 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
+use kernel::link::Mac;
 
 use crate::options::{Families, Family, Mode, Options};
 
@@ -42,6 +43,9 @@ pub(crate) struct Topology {
     pub(crate) agents_join: bool,
     /// A DHCP server lends the pods' addresses, and no node has a pod CIDR.
     pub(crate) dhcp: bool,
+    /// What the LAN's router announces is all that nodes know of IPv6: nodes and pods form addresses of it, and no node has a
+    /// slice.
+    pub(crate) slaac: bool,
 }
 
 /// A node.
@@ -107,6 +111,11 @@ fn shared_lan_address(family: Family, host: u8) -> IpNet {
     }
 }
 
+/// What a node's kernel forms of the LAN's prefix and [`NodePlan::mac`] (RFC 4291, appendix A).
+fn formed_address(node: u8) -> IpNet {
+    net(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0xff, 0xfe00, digits(FIRST_NODE + node)), 64)
+}
+
 /// A node's part of it. In the middle of the subnet, 10.10.1.0 is an address as any other.
 fn slice(family: Family, node: u8) -> IpNet {
     match family {
@@ -135,18 +144,26 @@ impl Topology {
     pub(crate) fn new(options: &Options) -> Self {
         let families = options.family.each();
         let shared = options.mode.is_of_lan();
+        let slaac = options.restarts.is_some_and(|restarts| restarts.slaac);
+        let sliced = |family: Family| !(slaac && family == Family::Ipv6);
         let of_each = |of: &dyn Fn(Family) -> IpNet| families.iter().map(|family| of(*family)).collect();
         let nodes = (1..=options.nodes)
             .map(|number| NodePlan {
                 number,
                 name: format!("node{number}"),
                 internal: match shared {
-                    true => of_each(&|family| shared_lan_address(family, FIRST_NODE + number)),
+                    true => of_each(&|family| match sliced(family) {
+                        true => shared_lan_address(family, FIRST_NODE + number),
+                        false => formed_address(number),
+                    }),
                     false => NodePlan::internal_ips(number, false, families),
                 },
                 pod_cidrs: match shared {
                     _ if options.dhcp.is_some() => Vec::new(),
-                    true => of_each(&|family| slice(family, number)),
+                    true => {
+                        let sliced = families.iter().filter(|family| sliced(**family));
+                        sliced.map(|family| slice(*family, number)).collect()
+                    }
                     false => NodePlan::pod_cidrs_of(number, false, families),
                 },
                 pods: options.pods,
@@ -159,7 +176,7 @@ impl Topology {
         };
         let dhcp = options.dhcp.is_some();
         let drops_forwarded = options.restarts.is_some() || dhcp;
-        let agents_join = options.mode == Mode::L2 && options.restarts.is_some();
+        let agents_join = options.mode == Mode::L2 && options.restarts.is_some() && !slaac;
         Self {
             mode: options.mode,
             families: options.family,
@@ -168,6 +185,7 @@ impl Topology {
             drops_forwarded,
             agents_join,
             dhcp,
+            slaac,
         }
     }
 
@@ -181,6 +199,15 @@ impl Topology {
     #[must_use]
     pub(crate) fn lan_subnets(&self) -> Vec<IpNet> {
         self.outside.lan.iter().map(IpNet::trunc).collect()
+    }
+
+    /// The IPv6 prefix that the LAN's router announces, if it does.
+    #[must_use]
+    pub(crate) fn announced(&self) -> Option<Ipv6Net> {
+        self.lan_subnets().into_iter().find_map(|subnet| match subnet {
+            IpNet::V6(prefix) if self.slaac => Some(prefix),
+            _ => None,
+        })
     }
 
     /// The CIDRs towards which the agents are told never to masquerade.
@@ -209,6 +236,13 @@ impl NodePlan {
     pub(crate) fn pod_cidrs_of(number: u8, moved: bool, families: &[Family]) -> Vec<IpNet> {
         let network = number + if moved { MOVED } else { 0 };
         families.iter().map(|family| pod_cidr(*family, network)).collect()
+    }
+
+    /// The Ethernet address of its uplink, where its own address follows from that.
+    #[must_use]
+    pub(crate) fn mac(&self) -> Mac {
+        let [_, low] = digits(FIRST_NODE + self.number).to_be_bytes();
+        [0x02, 0, 0, 0, 0, low]
     }
 
     /// The names of its pods: `node1/pod1`, ….
@@ -255,6 +289,18 @@ pub(crate) mod tests {
             assert_eq!(list.len(), all);
         }
         assert!(cidrs.iter().all(|cidr| *cidr == cidr.trunc()));
+    }
+
+    #[test]
+    fn of_an_announced_prefix_nodes_form_their_addresses_and_have_no_slices() {
+        let mut wanted = options(2, 1, Families::Dual);
+        wanted.mode = Mode::L2Routed;
+        wanted.restarts = Some(crate::options::Restarts { slaac: true, sabotage: None });
+        let topology = Topology::new(&wanted);
+        assert_eq!(topology.announced().unwrap().to_string(), "2001:db8:0:1::/64");
+        assert_eq!(topology.nodes[1].mac(), [0x02, 0, 0, 0, 0, 0x12]);
+        assert_eq!(topology.nodes[1].internal[1].to_string(), "2001:db8:0:1:0:ff:fe00:12/64");
+        assert_eq!(topology.nodes[1].pod_cidrs, ["10.10.2.0/24".parse().unwrap()]);
     }
 
     #[test]

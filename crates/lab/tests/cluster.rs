@@ -133,6 +133,26 @@ fn agents_and_nodes_of_a_flat_network_start_anew_although_its_nodes_drop_what_th
 }
 
 #[test]
+fn pods_form_addresses_of_what_the_lans_router_announces_and_keep_them_while_agents_restart() {
+    for mode in ["l2-routed", "l2"] {
+        let arguments = ["--scenario", "slaac", "--mode", mode, "--nodes", "2", "--pods", "1", "-o", "json"];
+        let output = run(&arguments);
+        assert_all_passed(&output, &arguments);
+        let report = document(&output);
+        assert_eq!(report["repairs"].as_array().unwrap().len(), 2, "{:#}", report["repairs"]);
+        for node in report["nodes"].as_array().unwrap() {
+            assert_eq!(node["pod_cidrs"].as_array().unwrap().len(), 1, "no slice of IPv6");
+            let formed = node["pods"][0]["ips"][1].as_str().unwrap();
+            assert!(formed.starts_with("2001:db8:0:1:"), "{mode}: {formed}");
+        }
+    }
+    let silent = run(&["--scenario", "slaac", "--sabotage", "silent-router"]);
+    let said = String::from_utf8_lossy(&silent.stderr);
+    assert_eq!(silent.status.code(), Some(1), "{said}");
+    assert!(said.contains("node1 has not formed 2001:db8:0:1:0:ff:fe00:11/64"), "{said}");
+}
+
+#[test]
 fn a_restart_that_breaks_nothing_or_is_not_overcome_and_a_node_that_goes_on_dropping_fail_the_run() {
     let spoiled = |sabotage: &str| {
         let output = run(&["--scenario", "l2-routed", "--nodes", "2", "--sabotage", sabotage, "-o", "json"]);

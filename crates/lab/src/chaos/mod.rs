@@ -277,6 +277,7 @@ fn sabotage(field: &mut Field<'_>, sabotage: Option<Sabotage>) -> Result<(), Lab
         }
         Some(Sabotage::DeleteForeign) => field.in_netns(0, || crate::fault::delete_routes(4)),
         Some(Sabotage::LeavePod) => field.leave_pod(),
-        Some(Sabotage::NoDamage | Sabotage::KeepDropping | Sabotage::LosePods) | None => Ok(()),
+        Some(Sabotage::NoDamage | Sabotage::KeepDropping | Sabotage::LosePods | Sabotage::SilentRouter)
+        | None => Ok(()),
     }
 }
