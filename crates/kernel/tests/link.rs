@@ -46,6 +46,22 @@ fn a_veth_is_born_with_its_peer_named_in_the_pods_namespace() {
 }
 
 #[test]
+fn a_dump_that_was_not_read_to_its_end_does_not_keep_the_socket_from_the_next() {
+    /// `RTM_GETLINK` with `NLM_F_REQUEST | NLM_F_DUMP` (`linux/rtnetlink.h`).
+    const HEAD: [u16; 2] = [18, 0x301];
+    enter_fresh_netns();
+    let mut socket = route_socket();
+    for number in 0..60 {
+        veth_pair(&mut socket, &format!("one{number}"), &format!("other{number}"));
+    }
+    let mut request = 32_u32.to_ne_bytes().to_vec();
+    request.extend(HEAD.iter().flat_map(|word| word.to_ne_bytes()));
+    request.resize(32, 0);
+    rustix::net::send(&socket, &request, rustix::net::SendFlags::empty()).unwrap();
+    assert_eq!(link::dump(&mut socket).unwrap().len(), 121);
+}
+
+#[test]
 fn netlink_tells_of_forwarding_what_the_files_say() {
     enter_fresh_netns();
     let mut socket = route_socket();

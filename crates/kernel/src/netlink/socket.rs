@@ -271,6 +271,11 @@ impl Socket {
                     Reply::Object { kind, payload } => collect(Some((kind, payload))),
                     Reply::Done | Reply::Acknowledged => return Ok(whole),
                     Reply::Refused { errno: Errno::INTR, .. } => return Ok(false),
+                    // An earlier dump on this socket was not read to its end, because reading failed.
+                    Reply::Refused { errno: Errno::BUSY, .. } => {
+                        while self.inbox.receive(&self.fd).is_ok() {}
+                        return Ok(false);
+                    }
                     Reply::Refused { errno, kernel_says } => {
                         return Err(KernelError { attempted: attempted.to_owned(), errno, kernel_says });
                     }
