@@ -30,6 +30,9 @@ pub(crate) struct Health {
     pass_seconds: Gauge<f64, AtomicU64>,
     pass_with_changes_seconds: Gauge<f64, AtomicU64>,
     convergence_seconds: Gauge<f64, AtomicU64>,
+    first_convergence_seconds: Gauge<f64, AtomicU64>,
+    /// A pass over the source's own nodes was made.
+    has_converged: bool,
     synced: Gauge<i64, AtomicI64>,
     announced: Gauge<i64, AtomicI64>,
     converged: Gauge<i64, AtomicI64>,
@@ -56,6 +59,8 @@ impl Health {
             pass_seconds: Gauge::default(),
             pass_with_changes_seconds: Gauge::default(),
             convergence_seconds: Gauge::default(),
+            first_convergence_seconds: Gauge::default(),
+            has_converged: false,
             synced: Gauge::default(),
             announced: Gauge::default(),
             converged: Gauge::default(),
@@ -85,6 +90,11 @@ impl Health {
             "convergence_seconds",
             "From the parsed snapshot to the last acknowledgement, in the last pass that changed something",
             health.convergence_seconds.clone(),
+        );
+        registry.register(
+            "first_convergence_seconds",
+            "From the parsed snapshot to the last acknowledgement, in the first pass after the start; 0 before it",
+            health.first_convergence_seconds.clone(),
         );
         registry.register("source_synced", "1 once the source was read whole", health.synced.clone());
         registry.register(
@@ -124,6 +134,9 @@ impl Health {
         if report.changed_something() {
             self.pass_with_changes_seconds.set(report.duration.as_secs_f64());
             self.convergence_seconds.set(report.applied_after.as_secs_f64());
+        }
+        if report.synced && !std::mem::replace(&mut self.has_converged, true) {
+            self.first_convergence_seconds.set(report.applied_after.as_secs_f64());
         }
         self.synced.set(i64::from(report.synced));
         self.announced.set(i64::from(report.announced));
@@ -172,5 +185,34 @@ impl Health {
         // Writing to a String does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(health: &Health, name: &str) -> String {
+        let text = health.metrics();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("hostgw_")?.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn the_first_convergence_is_that_of_the_first_pass_over_what_the_source_says() {
+        let mut health = Health::new(Duration::from_secs(60));
+        let pass = |synced, seconds| ReconcileReport {
+            synced,
+            pods_done: vec!["route to 10.244.1.7/32 put back".to_owned()],
+            applied_after: Duration::from_secs(seconds),
+            ..ReconcileReport::default()
+        };
+        health.update(&pass(false, 9));
+        assert_eq!(value(&health, "first_convergence_seconds"), "0.0", "those were nodes of an earlier run");
+        health.update(&pass(true, 4));
+        health.update(&pass(true, 2));
+        let both = ["first_convergence_seconds", "convergence_seconds"].map(|name| value(&health, name));
+        assert_eq!(both, ["4.0", "2.0"]);
     }
 }

@@ -1,9 +1,10 @@
 //! A cluster of any size as the agent's file source reads it, and the agent on the node of the calling thread.
 
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Attempting, BenchError};
 use crate::side::Mode;
@@ -93,12 +94,19 @@ pub(crate) fn agent_command(program: &Path) -> Command {
     command
 }
 
+/// Longer than the agent waits for the rest of a file that nobody was heard to close: it would take all nodes but the last
+/// at first, and make the routes in two passes.
+const LEFT_ALONE: Duration = Duration::from_secs(10);
+
 fn replace(path: &str, text: &str) -> Result<(), BenchError> {
     let path = Path::new(ROOT).join(path.trim_start_matches('/'));
     let new = path.with_extension("new");
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).attempting(format!("create {}", folder.display()))?;
     }
-    fs::write(&new, text).attempting(format!("write {}", new.display()))?;
+    let attempted = || format!("write {}", new.display());
+    fs::write(&new, text).attempting(attempted())?;
+    let written = File::options().write(true).open(&new).attempting(attempted())?;
+    written.set_modified(SystemTime::now() - LEFT_ALONE).attempting(attempted())?;
     fs::rename(&new, &path).attempting(format!("rename to {}", path.display()))
 }
