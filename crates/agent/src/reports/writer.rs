@@ -180,35 +180,15 @@ impl Writer {
     /// Writes what differs. What is refused keeps nothing else from being written; without an answer all the rest waits.
     async fn make(&mut self, wanted: &Wanted, node: &OwnNode) -> Made {
         let mut made = Made::default();
-        let addresses =
-            wanted.internal_ips.as_ref().filter(|ips| node.internal_ip_annotation.as_ref() != Some(ips));
-        let written = match addresses.map(|addresses| (addresses, later(&self.annotation, addresses))) {
-            None => self.outcome(ANNOTATE, Ok(())),
-            Some((_, Some(at))) => {
-                made.look_again(at);
-                Written::Done
-            }
-            Some((addresses, None)) => {
-                let result = self.annotate(addresses).await;
-                self.outcome(ANNOTATE, result)
-            }
-        };
-        if made.took(written) {
+        let addresses = wanted.internal_ips.as_deref();
+        let addresses = addresses.filter(|ips| node.internal_ip_annotation.as_deref() != Some(*ips));
+        let due_now = due(addresses, self.annotation.as_ref(), Instant::now());
+        if self.see_to(ANNOTATE, due_now, &mut made, Self::annotate).await {
             return made;
         }
         let condition = wanted.condition.as_ref().filter(|condition| differs(condition, node));
-        let written = match condition.map(|condition| (condition, later(&self.condition, condition))) {
-            None => self.outcome(SET_CONDITION, Ok(())),
-            Some((_, Some(at))) => {
-                made.look_again(at);
-                Written::Done
-            }
-            Some((condition, None)) => {
-                let result = self.set_condition(condition).await;
-                self.outcome(SET_CONDITION, result)
-            }
-        };
-        if made.took(written) {
+        let due_now = due(condition, self.condition.as_ref(), Instant::now());
+        if self.see_to(SET_CONDITION, due_now, &mut made, Self::set_condition).await {
             return made;
         }
         if let Some(status) = &wanted.network {
@@ -217,6 +197,26 @@ impl Writer {
             made.took(written);
         }
         made
+    }
+
+    /// Does what is due of one thing; whether the rest must wait.
+    async fn see_to<'a, W: ?Sized>(
+        &mut self,
+        attempted: &'static str,
+        due: Due<'a, W>,
+        made: &mut Made,
+        write: impl AsyncFnOnce(&mut Self, &'a W) -> Result<(), ApiError>,
+    ) -> bool {
+        let result = match due {
+            Due::Nothing => Ok(()),
+            Due::Now(wanted) => write(self, wanted).await,
+            Due::At(at) => {
+                made.look_again(at);
+                return false;
+            }
+        };
+        let written = self.outcome(attempted, result);
+        made.took(written)
     }
 
     async fn annotate(&mut self, addresses: &str) -> Result<(), ApiError> {
@@ -343,13 +343,27 @@ fn json(body: &Value) -> Payload {
     Payload { media_type: "application/json", bytes: body.to_string().into_bytes() }
 }
 
-/// The time until which this value is not written once more.
-fn later<T: PartialEq>(
-    written: &Option<(T, Instant)>,
-    wanted: &(impl PartialEq<T> + ?Sized),
-) -> Option<Instant> {
-    let (value, at) = written.as_ref()?;
-    (wanted == value && Instant::now() < *at + REWRITE).then(|| *at + REWRITE)
+/// When something is to be written.
+#[derive(Debug, PartialEq, Eq)]
+enum Due<'a, W: ?Sized> {
+    /// It stands, or is not wanted.
+    Nothing,
+    Now(&'a W),
+    /// It was written not long ago, and somebody has undone it since.
+    At(Instant),
+}
+
+/// When what is wanted and does not stand is due, by what was `written` last, and when.
+fn due<'a, W: ?Sized + PartialEq<T>, T>(
+    wanted: Option<&'a W>,
+    written: Option<&(T, Instant)>,
+    now: Instant,
+) -> Due<'a, W> {
+    let Some(wanted) = wanted else { return Due::Nothing };
+    match written {
+        Some((last, at)) if wanted == last && now < *at + REWRITE => Due::At(*at + REWRITE),
+        _ => Due::Now(wanted),
+    }
 }
 
 fn differs(wanted: &WantedCondition, node: &OwnNode) -> bool {
@@ -370,4 +384,21 @@ fn status_without_time(status: &Value) -> Value {
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_undid_is_written_again_no_sooner_than_after_a_while() {
+        let now = Instant::now();
+        let written = ("192.0.2.11".to_owned(), now);
+        let wanted = |ip| due(Some(ip), Some(&written), now);
+        assert_eq!(due::<str, String>(None, Some(&written), now), Due::Nothing);
+        assert_eq!(due::<str, String>(Some("192.0.2.11"), None, now), Due::Now("192.0.2.11"));
+        assert_eq!(wanted("192.0.2.11"), Due::At(now + REWRITE));
+        assert_eq!(wanted("192.0.2.12"), Due::Now("192.0.2.12"));
+        assert_eq!(due(Some("192.0.2.11"), Some(&written), now + REWRITE), Due::Now("192.0.2.11"));
+    }
 }
