@@ -6,6 +6,7 @@ mod neighbours;
 mod nft;
 mod obstacles;
 mod own_routes;
+mod own_table;
 mod routes;
 mod seen;
 mod set_aside;
@@ -120,11 +121,14 @@ pub(crate) fn observe_for_plan(
     observed.wireguard = wireguard::peers(observed, &seen.hop_links);
     observed.neighbour_limits = neighbours::limits(&kernel.sysctls, &observed.next_hops)?;
     let Some(own) = &desired.own else { return Ok(()) };
-    observed.nft = match &seen.own_table {
-        Some((chains, table)) if *chains == own.nft.chains => table.clone(),
-        _ => nft::observed_table(&mut kernel.netfilter, &own.nft)?,
+    observed.nft = match seen.own_table.compared_with(&own.nft.chains) {
+        Some(known) => known.clone(),
+        None => {
+            let table = nft::observed_table(&mut kernel.netfilter, &own.nft)?;
+            seen.own_table.hold(own.nft.chains.clone(), table.clone());
+            table
+        }
     };
-    seen.own_table = Some((own.nft.chains.clone(), observed.nft.clone()));
     let (forward_chains, refusing) = match seen.others_chains.take() {
         Some(known) => known,
         None => {

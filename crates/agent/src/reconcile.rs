@@ -164,6 +164,7 @@ impl Reconciler {
             snapshot,
             settings: &self.settings,
             host: &observed.host_facts(&self.settings),
+            routes: &observed.routes,
             attached: &records.addresses(),
             paths: &plugin_paths,
         });

@@ -4,7 +4,9 @@
 mod support;
 
 use ipnet::IpNet;
-use kernel::nftables::{self, DataType, Element, Family, MapData, Set, Table, TableName, Value};
+use kernel::events::{Events, Group, Heard};
+use kernel::netlink::Protocol;
+use kernel::nftables::{self, DataType, Element, Existing, Family, MapData, Set, Table, TableName, Value};
 use kernel::route::Family::{V4, V6};
 use support::ruleset::{commit, declare, net, observe};
 use support::{enter_fresh_netns, netfilter_socket};
@@ -50,6 +52,51 @@ fn prefixes_at_both_ends_of_the_address_space_are_read_back_as_they_were() {
         })
         .unwrap();
         assert_eq!(nftables::elements(&mut netfilter_socket(), &table.name, set).unwrap(), []);
+    }
+}
+
+#[test]
+fn what_is_told_of_a_transaction_is_what_it_changed() {
+    enter_fresh_netns();
+    let nets = |nets: &[&str]| nets.iter().copied().map(net).collect::<Vec<IpNet>>();
+    for (version, before, gone, new) in [
+        (
+            V4,
+            &["10.0.0.0/24", "192.0.2.0/24"][..],
+            &["10.0.0.0/24"][..],
+            &["10.0.0.0/25", "10.0.0.128/26", "10.0.1.7/32"][..],
+        ),
+        (V6, &["2001:db8::/64", "2001:db8:0:2::/64"], &["2001:db8::/64"], &["2001:db8:0:1::/64"]),
+    ] {
+        let mut table = Table::new(Family::Inet, if version == V4 { "four" } else { "six" });
+        table.sets.push(Set::prefixes("nets", version, &nets(before)));
+        declare(&table);
+        let mut events = Events::subscribe(Protocol::Netfilter, &[Group::Nftables], None).unwrap();
+        let [gone, new] = [gone, new].map(nets);
+        commit(|transaction| {
+            let set = Set::prefixes("nets", version, &[]);
+            let elements = |nets: &[IpNet]| -> Vec<Element> {
+                nets.iter().map(|net| Element::of([Value::Net(*net)]).canonical()).collect()
+            };
+            transaction.delete_elements(&table.name, &set, &elements(&gone));
+            transaction.add_elements(&table.name, &set, &elements(&new), Existing::Refuse);
+        })
+        .unwrap();
+        let (mut told, mut last) = (Vec::new(), None);
+        while events
+            .read(|kind, payload| {
+                last = Some(nftables::told(kind, payload));
+                told.extend(nftables::told_boundaries(kind, payload).into_iter().flatten());
+            })
+            .unwrap()
+            != Heard::Nothing
+        {}
+        assert_eq!(last, Some(nftables::Told::Generation), "told once all is told");
+        for (removed, expected) in [(true, gone), (false, new)] {
+            assert!(told.iter().all(|told| told.set == "nets"));
+            let of_kind = told.iter().filter(|told| told.gone == removed);
+            assert_eq!(nftables::told_prefixes(of_kind), Some(expected));
+        }
     }
 }
 

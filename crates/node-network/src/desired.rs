@@ -1,5 +1,7 @@
 //! What this node's network must be, decided from the cluster and the settings.
 
+mod address_ranges;
+mod census;
 mod claimed;
 mod cni_conflist;
 mod forwarding;
@@ -16,6 +18,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use census::Census;
 pub use cni_conflist::{Conflist, GENERATED_BY, GENERATOR};
 pub use forwarding::{Direction, ForwardAccept, Sysctl, WantedSysctl};
 pub use lan_slices::SliceFault;
@@ -24,9 +27,9 @@ pub use own_clash::OwnClash;
 pub use routes::{DesiredRoute, GUARD_METRIC};
 
 use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
-use crate::condition::Condition;
+use crate::condition::{Condition, LanCondition};
 use crate::family::{Family, PerFamily, host_prefix};
-use crate::observed::HostFacts;
+use crate::observed::{HostFacts, ObservedRoute};
 use crate::settings::{Chain, MIN_IPV6_MTU, Mode, Settings};
 
 /// Everything that the decision rests on.
@@ -40,6 +43,8 @@ pub struct DesiredInputs<'a> {
     pub settings: &'a Settings,
     /// What this node holds that bears on the choice ([`crate::ObservedNode::host_facts`]).
     pub host: &'a HostFacts,
+    /// The routes that it holds; only ours count.
+    pub routes: &'a [ObservedRoute],
     /// Addresses of the pods attached to this node, from their records.
     pub attached: &'a BTreeSet<IpAddr>,
     /// Paths that the plugin is told.
@@ -111,7 +116,7 @@ pub struct OwnNetwork {
 /// Decides what this node's network must be.
 #[must_use]
 pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
-    let DesiredInputs { this_node, snapshot, host, .. } = *inputs;
+    let DesiredInputs { this_node, snapshot, .. } = *inputs;
     let mut conditions: Vec<_> = snapshot.problems.iter().cloned().map(Condition::BadNodeObject).collect();
     let this = snapshot.nodes.get(this_node);
     if this.is_none() {
@@ -127,24 +132,23 @@ pub fn desired(inputs: &DesiredInputs<'_>) -> DesiredNode {
         conditions.push(Condition::CachedSource { age_seconds });
     }
     let certain = routes::known_for_certain(this_node, snapshot);
-    let unreadable: Vec<&ClusterNode> =
-        snapshot.nodes.values().filter(|node| node.unreadable_pod_cidr).collect();
+    let census = Census::of(this_node, snapshot);
     let choice = if inputs.settings.mode.is_of_lan() {
         // Pods are on link, or answered for by their nodes.
         routes::RouteChoice::default()
     } else {
-        routes::desired_routes(this_node, snapshot, &unreadable, host, inputs.settings)
+        routes::desired_routes(inputs, &census)
     };
     conditions.extend(choice.conditions);
     let undisputed = choice.lost_own.is_empty() && choice.clashing_own.is_empty();
-    let own = certain.map(|this| own_network(inputs, this, undisputed, &mut conditions));
+    let own = certain.map(|this| own_network(inputs, this, &census, undisputed, &mut conditions));
     DesiredNode {
         routes: choice.routes,
         refused: choice.refused,
         may_delete: certain.is_some(),
         kept_orphans: Family::BOTH
             .into_iter()
-            .filter(|family| snapshot.left_out > 0 || has_untold(&unreadable, *family))
+            .filter(|family| snapshot.left_out > 0 || has_untold(&census.unreadable, *family))
             .collect(),
         internal_ips: this.map(|this| this.internal_ips.clone()).unwrap_or_default(),
         own,
@@ -163,6 +167,7 @@ fn has_untold(unreadable: &[&ClusterNode], family: Family) -> bool {
 fn own_network(
     inputs: &DesiredInputs<'_>,
     this: &ClusterNode,
+    census: &Census<'_>,
     undisputed: bool,
     conditions: &mut Vec<Condition>,
 ) -> OwnNetwork {
@@ -194,7 +199,7 @@ fn own_network(
     let strays = attached.iter().filter(|address| !own_cidrs.iter().any(|cidr| cidr.contains(*address)));
     let pod_prefixes =
         IpNet::aggregate(&own_cidrs.iter().copied().chain(strays.copied().map(host_prefix)).collect());
-    let nft = masquerade::nft_table(this, snapshot, settings, host, &pod_prefixes);
+    let nft = masquerade::nft_table(this, census, settings, host, &pod_prefixes);
     faults.extend(conflist_faults(&pod_cidrs, settings, host));
     let records = attached.len();
     if settings.cni.chain == Chain::Classic && records > 0 {
@@ -248,7 +253,7 @@ fn conflist_faults(pod_cidrs: &PerFamily<IpNet>, settings: &Settings, host: &Hos
         faults.push(Condition::BridgeNotOfPods { bridge: bridge.to_owned(), fault: fault.clone() });
     }
     if let Some(bridge) = settings.lan_bridge().filter(|_| host.lan_bridge_missing) {
-        faults.push(Condition::NoLanBridge { bridge: bridge.to_owned() });
+        faults.push(Condition::Lan(LanCondition::NoLanBridge { bridge: bridge.to_owned() }));
     }
     faults
 }

@@ -3,12 +3,14 @@
 //! A look-up nearly always matches something (the default route, a route of ours); only a connected route on a real
 //! link means that the peer is on link.
 
+use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::family::{Family, PerFamily};
-use crate::observed::{Leg, LinkKind, ObservedLink, ObservedNode, ObservedRoute, RouteKind};
+use crate::observed::{FibLookup, Leg, LinkKind, ObservedLink, ObservedNode, ObservedRoute, RouteKind};
 use crate::settings::Settings;
 
 /// The way to a peer.
@@ -78,8 +80,30 @@ pub struct NextHops<'a> {
     observed: &'a ObservedNode,
     own_addresses: &'a PerFamily<IpAddr>,
     settings: &'a Settings,
+    looked_up: LookedUp<'a>,
     local: BTreeSet<IpAddr>,
     names: BTreeMap<u32, Arc<str>>,
+}
+
+/// What was looked up. In many clusters addresses follow pod CIDRs, so that the next one that is asked for mostly lies behind
+/// the last.
+#[derive(Debug)]
+struct LookedUp<'a> {
+    all: &'a BTreeMap<IpAddr, FibLookup>,
+    behind: Peekable<Range<'a, IpAddr, FibLookup>>,
+}
+
+impl<'a> LookedUp<'a> {
+    fn new(all: &'a BTreeMap<IpAddr, FibLookup>) -> Self {
+        Self { all, behind: all.range::<IpAddr, _>(..).peekable() }
+    }
+
+    fn get(&mut self, address: IpAddr) -> Option<&'a FibLookup> {
+        if self.behind.peek().is_none_or(|(next, _)| **next != address) {
+            self.behind = self.all.range(address..).peekable();
+        }
+        self.behind.next_if(|(found, _)| **found == address).map(|(_, found)| found)
+    }
 }
 
 impl<'a> NextHops<'a> {
@@ -92,12 +116,13 @@ impl<'a> NextHops<'a> {
     ) -> Self {
         let local = observed.addresses().map(|(_, held)| held.address.addr()).collect();
         let names = observed.links.values().map(|link| (link.index, link.name.as_str().into())).collect();
-        Self { observed, own_addresses, settings, local, names }
+        let looked_up = LookedUp::new(&observed.next_hops);
+        Self { observed, own_addresses, settings, looked_up, local, names }
     }
 
     /// The link that leads to `address`. Among equal links that of `installed` is kept.
     pub fn towards(
-        &self,
+        &mut self,
         address: IpAddr,
         installed: Option<&ObservedRoute>,
     ) -> Result<OnLink, NextHopProblem> {
@@ -109,7 +134,7 @@ impl<'a> NextHops<'a> {
             let link = link?;
             return Ok(self.on_link(link, true));
         }
-        let found = match observed.next_hops.get(&address) {
+        let found = match self.looked_up.get(address) {
             None => return Err(NextHopProblem::NotLookedUp),
             Some(Err(error)) => return Err(NextHopProblem::LookupFailed(error.clone())),
             Some(Ok(found)) => found,

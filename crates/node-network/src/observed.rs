@@ -106,17 +106,9 @@ impl ObservedNode {
                 facts.on_link_prefixes.push((prefix, link.name.clone()));
             }
         }
-        for route in self.routes.iter().filter(|route| route.is_ours()) {
-            match route.kind {
-                RouteKind::Unicast => {
-                    let hops = route.legs.iter().filter_map(|leg| leg.via);
-                    facts.holders.extend(hops.map(|hop| (route.key.dst, hop)));
-                }
-                RouteKind::Unreachable => facts.guards.push(route.key.dst),
-                _ => {}
-            }
-        }
-        facts.holders.sort_unstable();
+        let guards =
+            self.routes.iter().filter(|route| route.is_ours() && route.kind == RouteKind::Unreachable);
+        facts.guards = guards.map(|route| route.key.dst).collect();
         let foreign = self.routes.iter().filter(|route| !route.is_ours() && !route.is_pods());
         let legs = foreign.flat_map(|route| &route.legs).filter(|leg| !of_pods.contains(&leg.link));
         facts.gateways = legs.filter_map(|leg| leg.via).collect();
@@ -171,8 +163,6 @@ pub struct HostFacts {
     pub lan_bridge_missing: bool,
     /// Connected prefixes of links that are not pods', and the links' names.
     pub on_link_prefixes: Vec<(IpNet, String)>,
-    /// Destinations of our routes now, in order, with a next hop each: the present holder of a pod CIDR.
-    pub holders: Vec<(IpNet, IpAddr)>,
     /// Our guards now: this node's pod CIDRs as it last knew them.
     pub guards: Vec<IpNet>,
     /// The runtime was given a CNI configuration: pods may have addresses of the guarded CIDRs.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName, SourceKind};
 use crate::desired::{DesiredInputs, DesiredNode, PluginPaths, Sysctl, desired};
@@ -71,14 +72,14 @@ pub(crate) fn link(index: u32, link_name: &str, kind: LinkKind, addresses: &[&st
 
 pub(crate) fn found(dst: &str, protocol: u8, via: Option<&str>, link: u32) -> FibLookup {
     let legs = vec![Leg { via: via.map(ip), link }];
-    Ok(FibMatch {
+    Ok(Arc::new(FibMatch {
         dst: dst.parse().unwrap(),
         table: 254,
         protocol,
         kind: RouteKind::Unicast,
         metric: 0,
         legs,
-    })
+    }))
 }
 
 pub(crate) fn route(dst: &str, metric: u32, protocol: u8, via: &str) -> ObservedRoute {
@@ -133,6 +134,7 @@ impl ThreeNodes {
             snapshot: &self.snapshot,
             settings: &self.settings,
             host: &self.observed.host_facts(&self.settings),
+            routes: &self.observed.routes,
             attached: &self.attached,
             paths: &PluginPaths::default(),
         })

@@ -28,6 +28,7 @@ pub(super) fn observed_table(
     for observed in &found.sets {
         let mut elements: Vec<_> = observed.set.elements.iter().flat_map(prefixes).collect();
         elements.sort();
+        elements.dedup();
         table.sets.insert(observed.set.name.clone(), elements);
     }
     Ok(Some(table))

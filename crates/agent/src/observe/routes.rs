@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kernel::KernelError;
 use kernel::netlink::Socket;
@@ -101,7 +102,8 @@ pub(super) fn links_of(next_hops: &BTreeMap<IpAddr, FibLookup>) -> BTreeSet<u32>
 
 /// Keeps of what is `known` the answers about `hops`; the hops of which there is none, in order.
 fn keep_known(known: &mut BTreeMap<IpAddr, FibLookup>, mut hops: Vec<IpAddr>) -> Vec<IpAddr> {
-    hops.sort_unstable();
+    // A stable sort, because it merges what is in order already: in many clusters addresses follow pod CIDRs.
+    hops.sort();
     hops.dedup();
     let mut unknown = Vec::new();
     // Both are in order, so that one walk compares them.
@@ -120,7 +122,18 @@ fn keep_known(known: &mut BTreeMap<IpAddr, FibLookup>, mut hops: Vec<IpAddr>) ->
 pub(crate) fn look_up_all(socket: &mut Socket, addresses: &[IpAddr]) -> BTreeMap<IpAddr, FibLookup> {
     let found = route::look_up_all(socket, addresses);
     let told = found.into_iter().map(|found| found.as_ref().map(fib_match).map_err(ToString::to_string));
-    addresses.iter().copied().zip(told).collect()
+    addresses.iter().copied().zip(share(told)).collect()
+}
+
+/// What is the answer to several questions in a row is kept once.
+fn share(told: impl Iterator<Item = Result<FibMatch, String>>) -> impl Iterator<Item = FibLookup> {
+    let mut last: Option<Arc<FibMatch>> = None;
+    told.map(move |told| {
+        let found = told?;
+        let shared = last.take().filter(|last| **last == found).unwrap_or_else(|| Arc::new(found));
+        last = Some(Arc::clone(&shared));
+        Ok(shared)
+    })
 }
 
 /// The route that wins for a packet of `pod` that comes in by the link `index`; none where that link is gone.
@@ -131,7 +144,7 @@ pub(crate) fn look_up_for_pod(
 ) -> Option<FibLookup> {
     match route::look_up_forwarded(socket, address, pod, index) {
         Err(error) if error.errno == rustix::io::Errno::NODEV => None,
-        other => Some(other.map(|found| fib_match(&found)).map_err(|error| error.to_string())),
+        other => Some(other.map(|found| Arc::new(fib_match(&found))).map_err(|error| error.to_string())),
     }
 }
 
@@ -166,7 +179,7 @@ mod tests {
             let answer = |number: u8, answered: bool| -> FibLookup {
                 let dst = host_prefix(address(number));
                 let found = FibMatch { dst, table: 254, protocol: 2, kind: RouteKind::Unicast, metric: 0, legs: Vec::new() };
-                if answered { Ok(found) } else { Err("network is unreachable".to_owned()) }
+                if answered { Ok(Arc::new(found)) } else { Err("network is unreachable".to_owned()) }
             };
             let before: BTreeMap<IpAddr, FibLookup> =
                 known.iter().map(|(number, answered)| (address(*number), answer(*number, *answered))).collect();

@@ -11,13 +11,14 @@ use kernel::events::{Event, REPLACED};
 use kernel::link::{self, Link};
 use kernel::nftables::{self, TableName};
 use kernel::route::{Hop, Route};
-use node_network::desired::{BaseChain, TABLE_NAME};
+use node_network::desired::TABLE_NAME;
 use node_network::family::overlaps;
-use node_network::observed::{FibLookup, ForwardChain, ObservedNftTable, ObservedNode, Obstacle};
-use node_network::plan::{PeerReport, PeerState, RouteChange, probe_of};
+use node_network::observed::{FibLookup, ForwardChain, ObservedNode, Obstacle};
+use node_network::plan::{NftChange, PeerReport, PeerState, RouteChange, probe_of};
 use node_network::{Change, DesiredNode, NODE_ROUTE_PROTOCOL, POD_ROUTE_PROTOCOL, Plan};
 
 use super::own_routes::{OwnRoutes, Told};
+use super::own_table::OwnTable;
 use super::routes::observed_route;
 use super::set_aside::SetAside;
 
@@ -68,8 +69,8 @@ pub(crate) struct Seen {
     pub(super) hop_links: BTreeSet<u32>,
     /// Peers' pod CIDRs for which our route was seen to win, in order.
     effective: Vec<IpNet>,
-    /// Our table, and the chains that it was compared with as it was read.
-    pub(super) own_table: Option<(Vec<BaseChain>, Option<ObservedNftTable>)>,
+    /// Our table in nftables.
+    pub(super) own_table: OwnTable,
     /// Others' chains at the forward hook, and those of them and of others that refuse.
     pub(super) others_chains: Option<(Vec<ForwardChain>, Vec<Obstacle>)>,
 }
@@ -94,10 +95,20 @@ impl Seen {
 
     /// What was seen of rules is in doubt once `plan` has changed them.
     pub(crate) fn doubt_rules_of(&mut self, plan: &Plan) {
-        let writes_rules = |change| matches!(change, Change::Nft(_) | Change::ForwardRule(_));
+        // Of elements that it changes the kernel tells, and they refuse nothing that others do not.
+        let writes_rules = |change| match change {
+            Change::Nft(change) => !matches!(change, NftChange::Elements(_)),
+            Change::ForwardRule(_) => true,
+            _ => false,
+        };
         if plan.changes().any(writes_rules) {
-            (self.own_table, self.others_chains) = (None, None);
+            self.forget_rules();
         }
+    }
+
+    fn forget_rules(&mut self) {
+        self.own_table.forget();
+        self.others_chains = None;
     }
 
     /// Takes note of an event of a route socket; what it puts in doubt.
@@ -174,13 +185,21 @@ impl Seen {
 
     /// Takes note of an event of nftables; what it puts in doubt.
     pub(crate) fn hear_of_rules(&mut self, event: Event<'_>) -> Doubt {
+        let told = nftables::told(event.kind, event.payload);
         if event.author == self.ports.netfilter {
+            match told {
+                nftables::Told::Elements(table) if is_agents_table(&table) => {
+                    self.own_table.tell(event.kind, event.payload);
+                }
+                nftables::Told::Generation => self.own_table.told_all(),
+                _ => {}
+            }
             return Doubt::Nothing;
         }
-        match nftables::told(event.kind, event.payload) {
+        match told {
             nftables::Told::Generation => Doubt::Nothing,
             nftables::Told::Rules(table) | nftables::Told::Elements(table) if is_agents_table(&table) => {
-                self.own_table = None;
+                self.own_table.forget();
                 Doubt::Ours
             }
             nftables::Told::Elements(table) if table.name != HOST_PORTS_TABLE => Doubt::Nothing,
@@ -191,7 +210,7 @@ impl Seen {
                 Doubt::Ours
             }
             nftables::Told::Other => {
-                (self.own_table, self.others_chains) = (None, None);
+                self.forget_rules();
                 Doubt::Ours
             }
         }
@@ -321,6 +340,8 @@ fn is_agents_table(table: &TableName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use kernel::netlink::Batch;
     use kernel::route::{add, delete};
@@ -359,7 +380,7 @@ mod tests {
             metric: 0,
             legs: Vec::new(),
         };
-        seen.next_hops.insert("192.0.2.12".parse().unwrap(), Ok(on_link));
+        seen.next_hops.insert("192.0.2.12".parse().unwrap(), Ok(Arc::new(on_link)));
         seen.hop_links.insert(2);
         seen
     }
@@ -536,11 +557,11 @@ mod tests {
             payload
         };
         let (new_rule, new_element, generation) = (10 << 8 | 6, 10 << 8 | 12, 10 << 8 | 15);
-        let known = || Seen {
-            ports: OwnPorts { route: 7, netfilter: 8 },
-            own_table: Some((Vec::new(), None)),
-            others_chains: Some((Vec::new(), Vec::new())),
-            ..Seen::default()
+        let known = || {
+            let mut seen = Seen::new(OwnPorts { route: 7, netfilter: 8 });
+            seen.own_table.hold(Vec::new(), None);
+            seen.others_chains = Some((Vec::new(), Vec::new()));
+            seen
         };
         let cases = [
             (AUTHOR, new_rule, named(1, "hostgw"), (Doubt::Ours, false, true)),
@@ -551,11 +572,15 @@ mod tests {
             (AUTHOR, generation, vec![0; 4], (Doubt::Nothing, true, true)),
             (AUTHOR, new_rule, vec![0; 4], (Doubt::Ours, false, false)),
             (8, new_rule, named(1, "hostgw"), (Doubt::Nothing, true, true)),
+            (8, generation, vec![0; 4], (Doubt::Nothing, true, true)),
+            (8, new_element, named(1, "other"), (Doubt::Nothing, true, true)),
+            // Which elements, cannot be read.
+            (8, new_element, named(1, "hostgw"), (Doubt::Nothing, false, true)),
         ];
         for (author, kind, payload, expected) in cases {
             let mut seen = known();
             let doubt = seen.hear_of_rules(Event { author, kind, flags: 0, payload: &payload });
-            let told = (doubt, seen.own_table.is_some(), seen.others_chains.is_some());
+            let told = (doubt, seen.own_table.is_known(), seen.others_chains.is_some());
             assert_eq!(told, expected, "{kind:x} {payload:?}");
         }
     }

@@ -248,16 +248,15 @@ impl FileSource {
         // The node that is being written may be cut within an address.
         let uncertain = if settled { None } else { objects.pop() };
         let certain = snapshot(objects);
-        let mut nodes = certain.nodes.clone();
-        for (name, node) in snapshot(uncertain.into_iter().collect()).nodes {
-            nodes.entry(name).or_insert(node);
-        }
-        if nodes.is_empty() {
+        let mut uncertain = snapshot(uncertain.into_iter().collect()).nodes;
+        uncertain.retain(|name, _| !certain.nodes.contains_key(name));
+        let listed = certain.nodes.len() + uncertain.len();
+        if listed == 0 {
             return Err(NodesFileError::NoNodes { path: self.path.clone() });
         }
-        if !nodes.contains_key(&self.this_node) {
+        if !certain.nodes.contains_key(&self.this_node) && !uncertain.contains_key(&self.this_node) {
             let (path, this_node) = (self.path.clone(), self.this_node.clone());
-            return Err(NodesFileError::LacksThisNode { path, nodes: nodes.len(), this_node });
+            return Err(NodesFileError::LacksThisNode { path, nodes: listed, this_node });
         }
         if settled {
             self.differs |= self.last_good.as_ref() != Some(&certain);
@@ -265,6 +264,8 @@ impl FileSource {
             self.whole = true;
             return Ok(());
         }
+        let mut nodes = certain.nodes.clone();
+        nodes.extend(uncertain);
         match &mut self.last_good {
             Some(last) if self.whole && last.nodes == nodes => return Ok(()),
             Some(last) if adds_only(last, &nodes) => {

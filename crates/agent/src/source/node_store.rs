@@ -139,6 +139,7 @@ impl NodeStore {
         for read in nodes {
             self.put(read);
         }
+        self.snapshot.share_names();
         self.tell_faults();
         self.look_for_this_node(now);
         self.silence.take().is_some()

@@ -30,7 +30,7 @@ pub use rule::{
 };
 pub use set::{Data, Element, MapData, Set};
 pub use table::{BaseChain, Chain, ChainKind, Family, Hook, Policy, Table, TableName, priority};
-pub use told::{Told, told};
+pub use told::{Told, ToldBoundary, told, told_boundaries, told_prefixes};
 pub use transaction::{Existing, Transaction};
 pub use userdata::Comment;
 pub use value::{DataType, Value};

@@ -263,7 +263,9 @@ pub fn snapshot_from_objects(
         let last = problems.len() - 1;
         graver(&mut problems, last);
     }
-    ClusterSnapshot { source, freshness, nodes, problems, left_out }
+    let mut snapshot = ClusterSnapshot { source, freshness, nodes, problems, left_out };
+    snapshot.share_names();
+    snapshot
 }
 
 /// Keeps the first problems; how many were dropped.

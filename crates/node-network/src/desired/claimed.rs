@@ -3,20 +3,39 @@
 
 use ipnet::IpNet;
 
-/// A range for each claim: its first and its last address.
+use super::address_ranges::{AddressRanges, Number};
+
+/// What is claimed, in order.
 pub(super) struct Claimed {
-    pub(super) v4: Vec<(u32, u32)>,
-    pub(super) v6: Vec<(u128, u128)>,
+    v4: Vec<ClaimedRange<u32>>,
+    v6: Vec<ClaimedRange<u128>>,
+}
+
+/// In order like the prefixes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ClaimedRange<A> {
+    first: A,
+    prefix_len: u8,
+    /// Which of the claims it is.
+    claim: u32,
+}
+
+impl<A: Number> ClaimedRange<A> {
+    fn bounds(&self) -> (A, A) {
+        (self.first, self.first.last_of(self.prefix_len))
+    }
 }
 
 impl Claimed {
     /// Of prefixes in any order.
     pub(super) fn of(cidrs: impl Iterator<Item = IpNet>) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for cidr in cidrs {
+        let most = cidrs.size_hint().0;
+        let (mut v4, mut v6) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        for (claim, cidr) in (0_u32..).zip(cidrs) {
+            let prefix_len = cidr.prefix_len();
             match cidr {
-                IpNet::V4(cidr) => v4.push((cidr.network().into(), cidr.broadcast().into())),
-                IpNet::V6(cidr) => v6.push((cidr.network().into(), cidr.broadcast().into())),
+                IpNet::V4(cidr) => v4.push(ClaimedRange { first: cidr.network().into(), prefix_len, claim }),
+                IpNet::V6(cidr) => v6.push(ClaimedRange { first: cidr.network().into(), prefix_len, claim }),
             }
         }
         v4.sort_unstable();
@@ -28,16 +47,52 @@ impl Claimed {
     pub(super) fn are_disjoint(&self) -> bool {
         are_apart(&self.v4) && are_apart(&self.v6)
     }
+
+    /// Which claims these are, in the order of their prefixes.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = usize> {
+        let v4 = self.v4.iter().map(|range| range.claim as usize);
+        v4.chain(self.v6.iter().map(|range| range.claim as usize))
+    }
+
+    /// Whether one of these addresses lies in what is claimed; of claims that are disjoint. Both lists are in order.
+    pub(super) fn hold_one_of(&self, v4: impl Iterator<Item = u32>, v6: impl Iterator<Item = u128>) -> bool {
+        let (of_v4, of_v6) = (self.v4.iter(), self.v6.iter());
+        one_lies_in(v4, of_v4.map(ClaimedRange::bounds)) || one_lies_in(v6, of_v6.map(ClaimedRange::bounds))
+    }
+
+    /// Whether an address of `prefix` may be claimed. Only of claims that are disjoint it is certain.
+    pub(super) fn may_touch(&self, prefix: &IpNet) -> bool {
+        match prefix {
+            IpNet::V4(prefix) => touches(&self.v4, prefix.network().into(), prefix.broadcast().into()),
+            IpNet::V6(prefix) => touches(&self.v6, prefix.network().into(), prefix.broadcast().into()),
+        }
+    }
+
+    /// All claimed addresses, in order.
+    pub(super) fn ranges(&self) -> AddressRanges {
+        AddressRanges {
+            v4: self.v4.iter().map(ClaimedRange::bounds).collect(),
+            v6: self.v6.iter().map(ClaimedRange::bounds).collect(),
+        }
+    }
 }
 
 /// Whether each of these ranges ends before the next one begins.
-fn are_apart<A: Copy + Ord>(ranges: &[(A, A)]) -> bool {
-    ranges.windows(2).all(|pair| pair[0].1 < pair[1].0)
+fn are_apart<A: Number>(ranges: &[ClaimedRange<A>]) -> bool {
+    ranges.windows(2).all(|pair| pair[0].bounds().1 < pair[1].first)
+}
+
+/// Whether one of `ranges` has an address in common with this one. Where they are apart, only the last that begins in it or
+/// before it can.
+fn touches<A: Number>(ranges: &[ClaimedRange<A>], first: A, last: A) -> bool {
+    let behind = ranges.partition_point(|range| range.first <= last);
+    let nearest = behind.checked_sub(1).and_then(|at| ranges.get(at));
+    !are_apart(ranges) || nearest.is_some_and(|range| range.bounds().1 >= first)
 }
 
 /// Whether one of `addresses`, which are in order, lies in one of `ranges`, which are in order and apart.
-pub(super) fn one_lies_in<A: Copy + Ord>(addresses: impl Iterator<Item = A>, ranges: &[(A, A)]) -> bool {
-    let mut ranges = ranges.iter().peekable();
+fn one_lies_in<A: Number>(addresses: impl Iterator<Item = A>, ranges: impl Iterator<Item = (A, A)>) -> bool {
+    let mut ranges = ranges.peekable();
     addresses.into_iter().any(|address| {
         while ranges.next_if(|(_, last)| *last < address).is_some() {}
         ranges.peek().is_some_and(|(first, _)| *first <= address)
@@ -59,7 +114,29 @@ mod tests {
         assert!(!disjoint(&["fd00::/64", "10.0.0.0/24", "fd00::/64"]));
     }
 
+    #[test]
+    fn claims_in_order_are_prefixes_in_order() {
+        let cidrs = ["fd00:2::/64", "10.2.0.0/16", "fd00:1::/64", "10.1.0.0/24", "10.1.0.0/16"];
+        let cidrs: Vec<IpNet> = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+        let mut sorted = cidrs.clone();
+        sorted.sort();
+        let found: Vec<IpNet> =
+            Claimed::of(cidrs.iter().copied()).in_order().map(|claim| cidrs[claim]).collect();
+        assert_eq!(found, sorted);
+    }
+
     proptest! {
+        #[test]
+        fn a_prefix_touches_what_is_claimed_if_it_overlaps_a_claim(
+            claims in proptest::collection::btree_set(0_u8..32, 0..12), number in 0_u8..32, length in 20_u8..=24,
+        ) {
+            let net = |number: u8, length| IpNet::new([10, 0, number, 0].into(), length).unwrap().trunc();
+            let claims: Vec<IpNet> = claims.into_iter().map(|number| net(number, 24)).collect();
+            let prefix = net(number, length);
+            let expected = claims.iter().any(|claim| crate::family::overlaps(claim, &prefix));
+            prop_assert_eq!(Claimed::of(claims.into_iter()).may_touch(&prefix), expected);
+        }
+
         #[test]
         fn the_walk_finds_what_looking_at_every_range_finds(
             bounds in proptest::collection::btree_set(0_u32..60, 0..12),
@@ -69,7 +146,7 @@ mod tests {
             let ranges: Vec<(u32, u32)> = bounds.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
             let expected =
                 addresses.iter().any(|address| ranges.iter().any(|(first, last)| (*first..=*last).contains(address)));
-            prop_assert_eq!(one_lies_in(addresses.iter().copied(), &ranges), expected);
+            prop_assert_eq!(one_lies_in(addresses.iter().copied(), ranges.iter().copied()), expected);
         }
     }
 }

@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::address_ranges::AddressRanges;
+use super::census::Census;
 use super::nft_table::{BaseChain, ChainKind, Hook, Match, NftTable, Rule, SetName, Verdict};
 use crate::POD_LINK_PREFIX;
-use crate::cluster::{ClusterNode, ClusterSnapshot};
-use crate::family::{Family, host_prefix, net};
+use crate::cluster::ClusterNode;
+use crate::family::{Family, net};
 use crate::observed::HostFacts;
 use crate::settings::Settings;
 
@@ -25,28 +27,27 @@ const ROUTER_ADVERTISEMENT: u8 = 134;
 /// The table for a node whose pods have addresses in `pod_prefixes`.
 pub(super) fn nft_table(
     this: &ClusterNode,
-    snapshot: &ClusterSnapshot,
+    census: &Census<'_>,
     settings: &Settings,
     host: &HostFacts,
     pod_prefixes: &[IpNet],
 ) -> NftTable {
     let mut sets = BTreeMap::new();
-    let mut set = |name: fn(Family) -> SetName, prefixes: &Vec<IpNet>| {
-        let all = IpNet::aggregate(prefixes);
-        for family in Family::BOTH {
-            let of_family = all.iter().copied().filter(|prefix| Family::of_net(prefix) == family);
-            sets.insert(name(family), of_family.collect());
-        }
+    let mut set = |name: fn(Family) -> SetName, addresses: &mut AddressRanges| {
+        sets.extend(Family::BOTH.map(|family| (name(family), addresses.prefixes(family))));
     };
-    set(SetName::PodCidrs, &pod_prefixes.to_vec());
-    let mut cluster: Vec<IpNet> =
-        cluster_pods(snapshot, settings).chain(pod_prefixes.iter().copied()).collect();
+    let mut own = AddressRanges::default();
+    own.extend(pod_prefixes.iter().copied());
+    set(SetName::PodCidrs, &mut own);
+    let mut cluster = census.claimed.ranges();
+    cluster.extend(settings.masquerade.cluster_cidrs.iter().chain(pod_prefixes).copied());
     if settings.forwarding.restrict_to_pods {
-        set(SetName::ClusterPods, &cluster);
+        set(SetName::ClusterPods, &mut cluster);
     }
     if settings.masquerade.enabled {
-        cluster.extend(never_masquerade(snapshot, settings));
-        set(SetName::NeverMasquerade, &cluster);
+        census.add_node_addresses(&mut cluster);
+        cluster.extend(never_masquerade(settings));
+        set(SetName::NeverMasquerade, &mut cluster);
     }
     let mut chains = Vec::new();
     if settings.forwarding.restrict_to_pods {
@@ -61,13 +62,8 @@ pub(super) fn nft_table(
     NftTable { sets, chains }
 }
 
-fn cluster_pods(snapshot: &ClusterSnapshot, settings: &Settings) -> impl Iterator<Item = IpNet> {
-    let of_nodes = snapshot.nodes.values().flat_map(|node| node.pod_cidrs.values().copied());
-    settings.masquerade.cluster_cidrs.iter().copied().chain(of_nodes)
-}
-
-fn never_masquerade(snapshot: &ClusterSnapshot, settings: &Settings) -> impl Iterator<Item = IpNet> {
-    let nodes = snapshot.nodes.values().flat_map(ClusterNode::all_internal_ips).map(host_prefix);
+/// Beside pods and nodes.
+fn never_masquerade(settings: &Settings) -> impl Iterator<Item = IpNet> {
     let multicast_and_link_local = [
         net(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
         net(IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
@@ -75,8 +71,8 @@ fn never_masquerade(snapshot: &ClusterSnapshot, settings: &Settings) -> impl Ite
         net(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
         LINK_LOCAL_V6,
     ];
-    nodes
-        .chain(multicast_and_link_local)
+    multicast_and_link_local
+        .into_iter()
         .chain(settings.masquerade.never_masquerade.iter().copied())
         // Its hosts know pods by their own addresses.
         .chain(settings.lan.subnets.iter().copied())

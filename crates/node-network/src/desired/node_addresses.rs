@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::claimed::{Claimed, one_lies_in};
-use crate::cluster::{ClusterSnapshot, NodeName};
+use super::claimed::Claimed;
+use crate::cluster::NodeName;
 
 /// The addresses that are next hops, as numbers in order, and whose they are.
 pub(super) struct NodeAddresses<'a> {
@@ -16,23 +16,30 @@ pub(super) struct NodeAddresses<'a> {
 }
 
 impl<'a> NodeAddresses<'a> {
-    /// Those of every node, beside all that nodes claim for their pods.
-    pub(super) fn of(snapshot: &'a ClusterSnapshot, claimed: &Claimed) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for node in snapshot.nodes.values() {
-            for address in node.internal_ips.values() {
-                match address {
-                    IpAddr::V4(address) => v4.push((u32::from(*address), &node.name)),
-                    IpAddr::V6(address) => v6.push((u128::from(*address), &node.name)),
-                }
+    /// Of all nodes' addresses in any order, beside all that nodes claim for their pods.
+    pub(super) fn of(addresses: &[(IpAddr, &'a NodeName)], claimed: &Claimed) -> Self {
+        let (mut v4, mut v6) = (Vec::with_capacity(addresses.len()), Vec::with_capacity(addresses.len()));
+        for (address, node) in addresses {
+            match address {
+                IpAddr::V4(address) => v4.push((u32::from(*address), *node)),
+                IpAddr::V6(address) => v6.push((u128::from(*address), *node)),
             }
         }
         v4.sort_unstable();
         v6.sort_unstable();
-        let lie_outside = claimed.are_disjoint()
-            && !one_lies_in(v4.iter().map(|(address, _)| *address), &claimed.v4)
-            && !one_lies_in(v6.iter().map(|(address, _)| *address), &claimed.v6);
-        Self { v4, v6, lie_outside }
+        let mut all = Self { v4, v6, lie_outside: false };
+        all.lie_outside = claimed.are_disjoint() && !claimed.hold_one_of(all.v4(), all.v6());
+        all
+    }
+
+    /// Those of IPv4, in order.
+    pub(super) fn v4(&self) -> impl Iterator<Item = u32> {
+        self.v4.iter().map(|(address, _)| *address)
+    }
+
+    /// Those of IPv6, in order.
+    pub(super) fn v6(&self) -> impl Iterator<Item = u128> {
+        self.v6.iter().map(|(address, _)| *address)
     }
 
     /// No two nodes have the same.

@@ -29,12 +29,12 @@ impl<'a> Claim<'a> {
         Self { node, cidr, next_hop, is_this_node, is_held: false }
     }
 
-    /// Looks up whether the kernel gives the CIDR to this node.
-    pub(super) fn look_up_holder(&mut self, host: &HostFacts) {
+    /// Looks up whether the kernel gives the CIDR to this node, among the `holders` of all, which are in order.
+    pub(super) fn look_up_holder(&mut self, host: &HostFacts, holders: &[(IpNet, IpAddr)]) {
         self.is_held = if self.is_this_node {
             host.announced && host.guards.contains(&self.cidr)
         } else {
-            self.next_hop.is_some_and(|hop| host.holders.binary_search(&(self.cidr, hop)).is_ok())
+            self.next_hop.is_some_and(|hop| holders.binary_search(&(self.cidr, hop)).is_ok())
         };
     }
 }

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::claimed::Claimed;
+use super::DesiredInputs;
+use super::census::Census;
 use super::node_addresses::NodeAddresses;
 use super::own_clash::own_clash;
 use super::precedence::{Claim, precedence};
 use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
 use crate::condition::Condition;
 use crate::family::{Family, host_prefix, overlaps};
-use crate::observed::HostFacts;
-use crate::settings::Settings;
+use crate::observed::{HostFacts, ObservedRoute, RouteKind};
 
 /// Metric of the guard. It must lose against whatever else holds the same prefix, such as the connected route of a
 /// pod bridge (metric 0 in IPv4, 256 in IPv6), and so is larger than the metrics that anybody gives to a real route.
@@ -50,24 +50,24 @@ pub(super) struct RouteChoice {
     pub(super) conditions: Vec<Condition>,
 }
 
-pub(super) fn desired_routes(
-    this_node: &NodeName,
-    snapshot: &ClusterSnapshot,
-    unreadable: &[&ClusterNode],
-    host: &HostFacts,
-    settings: &Settings,
-) -> RouteChoice {
-    let mut claims = claims(this_node, snapshot);
-    let claimed = Claimed::of(claims.iter().map(|claim| claim.cidr));
-    let node_addresses = NodeAddresses::of(snapshot, &claimed);
-    // Where no two nodes claim the same, it does not matter who comes first.
-    let disjoint = claimed.are_disjoint();
-    if !disjoint || !node_addresses.are_unique() {
-        claims.iter_mut().for_each(|claim| claim.look_up_holder(host));
+pub(super) fn desired_routes(inputs: &DesiredInputs<'_>, census: &Census<'_>) -> RouteChoice {
+    let DesiredInputs { this_node, snapshot, settings, host, .. } = *inputs;
+    let node_addresses = &census.addresses;
+    let disjoint = census.claimed.are_disjoint();
+    let claims: Vec<Claim<'_>> = if disjoint && node_addresses.are_unique() {
+        // Where no two nodes claim the same, it does not matter who comes first.
+        census.claimed.in_order().filter_map(|claim| census.claims.get(claim)).copied().collect()
+    } else {
+        let mut claims = census.claims.clone();
+        let holders = holders(inputs.routes);
+        claims.iter_mut().for_each(|claim| claim.look_up_holder(host, &holders));
         claims.sort_by(|a, b| precedence(a, b, snapshot.source));
-    }
-    let lost_own: Vec<Loss<'_>> =
-        settle(&claims, disjoint).1.into_iter().filter(|loss| loss.claim.is_this_node).collect();
+        claims
+    };
+    let lost_own: Vec<Loss<'_>> = match disjoint {
+        true => Vec::new(),
+        false => settle(&claims).1.into_iter().filter(|loss| loss.claim.is_this_node).collect(),
+    };
     let mut choice = RouteChoice {
         routes: BTreeMap::new(),
         refused: Vec::new(),
@@ -78,10 +78,11 @@ pub(super) fn desired_routes(
     // What another node holds by right and this node was never announced with holds no pods of this node.
     let is_own =
         |claim: &&Claim<'_>| claim.is_this_node && (host.announced || !choice.lost_own.contains(&claim.cidr));
+    let certain = known_for_certain(this_node, snapshot).is_some();
     let mut own: Vec<IpNet> = claims.iter().filter(is_own).map(|claim| claim.cidr).collect();
-    if known_for_certain(this_node, snapshot).is_some() {
+    if certain {
         for cidr in &own {
-            match own_clash(cidr, host, &node_addresses, settings) {
+            match own_clash(cidr, host, node_addresses, settings) {
                 None => {
                     choice.routes.insert(*cidr, DesiredRoute::Guard);
                 }
@@ -95,9 +96,22 @@ pub(super) fn desired_routes(
         // Neither a list without this node nor a cache can take away what the guards say was this node's.
         own.extend(&host.guards);
     }
-    choice.peers(&claims, disjoint, &own, &node_addresses, host);
-    choice.hold_unreadable(this_node, unreadable, host, &own);
+    // What is claimed by no two nodes does not overlap this node's own either; what a guard says was its own, it may.
+    let in_the_way = if disjoint && certain { &[] } else { own.as_slice() };
+    choice.peers(&claims, disjoint, in_the_way, census, host);
+    if !census.unreadable.is_empty() {
+        choice.hold_unreadable(this_node, &census.unreadable, &holders(inputs.routes), &own);
+    }
     choice
+}
+
+/// Destinations of our routes now, in order, with a next hop each: the present holder of a pod CIDR.
+fn holders(routes: &[ObservedRoute]) -> Vec<(IpNet, IpAddr)> {
+    let ours = routes.iter().filter(|route| route.is_ours() && route.kind == RouteKind::Unicast);
+    let hops = ours.flat_map(|route| route.legs.iter().filter_map(|leg| Some((route.key.dst, leg.via?))));
+    let mut holders: Vec<_> = hops.collect();
+    holders.sort_unstable();
+    holders
 }
 
 /// This node, unless what the source says of it may be incomplete.
@@ -115,10 +129,12 @@ impl RouteChoice {
         claims: &[Claim<'_>],
         disjoint: bool,
         own: &[IpNet],
-        node_addresses: &NodeAddresses<'_>,
+        census: &Census<'_>,
         host: &HostFacts,
     ) {
-        let mut peers = Vec::new();
+        let links: Vec<_> =
+            host.on_link_prefixes.iter().filter(|(prefix, _)| census.claimed.may_touch(prefix)).collect();
+        let mut peers = Vec::with_capacity(claims.len());
         for claim in claims.iter().filter(|claim| !claim.is_this_node) {
             // Own pods come first, whoever is right: the kernel must never send them to another node.
             match own.iter().find(|own| overlaps(own, &claim.cidr)) {
@@ -133,22 +149,25 @@ impl RouteChoice {
                 ),
             }
         }
-        let (winners, losses) = settle(&peers, disjoint);
-        for loss in losses {
-            self.refuse(&loss.claim, loss.condition());
+        if !disjoint {
+            let (winners, losses) = settle(&peers);
+            peers = winners;
+            for loss in losses {
+                self.refuse(&loss.claim, loss.condition());
+            }
         }
         let mut hop_holders: BTreeMap<IpAddr, &NodeName> = BTreeMap::new();
-        let may_share = !node_addresses.are_unique();
-        let mut routes: Vec<(IpNet, DesiredRoute)> = Vec::with_capacity(winners.len() + self.routes.len());
-        for claim in &winners {
+        let may_share = !census.addresses.are_unique();
+        let mut routes: Vec<(IpNet, DesiredRoute)> = Vec::with_capacity(peers.len() + self.routes.len());
+        for claim in &peers {
             let node = claim.node.name.clone();
-            match peer_route(claim, host, node_addresses, &hop_holders) {
+            match peer_route(claim, host, &links, &census.addresses, &hop_holders) {
                 Ok(next_hop) => {
                     if may_share {
                         hop_holders.insert(next_hop, &claim.node.name);
                     }
                     routes.push((claim.cidr, DesiredRoute::Peer { node, next_hop }));
-                    self.conditions.extend(partly_on_link(claim, host));
+                    self.conditions.extend(partly_on_link(claim, &links));
                 }
                 Err(condition @ Condition::NoInternalIp { .. }) => {
                     routes.push((claim.cidr, DesiredRoute::Hold { node }));
@@ -167,11 +186,11 @@ impl RouteChoice {
         &mut self,
         this_node: &NodeName,
         unreadable: &[&ClusterNode],
-        host: &HostFacts,
+        holders: &[(IpNet, IpAddr)],
         own: &[IpNet],
     ) {
         for node in unreadable.iter().filter(|node| node.name != *this_node) {
-            for (dst, hop) in &host.holders {
+            for (dst, hop) in holders {
                 let family = Family::of_net(dst);
                 let leads_there = node.internal_ips.get(family) == Some(hop);
                 let taken = own.iter().chain(self.routes.keys()).any(|other| overlaps(other, dst));
@@ -206,11 +225,8 @@ impl Loss<'_> {
     }
 }
 
-/// The claims that stand and those that do not, of claims in order of precedence; of `disjoint` ones all do.
-fn settle<'a>(claims: &[Claim<'a>], disjoint: bool) -> (Vec<Claim<'a>>, Vec<Loss<'a>>) {
-    if disjoint {
-        return (claims.to_vec(), Vec::new());
-    }
+/// The claims that stand and those that do not, of claims in order of precedence.
+fn settle<'a>(claims: &[Claim<'a>]) -> (Vec<Claim<'a>>, Vec<Loss<'a>>) {
     let (mut winners, mut losses) = (Vec::with_capacity(claims.len()), Vec::new());
     let mut accepted: BTreeMap<IpNet, &NodeName> = BTreeMap::new();
     for claim in claims {
@@ -225,18 +241,11 @@ fn settle<'a>(claims: &[Claim<'a>], disjoint: bool) -> (Vec<Claim<'a>>, Vec<Loss
     (winners, losses)
 }
 
-fn claims<'a>(this_node: &NodeName, snapshot: &'a ClusterSnapshot) -> Vec<Claim<'a>> {
-    let of_node = |node: &'a ClusterNode| {
-        let is_this_node = node.name == *this_node;
-        node.pod_cidrs.values().map(move |cidr| Claim::new(node, *cidr, is_this_node))
-    };
-    snapshot.nodes.values().flat_map(of_node).collect()
-}
-
 /// The next hop of a peer's CIDR, or why it gets no route.
 fn peer_route(
     claim: &Claim<'_>,
     host: &HostFacts,
+    links: &[&(IpNet, String)],
     node_addresses: &NodeAddresses<'_>,
     hop_holders: &BTreeMap<IpAddr, &NodeName>,
 ) -> Result<IpAddr, Condition> {
@@ -266,7 +275,7 @@ fn peer_route(
             holder: holder.clone(),
         });
     }
-    if let Some((prefix, link)) = host.on_link_prefixes.iter().find(|(prefix, _)| pod_cidr.contains(prefix)) {
+    if let Some((prefix, link)) = links.iter().find(|(prefix, _)| pod_cidr.contains(prefix)) {
         return Err(Condition::PodCidrCoversLink {
             node: node.clone(),
             pod_cidr,
@@ -278,8 +287,8 @@ fn peer_route(
 }
 
 /// The CIDR lies inside a connected prefix: routed all the same, for it is the more specific, but worth a word.
-fn partly_on_link(claim: &Claim<'_>, host: &HostFacts) -> Option<Condition> {
-    let (prefix, link) = host.on_link_prefixes.iter().find(|(prefix, _)| prefix.contains(&claim.cidr))?;
+fn partly_on_link(claim: &Claim<'_>, links: &[&(IpNet, String)]) -> Option<Condition> {
+    let (prefix, link) = links.iter().find(|(prefix, _)| prefix.contains(&claim.cidr))?;
     Some(Condition::PodCidrInsideLink {
         node: claim.node.name.clone(),
         pod_cidr: claim.cidr,

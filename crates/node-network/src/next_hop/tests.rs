@@ -10,7 +10,7 @@ fn look(cluster: &ThreeNodes) -> Result<OnLink, NextHopProblem> {
     NextHops::new(&cluster.observed, &own, &cluster.settings).towards(ip("192.0.2.12"), None)
 }
 
-fn looked_up(answer: crate::observed::FibLookup) -> Result<OnLink, NextHopProblem> {
+fn looked_up(answer: FibLookup) -> Result<OnLink, NextHopProblem> {
     let mut cluster = ThreeNodes::new();
     cluster.observed.links.insert(7, link(7, "hgwabc", LinkKind::Veth, &[]));
     cluster.observed.links.insert(8, link(8, "docker0", LinkKind::Bridge, &["192.0.2.1/25"]));
@@ -18,8 +18,8 @@ fn looked_up(answer: crate::observed::FibLookup) -> Result<OnLink, NextHopProble
     look(&cluster)
 }
 
-fn of_kind(kind: RouteKind) -> crate::observed::FibLookup {
-    found("192.0.2.0/24", 2, None, 2).map(|found| FibMatch { kind, ..found })
+fn of_kind(kind: RouteKind) -> FibLookup {
+    found("192.0.2.0/24", 2, None, 2).map(|found| Arc::new(FibMatch { kind, ..FibMatch::clone(&found) }))
 }
 
 #[test]
@@ -62,7 +62,8 @@ fn among_equal_links_the_installed_one_is_kept() {
     let mut cluster = ThreeNodes::new();
     cluster.observed.links.insert(3, link(3, "eth1", LinkKind::Other, &[]));
     let legs = vec![Leg { via: None, link: 2 }, Leg { via: None, link: 3 }];
-    let both = found("192.0.2.0/24", 2, None, 2).map(|found| FibMatch { legs, ..found });
+    let both =
+        found("192.0.2.0/24", 2, None, 2).map(|found| Arc::new(FibMatch { legs, ..FibMatch::clone(&found) }));
     cluster.observed.next_hops.insert(ip("192.0.2.12"), both);
     assert_eq!(look(&cluster).unwrap().link, 2);
     let mut installed = route("10.244.2.0/24", 104, 104, "192.0.2.12");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -167,8 +168,8 @@ pub struct FibMatch {
     pub legs: Vec<Leg>,
 }
 
-/// A look-up's answer, or the kernel's reason for none.
-pub type FibLookup = Result<FibMatch, String>;
+/// A look-up's answer, or the kernel's reason for none. Thousands of peers in a row have the same one.
+pub type FibLookup = Result<Arc<FibMatch>, String>;
 
 #[cfg(test)]
 mod tests {

@@ -35,6 +35,7 @@ fn neighbours(observed: &ObservedNode, family: Family) -> usize {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    use std::sync::Arc;
 
     use super::*;
     use crate::family::host_prefix;
@@ -69,7 +70,7 @@ mod tests {
                 metric: 0,
                 legs: vec![leg],
             };
-            (hop, Ok(found))
+            (hop, Ok(Arc::new(found)))
         };
         let v4 = (0..peers).map(|n| found(Ipv4Addr::from_bits(0x0a00_0001 + n).into(), link_to_them));
         let v6 = (0..3_u16).map(|n| found(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n + 1).into(), NIC));

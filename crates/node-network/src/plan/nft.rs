@@ -63,10 +63,18 @@ fn element_change(set: SetName, wanted: &[IpNet], observed: &[IpNet]) -> Option<
     if wanted == observed {
         return None;
     }
-    let wanted: BTreeSet<IpNet> = wanted.iter().copied().collect();
-    let observed: BTreeSet<IpNet> = observed.iter().copied().collect();
-    let remove: Vec<_> = observed.difference(&wanted).copied().collect();
-    let add: Vec<_> = wanted.difference(&observed).copied().collect();
+    // Both are in order, also as the kernel told them; a few of thousands differ.
+    let (mut remove, mut add) = (Vec::new(), Vec::new());
+    let mut observed = observed.iter().copied().peekable();
+    for element in wanted {
+        while let Some(gone) = observed.next_if(|observed| observed < element) {
+            remove.push(gone);
+        }
+        if observed.next_if_eq(element).is_none() {
+            add.push(*element);
+        }
+    }
+    remove.extend(observed);
     let changed = !remove.is_empty() || !add.is_empty();
-    changed.then(|| ElementChange { set, remove, add, wanted: wanted.into_iter().collect() })
+    changed.then(|| ElementChange { set, remove, add, wanted: wanted.to_vec() })
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use node_network::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName, SourceKind};
@@ -33,6 +34,7 @@ impl World {
             snapshot: &self.snapshot,
             settings: &self.settings,
             host: &self.observed.host_facts(&self.settings),
+            routes: &self.observed.routes,
             attached: &self.attached,
             paths: &PluginPaths::default(),
         })
@@ -281,7 +283,7 @@ fn any_route() -> impl Strategy<Value = ObservedRoute> {
 fn any_look_up() -> impl Strategy<Value = FibLookup> {
     let found = |dst: &str, protocol, kind, via: Option<&str>, link| {
         let legs = vec![Leg { via: via.map(|via| via.parse().unwrap()), link }];
-        Ok(FibMatch { dst: dst.parse().unwrap(), table: 254, protocol, kind, metric: 0, legs })
+        Ok(Arc::new(FibMatch { dst: dst.parse().unwrap(), table: 254, protocol, kind, metric: 0, legs }))
     };
     prop_oneof![
         6 => Just(found("192.0.2.0/24", 2, RouteKind::Unicast, None, 2)),

@@ -113,7 +113,7 @@ fn a_list_without_this_node_respects_the_guards() {
     let mut cluster = ThreeNodes::new();
     cluster.snapshot.nodes.remove(&name("node1"));
     let mut guard = route("10.244.2.0/24", GUARD_METRIC, 104, "192.0.2.99");
-    (guard.kind, guard.legs) = (crate::observed::RouteKind::Unreachable, Vec::new());
+    (guard.kind, guard.legs) = (RouteKind::Unreachable, Vec::new());
     cluster.observed.routes.push(guard);
     let shown = peers(&cluster);
     assert!(!shown.contains("10.244.2.0/24 node2"), "{shown}");
@@ -147,7 +147,7 @@ fn converged() -> ThreeNodes {
         cluster.observed.routes.push(route(cidr, 104, 104, via));
     }
     let mut guard = route("10.244.1.0/24", GUARD_METRIC, 104, "192.0.2.99");
-    (guard.kind, guard.legs) = (crate::observed::RouteKind::Unreachable, Vec::new());
+    (guard.kind, guard.legs) = (RouteKind::Unreachable, Vec::new());
     cluster.observed.routes.push(guard);
     cluster
 }
