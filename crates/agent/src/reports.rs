@@ -8,6 +8,7 @@ mod writer;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use node_network::condition::LanCondition;
 use node_network::{Condition, NodeName, Settings, Severity};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
@@ -188,11 +189,11 @@ const fn is_own_fault(condition: &Condition) -> bool {
             | Condition::InternalIpNotUsable { .. }
             | Condition::MtuTooSmall { .. }
             | Condition::BridgeNotOfPods { .. }
-            | Condition::UplinkNotJoined { .. }
-            | Condition::NoLanBridge { .. }
-            | Condition::NoLanSlice { .. }
-            | Condition::LanSliceUnreadable { .. }
-            | Condition::LanSliceRefused { .. }
+            | Condition::Lan(LanCondition::UplinkNotJoined { .. })
+            | Condition::Lan(LanCondition::NoLanBridge { .. })
+            | Condition::Lan(LanCondition::NoLanSlice { .. })
+            | Condition::Lan(LanCondition::LanSliceUnreadable { .. })
+            | Condition::Lan(LanCondition::LanSliceRefused { .. })
     )
 }
 

@@ -13,6 +13,7 @@ use kernel::netlink::{Protocol, Socket};
 use kernel::{KernelError, address, link};
 use link_name::LinkName;
 use node_network::Condition;
+use node_network::condition::LanCondition;
 use node_network::settings::UplinkSettings;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
@@ -82,7 +83,9 @@ impl UplinkKeeper {
     /// Why the uplink is not where it shall be, and what cannot be seen about it.
     pub(crate) fn conditions(&self) -> Vec<Condition> {
         let blind = self.wanted.as_ref().filter(|_| self.blind);
-        let blind = blind.map(|wanted| Condition::UplinkClientsUnseen { link: wanted.link.to_string() });
+        let blind = blind.map(|wanted| {
+            Condition::Lan(LanCondition::UplinkClientsUnseen { link: wanted.link.to_string() })
+        });
         self.trouble.iter().cloned().chain(blind).collect()
     }
 
@@ -122,7 +125,7 @@ impl UplinkKeeper {
         let standing = match self.standing() {
             Ok(standing) => standing,
             Err(error) => {
-                self.tell(Condition::UplinkNotPutBack { reason: error.to_string() });
+                self.tell(Condition::Lan(LanCondition::UplinkNotPutBack { reason: error.to_string() }));
                 let until = Instant::now() + self.schedule.after_refusal();
                 self.work = Work::Waiting { until, unlike: None };
                 return;
@@ -145,10 +148,12 @@ impl UplinkKeeper {
 
     fn conclude(&mut self, outcome: Outcome, look: Look) {
         let Some(UplinkSettings { link, bridge, .. }) = &self.wanted else { return };
-        let lacks = |reason| Condition::UplinkNotJoined {
-            link: link.to_string(),
-            bridge: bridge.to_string(),
-            reason,
+        let lacks = |reason| {
+            Condition::Lan(LanCondition::UplinkNotJoined {
+                link: link.to_string(),
+                bridge: bridge.to_string(),
+                reason,
+            })
         };
         let (trouble, work) = match outcome {
             Outcome::Joined => {

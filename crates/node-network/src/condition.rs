@@ -1,28 +1,22 @@
 //! What an operator should know: each condition names its subject, the reason and the remedy.
 
+mod code;
+mod lan;
+mod severity;
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::Serialize;
 
 use crate::cluster::{NodeName, NodeProblem};
-use crate::desired::{OwnClash, SliceFault};
+use crate::desired::OwnClash;
 use crate::family::Family;
 use crate::next_hop::NextHopProblem;
 use crate::observed::{BridgeFault, RouteKey};
 use crate::plan::AllowedIpsFault;
 
-/// How much a condition matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Nothing is broken.
-    Notice,
-    /// Something may break, or is not as the source says.
-    Warning,
-    /// Some pods cannot be reached, or cannot start.
-    Error,
-}
+pub use lan::LanCondition;
+pub use severity::Severity;
 
 /// A pod, as Events name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -483,82 +477,9 @@ pub enum Condition {
         /// How many pods hold an address of it.
         pods: usize,
     },
-    /// Answers on the LAN take the short way, past the node that has translated the question.
-    #[error(
-        "{}: what pods on the bridge answer their neighbours over {family} passes by this node's translation: they see this \
-         node's address for who asks a host port, and Services work for them where kube-proxy masquerades, as it does by its usual \
-         clusterCIDR; where it does not, {}set it to 1, or use mode l2-routed (docs/flat-network.md)",
-        bridge_sysctl(*family, *loaded),
-        if *loaded { "" } else { "load br_netfilter and " }
-    )]
-    BridgeUnfiltered {
-        /// The family.
-        family: Family,
-        /// The module is loaded.
-        loaded: bool,
-    },
-    /// This node has no part of the LAN.
-    #[error(
-        "node `{node}` has no slice of the LAN: give it a pod CIDR there, with `lan.slices: annotation` the annotation hostgw.io/lan-slice, or with `index` a name that ends in its number"
-    )]
-    NoLanSlice {
-        /// The node.
-        node: NodeName,
-    },
-    /// Which part of the LAN is this node's cannot be read.
-    #[error(
-        "annotation hostgw.io/lan-slice of node `{node}` cannot be read: correct it; the CNI configuration stays as it is"
-    )]
-    LanSliceUnreadable {
-        /// The node.
-        node: NodeName,
-    },
-    /// This node's part of the LAN cannot be its own.
-    #[error(
-        "this node's slice {slice} of the LAN {fault}: give each node a part that is nobody else's; the CNI configuration stays as it is"
-    )]
-    LanSliceRefused {
-        /// The slice.
-        slice: IpNet,
-        /// What is wrong with it.
-        fault: SliceFault,
-    },
-    /// The bridge by which pods are on the LAN does not exist.
-    #[error(
-        "setting bridge is `{bridge}`, and this node has no bridge of that name: make it with a port to the LAN, or let the \
-         agent do so by setting `uplink`; the CNI configuration stays as it is"
-    )]
-    NoLanBridge {
-        /// Its name.
-        bridge: String,
-    },
-    /// The uplink is not where the settings want it.
-    #[error(
-        "link `{link}` is not made a port of bridge `{bridge}`, as setting uplink wants: {reason}; it is tried again"
-    )]
-    UplinkNotJoined {
-        /// The link.
-        link: String,
-        /// The bridge.
-        bridge: String,
-        /// Why.
-        reason: String,
-    },
-    /// How the uplink stands cannot be told, or not be put right.
-    #[error("a move of the uplink may be broken off: {reason}; it is looked at again")]
-    UplinkNotPutBack {
-        /// Why.
-        reason: String,
-    },
-    /// A DHCP client on the link that was moved might not have been seen.
-    #[error(
-        "the node's processes cannot be seen from here (hostPID), so that a DHCP client of `{link}` without a socket between two \
-         renewals (udhcpc, dhcpcd, connmand) would not be noticed: make sure that none works on it, for it would undo the move"
-    )]
-    UplinkClientsUnseen {
-        /// The link.
-        link: String,
-    },
+    /// Of pods on the node's LAN.
+    #[error(transparent)]
+    Lan(#[from] LanCondition),
     /// Pods could not be reached, so the node is not announced.
     #[error(
         "this node is not announced to the runtime: no pod starts here until what is said of its own pod CIDR, address and settings is put right"
@@ -567,90 +488,6 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// How much it matters.
-    #[must_use]
-    pub const fn severity(&self) -> Severity {
-        match self {
-            Self::PodCidrInsideLink { .. }
-            | Self::UplinkClientsUnseen { .. }
-            | Self::PodsBelowUplink { .. }
-            | Self::BridgeUnfiltered { .. }
-            | Self::WireguardNextHop { fault: AllowedIpsFault::Unreadable(_), .. } => Severity::Notice,
-            Self::BadNodeObject(problem) => problem.severity,
-            Self::CachedSource { .. }
-            | Self::InternalIpNotLocal { .. }
-            | Self::InternalIpNotUsable { .. }
-            | Self::UplinkWithoutIpv6 { .. }
-            | Self::PodsAboveUplink { .. }
-            | Self::MultipathClash { .. }
-            | Self::ForeignChainMayDrop { .. }
-            | Self::LinkNotForwarding { .. }
-            | Self::FewNeighbours { .. }
-            | Self::RuntimeSilent { .. }
-            | Self::RuntimeImplausible { .. }
-            | Self::ReportRefused { .. }
-            | Self::NoNextHop { held: true, .. } => Severity::Warning,
-            _ => Severity::Error,
-        }
-    }
-
-    /// A stable name for programs, as in `hostgw status -o json` and the metrics.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::BadNodeObject(_) => "bad-node-object",
-            Self::ThisNodeMissing { .. } => "this-node-missing",
-            Self::OwnPodCidrUnreadable { .. } => "own-pod-cidr-unreadable",
-            Self::ObjectsLeftOut { .. } => "objects-left-out",
-            Self::CachedSource { .. } => "cached-source",
-            Self::NoPodCidr { .. } => "no-pod-cidr",
-            Self::NoInternalIp { .. } => "no-internal-ip",
-            Self::InternalIpNotLocal { .. } => "internal-ip-not-local",
-            Self::OverlappingPodCidr { .. } => "overlapping-pod-cidr",
-            Self::OverlapsOwnPodCidr { .. } => "overlaps-own-pod-cidr",
-            Self::PodCidrHoldsNodeAddress { .. } => "pod-cidr-holds-node-address",
-            Self::PodCidrCoversLink { .. } => "pod-cidr-covers-link",
-            Self::PodCidrInsideLink { .. } => "pod-cidr-inside-link",
-            Self::PeerAddressIsLocal { .. } => "peer-address-is-local",
-            Self::DuplicateInternalIp { .. } => "duplicate-internal-ip",
-            Self::NoNextHop { .. } => "no-next-hop",
-            Self::WireguardNextHop { .. } => "wireguard-next-hop",
-            Self::RouteClash { .. } => "route-clash",
-            Self::MultipathClash { .. } => "multipath-clash",
-            Self::RouteShadowed { .. } => "route-shadowed",
-            Self::RouteNotEffective { .. } => "route-not-effective",
-            Self::SysctlUnreadable { .. } => "sysctl-unreadable",
-            Self::ForeignChainMayDrop { .. } => "foreign-chain-may-drop",
-            Self::LegacyForwardDrops { .. } => "legacy-forward-drops",
-            Self::LinkNotForwarding { .. } => "link-not-forwarding",
-            Self::FewNeighbours { .. } => "few-neighbours",
-            Self::ForeignChainDrops { .. } => "foreign-chain-drops",
-            Self::InternalIpNotUsable { .. } => "internal-ip-not-usable",
-            Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
-            Self::MtuTooSmall { .. } => "mtu-too-small",
-            Self::UplinkWithoutIpv6 { .. } => "uplink-without-ipv6",
-            Self::PodsAboveUplink { .. } => "pods-above-uplink-mtu",
-            Self::PodsBelowUplink { .. } => "pods-below-uplink-mtu",
-            Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
-            Self::RuntimeSilent { .. } => "runtime-silent",
-            Self::RuntimeImplausible { .. } => "runtime-implausible",
-            Self::ReportRefused { .. } => "report-refused",
-            Self::ChainSwitchWaits { .. } => "chain-switch-waits",
-            Self::NoChosenAddress => "no-chosen-address",
-            Self::LeaseLost { .. } => "lease-lost",
-            Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",
-            Self::BridgeUnfiltered { .. } => "bridge-unfiltered",
-            Self::NoLanSlice { .. } => "no-lan-slice",
-            Self::LanSliceUnreadable { .. } => "lan-slice-unreadable",
-            Self::LanSliceRefused { .. } => "lan-slice-refused",
-            Self::NoLanBridge { .. } => "no-lan-bridge",
-            Self::UplinkNotJoined { .. } => "uplink-not-joined",
-            Self::UplinkNotPutBack { .. } => "uplink-not-put-back",
-            Self::UplinkClientsUnseen { .. } => "uplink-clients-unseen",
-            Self::NotAnnounced => "not-announced",
-        }
-    }
-
     /// The pod that it is about, rather than the node.
     #[must_use]
     pub fn pod(&self) -> Option<&PodReference> {
@@ -666,12 +503,4 @@ const fn neighbours_of(family: Family) -> &'static str {
         Family::Ipv4 => "ipv4",
         Family::Ipv6 => "ipv6",
     }
-}
-
-fn bridge_sysctl(family: Family, loaded: bool) -> String {
-    let program = match family {
-        Family::Ipv4 => "iptables",
-        Family::Ipv6 => "ip6tables",
-    };
-    format!("net.bridge.bridge-nf-call-{program} is {}", if loaded { "0" } else { "absent" })
 }

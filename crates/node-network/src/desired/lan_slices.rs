@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::cluster::{ClusterNode, ClusterSnapshot, NodeName};
-use crate::condition::Condition;
+use crate::condition::{Condition, LanCondition};
 use crate::family::{Family, PerFamily, overlaps};
 use crate::observed::HostFacts;
 use crate::settings::{Settings, Slices};
@@ -63,7 +63,10 @@ pub(super) fn own_slices(
                 own.insert(Family::Ipv6, prefix);
             }
             Some(slice) => {
-                faults.push(Condition::LanSliceRefused { slice, fault: SliceFault::NotOfLan(subnet) });
+                faults.push(Condition::Lan(LanCondition::LanSliceRefused {
+                    slice,
+                    fault: SliceFault::NotOfLan(subnet),
+                }));
             }
             None => {
                 let (node, family) = (this.name.clone(), Family::Ipv6);
@@ -79,13 +82,13 @@ pub(super) fn own_slices(
     let all = slices(this, settings);
     let slices: Vec<IpNet> = all.values().copied().filter(|slice| is_sliced(Family::of_net(slice))).collect();
     if lan.slices == Slices::Annotation && this.unreadable_lan_slice {
-        faults.push(Condition::LanSliceUnreadable { node: this.name.clone() });
+        faults.push(Condition::Lan(LanCondition::LanSliceUnreadable { node: this.name.clone() }));
     } else if slices.is_empty() {
-        faults.push(Condition::NoLanSlice { node: this.name.clone() });
+        faults.push(Condition::Lan(LanCondition::NoLanSlice { node: this.name.clone() }));
     }
     for slice in slices {
         if let Some(fault) = fault(&slice, this, snapshot, settings, host) {
-            faults.push(Condition::LanSliceRefused { slice, fault });
+            faults.push(Condition::Lan(LanCondition::LanSliceRefused { slice, fault }));
         }
         own.insert(Family::of_net(&slice), slice);
     }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::condition::Condition;
+use crate::condition::{Condition, LanCondition};
 use crate::desired::OwnNetwork;
 use crate::family::Family;
 use crate::observed::{Obstacle, ObstacleHook};
@@ -34,7 +34,7 @@ fn condition(own: &OwnNetwork, obstacle: &Obstacle) -> Option<Condition> {
             Some(Condition::LinkNotForwarding { sysctl: sysctl.clone() })
         }
         Obstacle::BridgeUnfiltered { family, loaded } if own.has_pods_of(*family) => {
-            Some(Condition::BridgeUnfiltered { family: *family, loaded: *loaded })
+            Some(Condition::Lan(LanCondition::BridgeUnfiltered { family: *family, loaded: *loaded }))
         }
         Obstacle::Chain { .. } | Obstacle::BridgeUnfiltered { .. } => None,
     }

@@ -292,7 +292,7 @@ proptest! {
         let this = &cluster.snapshot.nodes[&crate::three_nodes::name("node1")];
         let (_, faults) = own_slices(this, &cluster.snapshot, &cluster.settings, &host);
         for condition in faults {
-            let Condition::LanSliceRefused { slice, fault } = condition else {
+            let Condition::Lan(LanCondition::LanSliceRefused { slice, fault }) = condition else {
                 return Err(TestCaseError::fail(condition.to_string()));
             };
             let told = match &fault {
