@@ -8,6 +8,7 @@ mod support;
 use kernel::{address, route};
 use serde_json::{Value, json};
 use support::api_server::{ApiServer, cluster, dual_object, node_object};
+use support::pod::attach_pod;
 use support::{change, foreign_route, index_of, routed, routes, run, wait_until};
 
 const NETWORK: &str = "/apis/hostgw.io/v1alpha1/nodenetworks/node1";
@@ -105,6 +106,20 @@ fn a_repair_is_an_event_and_a_clash_another() {
     wait_until("the overlap is told", || event(&server, "OverlappingPodCidr").is_some());
     wait_until("and stands in the node's network", || network_status(&server)["converged"] == false);
     assert!(network_status(&server)["problems"][0].to_string().contains("node3"));
+}
+
+#[test]
+fn a_pod_cidr_without_a_free_address_is_an_event() {
+    let (node, server) = cluster(&[2]);
+    server.apply(node_object("node1", &["10.244.1.0/30"], &["192.0.2.11"]));
+    let _pod = attach_pod(&node, "only");
+    let _agent = node.start_with(node.options_for(&server));
+    wait_until("it is told", || event(&server, "PodCidrExhausted").is_some());
+    let told = event(&server, "PodCidrExhausted").unwrap();
+    assert_eq!((&told["type"], &told["regarding"]["name"]), (&json!("Warning"), &json!("node1")));
+    assert!(told["note"].to_string().contains("10.244.1.0/30"), "{told}");
+    // Its pods run: that no other can start is no reason to evict them.
+    wait_until("the network is available", || is_unavailable(&server, "False"));
 }
 
 #[test]
