@@ -48,10 +48,16 @@ pub(crate) fn restore(
             match restore_address(socket, &entry.record, link, &address, &routes) {
                 Ok(Some(done)) => report.done.push(format!("pod {}: {done}", entry.record.attachment)),
                 Ok(None) => {}
+                // A DEL took the link away since it was observed, and with it all that was to be put back.
+                Err(_) if is_gone(socket, link) => {}
                 Err(error) => report.problems.push(format!("pod {}: {error}", entry.record.attachment)),
             }
         }
     }
+}
+
+fn is_gone(socket: &mut Socket, link: &ObservedLink) -> bool {
+    matches!(kernel::link::by_index(socket, link.index), Ok(None))
 }
 
 fn pod_addresses<'a>(
