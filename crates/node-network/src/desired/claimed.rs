@@ -9,6 +9,8 @@ use super::address_ranges::{AddressRanges, Number};
 pub(super) struct Claimed {
     v4: Vec<ClaimedRange<u32>>,
     v6: Vec<ClaimedRange<u128>>,
+    /// No two of `v4` share an address; so of `v6`. Asked often, and dear to find out.
+    are_apart: (bool, bool),
 }
 
 /// In order like the prefixes.
@@ -40,12 +42,13 @@ impl Claimed {
         }
         v4.sort_unstable();
         v6.sort_unstable();
-        Self { v4, v6 }
+        let are_apart = (are_apart(&v4), are_apart(&v6));
+        Self { v4, v6, are_apart }
     }
 
     /// No two claims share an address.
     pub(super) fn are_disjoint(&self) -> bool {
-        are_apart(&self.v4) && are_apart(&self.v6)
+        self.are_apart.0 && self.are_apart.1
     }
 
     /// Which claims these are, in the order of their prefixes.
@@ -63,8 +66,12 @@ impl Claimed {
     /// Whether an address of `prefix` may be claimed. Only of claims that are disjoint it is certain.
     pub(super) fn may_touch(&self, prefix: &IpNet) -> bool {
         match prefix {
-            IpNet::V4(prefix) => touches(&self.v4, prefix.network().into(), prefix.broadcast().into()),
-            IpNet::V6(prefix) => touches(&self.v6, prefix.network().into(), prefix.broadcast().into()),
+            IpNet::V4(prefix) => {
+                !self.are_apart.0 || touches(&self.v4, prefix.network().into(), prefix.broadcast().into())
+            }
+            IpNet::V6(prefix) => {
+                !self.are_apart.1 || touches(&self.v6, prefix.network().into(), prefix.broadcast().into())
+            }
         }
     }
 
@@ -82,12 +89,12 @@ fn are_apart<A: Number>(ranges: &[ClaimedRange<A>]) -> bool {
     ranges.windows(2).all(|pair| pair[0].bounds().1 < pair[1].first)
 }
 
-/// Whether one of `ranges` has an address in common with this one. Where they are apart, only the last that begins in it or
+/// Whether one of `ranges`, which are apart, has an address in common with this one: only the last that begins in it or
 /// before it can.
 fn touches<A: Number>(ranges: &[ClaimedRange<A>], first: A, last: A) -> bool {
     let behind = ranges.partition_point(|range| range.first <= last);
     let nearest = behind.checked_sub(1).and_then(|at| ranges.get(at));
-    !are_apart(ranges) || nearest.is_some_and(|range| range.bounds().1 >= first)
+    nearest.is_some_and(|range| range.bounds().1 >= first)
 }
 
 /// Whether one of `addresses`, which are in order, lies in one of `ranges`, which are in order and apart.
