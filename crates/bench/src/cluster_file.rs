@@ -47,8 +47,7 @@ impl Cluster {
         self.write_node(&mut yaml, 0, ("10.88.0.0/16", "fd00:88::/64"), ("192.0.250.1", "2001:db8::fa01"));
         for peer in 1..=self.peers {
             let moved = usize::from(self.last_peer_moved && peer == self.peers);
-            let host = peer + 256 + moved * 30_000;
-            let addresses = (format!("192.0.{}.{}", host >> 8, host & 255), format!("2001:db8::{host:x}"));
+            let addresses = addresses(peer + moved * 30_000);
             let cidrs = (pod_cidr4(peer), pod_cidr6(peer));
             self.write_node(&mut yaml, peer, (&cidrs.0, &cidrs.1), (&addresses.0, &addresses.1));
         }
@@ -75,6 +74,12 @@ impl Cluster {
     }
 }
 
+/// A peer's own addresses.
+pub(crate) fn addresses(peer: usize) -> (String, String) {
+    let host = peer + 256;
+    (format!("192.0.{}.{}", host >> 8, host & 255), format!("2001:db8::{host:x}"))
+}
+
 /// A peer's IPv4 pods.
 pub(crate) fn pod_cidr4(peer: usize) -> String {
     format!("10.{}.{}.0/24", 100 + (peer >> 8), peer & 255)
@@ -84,6 +89,9 @@ pub(crate) fn pod_cidr4(peer: usize) -> String {
 pub(crate) fn pod_cidr6(peer: usize) -> String {
     format!("fd00:99:{peer:x}::/64")
 }
+
+/// `RTPROT_…` of the agent's routes to other nodes.
+pub(crate) const NODE_ROUTE_PROTOCOL: u8 = 104;
 
 /// The agent on this node, as it runs by [`Cluster::write`].
 pub(crate) fn agent_command(program: &Path) -> Command {

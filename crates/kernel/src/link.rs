@@ -461,10 +461,8 @@ pub fn set_link_local_from_mac(batch: &mut Batch, index: u32) {
 }
 
 fn set_addr_gen_mode(batch: &mut Batch, index: u32, what: &'static str, mode: u8) {
-    batch.message(what, RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(IFLA_AF_SPEC, |families| {
-        families.nest(AF_INET6, |inet6| {
-            inet6.u8(IFLA_INET6_ADDR_GEN_MODE, mode);
-        });
+    set_of_family(batch, index, what, AF_INET6, |inet6| {
+        inet6.u8(IFLA_INET6_ADDR_GEN_MODE, mode);
     });
 }
 
@@ -482,12 +480,23 @@ pub fn set_arp_notify(batch: &mut Batch, index: u32) {
 /// Sets one of the link's IPv4 settings to 1, without the file that it also is: to look one up below `/proc/sys` costs
 /// more than the whole message.
 fn set_ipv4(batch: &mut Batch, index: u32, what: &'static str, setting: u16) {
-    batch.message(what, RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(IFLA_AF_SPEC, |families| {
-        families.nest(AF_INET, |inet| {
-            inet.nest(IFLA_INET_CONF, |conf| {
-                conf.u32(setting, 1);
-            });
+    set_of_family(batch, index, what, AF_INET, |inet| {
+        inet.nest(IFLA_INET_CONF, |conf| {
+            conf.u32(setting, 1);
         });
+    });
+}
+
+/// Sets what `settings` writes of an address family's settings of the link.
+fn set_of_family(
+    batch: &mut Batch,
+    index: u32,
+    what: &'static str,
+    family: u16,
+    settings: impl FnOnce(&mut Message<'_>),
+) {
+    batch.message(what, RTM_SETLINK, 0, &header(0, index, 0, 0)).nest(IFLA_AF_SPEC, |families| {
+        families.nest(family, settings);
     });
 }
 

@@ -294,7 +294,7 @@ pub enum Condition {
         "{peers} nodes are reached directly by {family}, and this machine keeps {limit} neighbours, those of its pods among \
          them: set net.{}.neigh.default.gc_thresh3 to {wanted} and gc_thresh2 to {} where it boots; what finds no room \
          is lost",
-        neighbours_of(*family), wanted / 2
+        family.in_sysctls(), wanted / 2
     )]
     FewNeighbours {
         /// The family.
@@ -495,12 +495,5 @@ impl Condition {
             Self::LeaseLost { pod, .. } => pod.as_deref(),
             _ => None,
         }
-    }
-}
-
-const fn neighbours_of(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4 => "ipv4",
-        Family::Ipv6 => "ipv6",
     }
 }

@@ -37,6 +37,15 @@ impl Family {
             IpNet::V6(_) => Self::Ipv6,
         }
     }
+
+    /// Its name in the kernel's settings: `net/ipv4/…`.
+    #[must_use]
+    pub const fn in_sysctls(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
 }
 
 impl fmt::Display for Family {

@@ -17,11 +17,11 @@ pub(super) fn limits(
     next_hops: &BTreeMap<IpAddr, FibLookup>,
 ) -> Result<PerFamily<u32>, KernelError> {
     let mut limits = PerFamily::default();
-    for (family, name) in [(Family::Ipv4, "ipv4"), (Family::Ipv6, "ipv6")] {
+    for family in Family::BOTH {
         if next_hops.keys().filter(|hop| Family::of(**hop) == family).count() <= FEW {
             continue;
         }
-        let limit = sysctls.read(&format!("net/{name}/neigh/default/gc_thresh3"))?;
+        let limit = sysctls.read(&format!("net/{}/neigh/default/gc_thresh3", family.in_sysctls()))?;
         if let Some(limit) = limit.and_then(|limit| limit.parse().ok()) {
             limits.insert(family, limit);
         }

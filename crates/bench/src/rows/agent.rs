@@ -12,7 +12,7 @@ use kernel::route::{self, Route};
 
 use crate::agent_process::{Agent, metric};
 use crate::clock::{milliseconds, wait_for};
-use crate::cluster_file::{Cluster, pod_cidr4};
+use crate::cluster_file::{Cluster, NODE_ROUTE_PROTOCOL, pod_cidr4};
 use crate::error::{Attempting, BenchError};
 use crate::node::{Home, ip_batch, ip_batch_file};
 use crate::programs::Programs;
@@ -107,7 +107,7 @@ pub(crate) fn foreign_routes(
 /// The duration of the pass that puts back a peer's route after somebody has deleted it, in ms.
 fn time_a_repair(peer: usize) -> Result<f64, BenchError> {
     let before = metric("changes_total")?;
-    ip_batch(&format!("route del {} proto 104\n", pod_cidr4(peer)), false)?;
+    ip_batch(&format!("route del {} proto {NODE_ROUTE_PROTOCOL}\n", pod_cidr4(peer)), false)?;
     wait_for("a pass", PATIENCE, || Ok((metric("changes_total")? > before).then_some(())))?;
     Ok(metric("pass_with_changes_seconds")? * 1e3)
 }
@@ -125,7 +125,7 @@ pub(crate) fn repair(home: &Home, programs: &Programs, rounds: usize) -> Result<
         let found = route::dump(
             &mut socket,
             route::Family::V4,
-            route::Filter { protocol: Some(104), ..Default::default() },
+            route::Filter { protocol: Some(NODE_ROUTE_PROTOCOL), ..Default::default() },
         );
         let ours: Vec<Route> = found.attempting("dump routes")?;
         let Some(doomed) = ours.iter().find(|route| route.destination == pod_cidr) else {

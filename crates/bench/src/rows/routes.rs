@@ -9,15 +9,13 @@ use kernel::route::{self, Hop, Route};
 
 use crate::agent_process::{Agent, metric};
 use crate::clock::timed;
-use crate::cluster_file::{Cluster, pod_cidr4, pod_cidr6};
+use crate::cluster_file::{Cluster, NODE_ROUTE_PROTOCOL as OURS, addresses, pod_cidr4, pod_cidr6};
 use crate::error::{Attempting, BenchError};
 use crate::node::{Home, ip_batch_file};
 use crate::programs::Programs;
 
 /// Peers with a pod CIDR in each family.
 const PEERS: usize = 5_000;
-/// `RTPROT_…` of the agent.
-const OURS: u8 = 104;
 
 /// From the parsed snapshot to the kernel's last acknowledgement, in the agent's first pass, as its
 /// `first_convergence_seconds` says.
@@ -62,7 +60,7 @@ fn kernel_alone(router: impl Fn(usize) -> usize) -> Result<f64, BenchError> {
     let index = uplink.map(|link| link.index);
     let mut routes = Batch::new();
     for peer in 1..=PEERS {
-        let (router4, router6) = routers(router(peer));
+        let (router4, router6) = addresses(router(peer));
         for (destination, router) in [(pod_cidr4(peer), router4), (pod_cidr6(peer), router6)] {
             let destination = destination.parse().attempting("write a route's destination")?;
             let gateway = Some(router.parse().attempting("write a route's router")?);
@@ -73,17 +71,11 @@ fn kernel_alone(router: impl Fn(usize) -> usize) -> Result<f64, BenchError> {
     timed(|| socket.execute_all(&mut routes).attempting("add the routes"))
 }
 
-/// A peer's addresses.
-fn routers(peer: usize) -> (String, String) {
-    let host = peer + 256;
-    (format!("192.0.{}.{}", host >> 8, host & 255), format!("2001:db8::{host:x}"))
-}
-
 /// The same routes, for `ip -batch`.
 fn commands() -> String {
     let mut commands = String::new();
     for peer in 1..=PEERS {
-        let (router4, router6) = routers(peer);
+        let (router4, router6) = addresses(peer);
         let (pods4, pods6) = (pod_cidr4(peer), pod_cidr6(peer));
         // Writing to a String cannot fail.
         let _ = writeln!(
