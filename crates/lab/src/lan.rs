@@ -95,11 +95,14 @@ pub(crate) fn bridge_uplink(place: &str, uplink: &str, bridge: &str) -> Result<(
             .ok_or_else(|| KernelError::new(format!("find link {uplink}"), rustix::io::Errno::NODEV))?;
         let mut batch = Batch::new();
         // A bridge of the uplink's address: to the LAN the node stays who it was.
-        link::create_bridge(&mut batch, &name, uplink.mac.unwrap_or_default(), LAN_MTU, true);
+        link::create_bridge(&mut batch, &name, uplink.mac.unwrap_or_default(), LAN_MTU, false);
         socket.execute_all(&mut batch)?;
+        expect_no_duplicates(bridge)?;
+        let index = index_of(&mut socket, bridge)?;
         let mut batch = Batch::new();
-        link::set_master(&mut batch, uplink.index, index_of(&mut socket, bridge)?);
+        link::set_master(&mut batch, uplink.index, index);
         link::set_up(&mut batch, uplink.index);
+        link::set_up(&mut batch, index);
         socket.execute_all(&mut batch)
     };
     join().map_err(LabError::kernel(place))
@@ -113,8 +116,7 @@ pub(crate) fn configure_uplink(
     routers: &[IpAddr],
 ) -> Result<(), LabError> {
     let configure = || {
-        // Nobody else is on this LAN: waiting a second for duplicates would only delay the link-local address.
-        Sysctls::default().write(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
+        expect_no_duplicates(name)?;
         let mut socket = Socket::open(Protocol::Route)?;
         let mut batch = Batch::new();
         loopback_up(&mut socket, &mut batch)?;
@@ -133,6 +135,12 @@ pub(crate) fn configure_uplink(
         execute_missing(&mut socket, &mut batch)
     };
     configure().map_err(LabError::kernel(place))
+}
+
+/// Nobody else is on this LAN: waiting a second for duplicates would only delay the link-local address, without which a
+/// link asks for no neighbour. To be said before the link is up.
+fn expect_no_duplicates(link: &str) -> Result<(), KernelError> {
+    Sysctls::default().write(&format!("net/ipv6/conf/{link}/accept_dad"), "0")
 }
 
 /// Carries out a batch of additions; that something is there already is no failure.

@@ -167,11 +167,12 @@ fn a_restart_that_breaks_nothing_or_is_not_overcome_and_a_node_that_goes_on_drop
             ("lose-pods", "node-rebooted", "not_restored"),
         ] {
             scope.spawn(move || {
-                let failure = &spoiled(sabotage)["restarts"]["failures"][0];
+                let report = spoiled(sabotage);
+                let failure = &report["restarts"]["failures"][0];
                 assert_eq!(
                     (&failure["fault"], &failure["code"]),
                     (&fault.into(), &code.into()),
-                    "{sabotage}"
+                    "{sabotage}: {report:#}"
                 );
             });
         }

@@ -311,13 +311,13 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Kills the first node's agent, and starts another.
+    /// Kills the first node's agent, and starts another, which is held back if so is asked.
     pub(super) fn restart_agent(&mut self) -> Result<(), LabError> {
         let is_held = self.servers.sabotage == Some(Sabotage::HoldAgents);
         let node = self.cluster.node_mut(0)?;
         node.kill_agent()?;
-        node.start_agent()?;
-        if is_held { node.hold_agent() } else { Ok(()) }
+        // Held only once it runs, it might have done its work before.
+        if is_held { Ok(()) } else { node.start_agent() }
     }
 
     /// Boots the first node anew; its pods come back.
