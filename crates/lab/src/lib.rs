@@ -33,6 +33,7 @@ mod nodes_file;
 pub mod options;
 mod picture;
 mod place;
+mod planted;
 mod policy_rule;
 mod probe;
 mod progress;

@@ -3,6 +3,7 @@
 mod client;
 mod echo;
 mod kinds;
+pub(crate) mod report;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
