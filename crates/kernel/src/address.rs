@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::KernelError;
-use crate::netlink::{Attributes, Batch, CREATE, EXCL, Socket};
+use crate::netlink::{Attributes, Batch, CREATE, EXCL, Socket, family_of};
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
@@ -17,6 +17,8 @@ const IFA_BROADCAST: u16 = 4;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_TARGET_NETNSID: u16 = 10;
+/// `RT_SCOPE_LINK`.
+const SCOPE_LINK: u8 = 253;
 
 /// `IFA_F_TEMPORARY` (IPv6): a privacy address, never a stable identity. (For IPv4 the same bit is "secondary".)
 pub const TEMPORARY: u32 = 0x01;
@@ -156,28 +158,20 @@ pub fn delete(batch: &mut Batch, index: u32, ip: IpNet) {
 }
 
 fn write(batch: &mut Batch, (what, kind, mode): (&'static str, u16, u16), index: u32, ip: IpNet, flags: u32) {
-    let (family, scope) = match ip.addr() {
-        IpAddr::V4(address) => (libc::AF_INET, if address.is_link_local() { 253 } else { 0 }),
-        IpAddr::V6(address) => (libc::AF_INET6, if address.is_unicast_link_local() { 253 } else { 0 }),
+    let is_of_link = match ip.addr() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "AF_INET is 2, AF_INET6 is 10"
-    )]
-    let mut header = [family as u8, ip.prefix_len(), 0, scope, 0, 0, 0, 0];
+    let scope = if is_of_link { SCOPE_LINK } else { 0 };
+    let mut header = [family_of(ip.addr()), ip.prefix_len(), 0, scope, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     let mut message = batch.message(what, kind, mode, &header);
-    match ip {
-        IpNet::V4(ip) => {
-            message.attribute(IFA_LOCAL, &ip.addr().octets()).attribute(IFA_ADDRESS, &ip.addr().octets());
-            if ip.prefix_len() < 31 && kind == RTM_NEWADDR {
-                message.attribute(IFA_BROADCAST, &ip.broadcast().octets());
-            }
-        }
-        IpNet::V6(ip) => {
-            message.attribute(IFA_LOCAL, &ip.addr().octets()).attribute(IFA_ADDRESS, &ip.addr().octets());
-        }
+    message.ip(IFA_LOCAL, ip.addr()).ip(IFA_ADDRESS, ip.addr());
+    if let IpNet::V4(ip) = ip
+        && ip.prefix_len() < 31
+        && kind == RTM_NEWADDR
+    {
+        message.attribute(IFA_BROADCAST, &ip.broadcast().octets());
     }
     if flags != 0 {
         message.u32(IFA_FLAGS, flags);

@@ -4,10 +4,10 @@ use link_name::LinkName;
 
 use crate::KernelError;
 use crate::link::{
-    AF_BRIDGE, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO,
-    IFLA_MTU, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK, header,
+    IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU,
+    RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK, header,
 };
-use crate::netlink::{Attributes, Batch, CREATE, EXCL, Socket};
+use crate::netlink::{AF_BRIDGE, Attributes, Batch, CREATE, EXCL, Socket};
 
 const RTM_DELLINK: u16 = 17;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;

@@ -207,7 +207,7 @@ fn write_tuple(
 
 /// `struct nfgenmsg`.
 fn header(family: route::Family) -> [u8; 4] {
-    [if family == route::Family::V4 { 2 } else { 10 }, 0, 0, 0]
+    [family.number(), 0, 0, 0]
 }
 
 /// How many flows are tracked in this namespace.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::KernelError;
 use crate::link::Mac;
-use crate::netlink::{Attributes, Batch, CREATE, REPLACE, Socket};
+use crate::netlink::{Attributes, Batch, CREATE, REPLACE, Socket, family_of};
 
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
@@ -53,11 +53,7 @@ impl Neighbour {
 
 fn header(ip: Option<IpAddr>, index: u32, state: u16, flags: u8) -> [u8; 12] {
     let mut header = [0; 12];
-    header[0] = match ip {
-        None => 0,
-        Some(IpAddr::V4(_)) => 2,
-        Some(IpAddr::V6(_)) => 10,
-    };
+    header[0] = ip.map_or(0, family_of);
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..10].copy_from_slice(&state.to_ne_bytes());
     header[10] = flags;
@@ -86,35 +82,23 @@ pub fn dump(socket: &mut Socket, proxy: bool) -> Result<Vec<Neighbour>, KernelEr
 pub fn set_permanent(batch: &mut Batch, index: u32, ip: IpAddr, mac: Mac) {
     let header = header(Some(ip), index, PERMANENT, 0);
     let mut message = batch.message("set a permanent neighbour", RTM_NEWNEIGH, CREATE | REPLACE, &header);
-    destination(&mut message, ip);
-    message.attribute(NDA_LLADDR, &mac);
+    message.ip(NDA_DST, ip).attribute(NDA_LLADDR, &mac);
 }
 
 /// Forgets a neighbour.
 pub fn delete(batch: &mut Batch, index: u32, ip: IpAddr) {
-    destination(
-        &mut batch.message("delete a neighbour", RTM_DELNEIGH, 0, &header(Some(ip), index, 0, 0)),
-        ip,
-    );
+    batch.message("delete a neighbour", RTM_DELNEIGH, 0, &header(Some(ip), index, 0, 0)).ip(NDA_DST, ip);
 }
 
 /// Answers ARP or neighbour solicitations for `ip` on a link, marked with who asked for it (`RTPROT_…`).
 pub fn add_proxy(batch: &mut Batch, index: u32, ip: IpAddr, protocol: u8) {
     let header = header(Some(ip), index, PERMANENT, NTF_PROXY);
     let mut message = batch.message("add a proxy neighbour", RTM_NEWNEIGH, CREATE | REPLACE, &header);
-    destination(&mut message, ip);
-    message.u8(NDA_PROTOCOL, protocol);
+    message.ip(NDA_DST, ip).u8(NDA_PROTOCOL, protocol);
 }
 
 /// Stops answering for `ip`.
 pub fn delete_proxy(batch: &mut Batch, index: u32, ip: IpAddr) {
     let header = header(Some(ip), index, 0, NTF_PROXY);
-    destination(&mut batch.message("delete a proxy neighbour", RTM_DELNEIGH, 0, &header), ip);
-}
-
-fn destination(message: &mut crate::netlink::Message<'_>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => message.attribute(NDA_DST, &ip.octets()),
-        IpAddr::V6(ip) => message.attribute(NDA_DST, &ip.octets()),
-    };
+    batch.message("delete a proxy neighbour", RTM_DELNEIGH, 0, &header).ip(NDA_DST, ip);
 }

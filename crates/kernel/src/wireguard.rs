@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 
 use crate::KernelError;
-use crate::netlink::{Attribute, Attributes, Batch, Protocol, Socket};
+use crate::netlink::{Attribute, Attributes, Batch, Protocol, Socket, family_of};
 
 /// `GENL_ID_CTRL`.
 const CONTROL: u16 = 0x10;
@@ -25,8 +25,6 @@ const WGPEER_A_ALLOWEDIPS: u16 = 9;
 const WGALLOWEDIP_A_FAMILY: u16 = 1;
 const WGALLOWEDIP_A_IPADDR: u16 = 2;
 const WGALLOWEDIP_A_CIDR_MASK: u16 = 3;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 /// `WGPEER_F_REPLACE_ALLOWEDIPS`.
 const REPLACE_ALLOWEDIPS: u32 = 2;
 /// `WGPEER_F_UPDATE_ONLY`: a peer that is gone meanwhile is not made again.
@@ -132,15 +130,10 @@ fn write_allowed(
             element.nest(WGPEER_A_ALLOWEDIPS, |list| {
                 for net in allowed {
                     list.nest(0, |allowed| {
-                        match net {
-                            IpNet::V4(net) => allowed
-                                .u16(WGALLOWEDIP_A_FAMILY, AF_INET)
-                                .attribute(WGALLOWEDIP_A_IPADDR, &net.network().octets()),
-                            IpNet::V6(net) => allowed
-                                .u16(WGALLOWEDIP_A_FAMILY, AF_INET6)
-                                .attribute(WGALLOWEDIP_A_IPADDR, &net.network().octets()),
-                        };
-                        allowed.u8(WGALLOWEDIP_A_CIDR_MASK, net.prefix_len());
+                        allowed
+                            .u16(WGALLOWEDIP_A_FAMILY, family_of(net.addr()).into())
+                            .ip(WGALLOWEDIP_A_IPADDR, net.network())
+                            .u8(WGALLOWEDIP_A_CIDR_MASK, net.prefix_len());
                     });
                 }
             });

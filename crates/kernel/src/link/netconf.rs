@@ -1,7 +1,7 @@
 //! Settings of links that netlink tells, one by one and by event (`linux/netconf.h`).
 
 use crate::KernelError;
-use crate::netlink::{Attributes, Batch, Socket};
+use crate::netlink::{AF_INET, AF_INET6, Attributes, Batch, Socket};
 
 const RTM_NEWNETCONF: u16 = 80;
 const RTM_GETNETCONF: u16 = 82;
@@ -9,8 +9,6 @@ const RTM_GETNETCONF: u16 = 82;
 const INDEX: u16 = 1;
 /// `NETCONFA_IFINDEX_ALL`: what `…/conf/all` holds.
 const ALL: i32 = -1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 /// `NETCONFA_FORWARDING`.
 const FORWARDING: u16 = 2;
 

@@ -1,5 +1,7 @@
 //! Writing netlink messages, many to a buffer, so that one system call carries them all.
 
+use std::net::IpAddr;
+
 use super::{HEADER, aligned};
 
 /// `NLM_F_REQUEST`.
@@ -136,6 +138,14 @@ impl Message<'_> {
     /// An attribute of eight bytes in network order (nfnetlink).
     pub fn be64(&mut self, kind: u16, value: u64) -> &mut Self {
         self.attribute(kind, &value.to_be_bytes())
+    }
+
+    /// Adds an IP address: four bytes or sixteen.
+    pub fn ip(&mut self, kind: u16, value: IpAddr) -> &mut Self {
+        match value {
+            IpAddr::V4(ip) => self.attribute(kind, &ip.octets()),
+            IpAddr::V6(ip) => self.attribute(kind, &ip.octets()),
+        }
     }
 
     /// A text with the NUL that the kernel wants behind it.

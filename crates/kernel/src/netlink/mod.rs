@@ -5,12 +5,14 @@
 
 mod attribute;
 mod batch;
+mod family;
 mod inbox;
 mod reply;
 mod socket;
 
 pub use attribute::{Attribute, Attributes};
 pub use batch::{Batch, Message};
+pub(crate) use family::{AF_BRIDGE, AF_INET, AF_INET6, family_of};
 pub(crate) use inbox::Inbox;
 pub use reply::{Replies, Reply};
 pub use socket::{Failure, Protocol, Socket};

@@ -5,10 +5,13 @@
 //! what the kernel holds, and [`ObservedTable::differences`] says where the two part.
 
 mod compare;
+mod decode;
 mod dump;
 mod encode;
 mod expression;
 mod interval;
+mod observed;
+mod refusal;
 mod render;
 mod rule;
 mod set;
@@ -20,10 +23,8 @@ mod value;
 pub mod xtables;
 
 pub use compare::Difference;
-pub use dump::{
-    ObservedChain, ObservedRule, ObservedSet, ObservedTable, base_chains, chain_uses, chains, elements,
-    generation, observe, rules, sets, tables,
-};
+pub use dump::{base_chains, chain_uses, chains, elements, generation, observe, rules, sets, tables};
+pub use observed::{ObservedChain, ObservedRule, ObservedSet, ObservedTable};
 pub use rule::{
     Fib, FibAddress, NatFlags, NatKind, NatTarget, Reject, Rule, Selector, Statement, Transport, Unit,
     Verdict, address_type, ct_state, ct_status,

@@ -5,10 +5,10 @@ use super::set::Set;
 use super::table::{BaseChain, Chain, Policy, Table, TableName};
 use super::{
     Comment, DELCHAIN, DELRULE, DELSET, DELSETELEM, DELTABLE, Element, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM,
-    NEWTABLE, Rule, SUBSYSTEM, header, message_type, userdata,
+    NEWTABLE, Rule, SUBSYSTEM, header, message_type, refusal, userdata,
 };
 use crate::KernelError;
-use crate::netlink::{APPEND, Attributes, Batch, CREATE, EXCL, Message, REPLACE, Socket};
+use crate::netlink::{APPEND, Batch, CREATE, EXCL, Message, REPLACE, Socket};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -72,7 +72,7 @@ enum Place {
 /// Changes that take effect together, in order, or not at all.
 #[derive(Debug)]
 pub struct Transaction {
-    batch: Batch,
+    pub(super) batch: Batch,
     sets: u32,
 }
 
@@ -121,7 +121,7 @@ impl Transaction {
         drop(self.batch.message("end a change of nftables", BATCH_END, 0, &header(0, SUBSYSTEM)));
         match socket.execute_transaction(&mut self.batch)?.into_iter().next() {
             None => Ok(()),
-            Some(failure) => Err(match describe(self.batch.bytes(), failure.index) {
+            Some(failure) => Err(match refusal::describe(self.batch.bytes(), failure.index) {
                 Some(names) => {
                     let attempted = format!("{} {names}", failure.error.attempted);
                     failure.error.attempting(attempted)
@@ -385,37 +385,10 @@ fn comment_attribute(message: &mut Message<'_>, kind: u16, comment: &Comment) {
     message.attribute(kind, &data);
 }
 
-/// What the message of this number is about (family, table, and chain or set), read from its own bytes, so that naming
-/// it costs nothing where nothing fails.
-fn describe(bytes: &[u8], index: usize) -> Option<String> {
-    let mut rest = bytes;
-    for _ in 0..index {
-        let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?);
-        rest = rest.get(usize::try_from(length).ok()?..)?;
-    }
-    let length = usize::try_from(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?)).ok()?;
-    let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
-    if kind >> 8 != SUBSYSTEM {
-        return None;
-    }
-    let family = super::Family::from_number(*rest.get(16)?)?;
-    let attributes = Attributes::new(rest.get(20..length)?);
-    let second = match kind & 0xff {
-        NEWTABLE | DELTABLE => None,
-        NEWCHAIN | DELCHAIN => attributes.get(CHAIN_NAME),
-        _ => attributes.get(RULE_CHAIN),
-    };
-    let mut names = format!("{} {}", family.as_str(), attributes.get(TABLE_NAME)?.text());
-    if let Some(second) = second {
-        names.push(' ');
-        names.push_str(&second.text());
-    }
-    Some(names)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::Attributes;
     use crate::nftables::{DataType, Family, Value};
 
     #[test]
@@ -436,17 +409,5 @@ mod tests {
             rest = &rest[length..];
         }
         assert_eq!(found, 20_000);
-    }
-
-    #[test]
-    fn a_refusal_is_described_by_family_table_and_chain() {
-        let table = TableName::new(Family::Inet, "hostgw");
-        let mut transaction = Transaction::new();
-        transaction.delete_table(&table).flush_chain(&table, "forward");
-        let bytes = transaction.batch.bytes();
-        assert_eq!(describe(bytes, 0), None);
-        assert_eq!(describe(bytes, 1).as_deref(), Some("inet hostgw"));
-        assert_eq!(describe(bytes, 2).as_deref(), Some("inet hostgw forward"));
-        assert_eq!(describe(bytes, 3), None);
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::{Hop, ONLINK, Route, RouteKind};
-use crate::netlink::{Attributes, Message};
+use crate::netlink::{AF_INET, AF_INET6, Attributes, Message, family_of};
 
 pub(super) const RTA_DST: u16 = 1;
 pub(super) const RTA_OIF: u16 = 4;
@@ -55,9 +55,9 @@ impl Route {
         if flags & CLONED != 0 {
             return None;
         }
-        let unspecified: IpAddr = match i32::from(family) {
-            libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
-            libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        let unspecified: IpAddr = match family {
+            AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+            AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
             _ => return None,
         };
         let mut route = Self::to(IpNet::new(unspecified, 0).ok()?);
@@ -92,17 +92,14 @@ impl Route {
 
     pub(super) fn write(&self, message: &mut Message<'_>) {
         if self.destination.prefix_len() > 0 {
-            match self.destination {
-                IpNet::V4(net) => message.attribute(RTA_DST, &net.network().octets()),
-                IpNet::V6(net) => message.attribute(RTA_DST, &net.network().octets()),
-            };
+            message.ip(RTA_DST, self.destination.network());
         }
         message.u32(RTA_TABLE, self.table);
         if self.metric != 0 {
             message.u32(RTA_PRIORITY, self.metric);
         }
         if let Some(source) = self.source {
-            ip_attribute(message, RTA_PREFSRC, source);
+            message.ip(RTA_PREFSRC, source);
         }
         if self.mtu.is_some() || self.advmss.is_some() {
             message.nest(RTA_METRICS, |metrics| {
@@ -133,14 +130,13 @@ impl Route {
         }
         match (hop.gateway, self.destination) {
             (Some(IpAddr::V6(gateway)), IpNet::V4(_)) => {
-                let mut via = libc::AF_INET6.to_ne_bytes()[..2].to_vec();
-                if cfg!(target_endian = "big") {
-                    via = libc::AF_INET6.to_ne_bytes()[2..].to_vec();
-                }
+                let mut via = u16::from(AF_INET6).to_ne_bytes().to_vec();
                 via.extend(gateway.octets());
                 message.attribute(RTA_VIA, &via);
             }
-            (Some(gateway), _) => ip_attribute(message, RTA_GATEWAY, gateway),
+            (Some(gateway), _) => {
+                message.ip(RTA_GATEWAY, gateway);
+            }
             (None, _) => {}
         }
     }
@@ -160,13 +156,13 @@ impl Route {
         header[4..].copy_from_slice(&hop.index.unwrap_or_default().to_ne_bytes());
         legs.raw(&header);
         if let Some(gateway) = hop.gateway {
-            ip_attribute(legs, RTA_GATEWAY, gateway);
+            legs.ip(RTA_GATEWAY, gateway);
         }
     }
 
     pub(super) fn header(&self) -> [u8; 12] {
         let mut header = [0; 12];
-        header[0] = family(self.destination.addr());
+        header[0] = family_of(self.destination.addr());
         header[1] = self.destination.prefix_len();
         header[3] = self.tos;
         header[4] = u8::try_from(self.table).unwrap_or(0);
@@ -178,17 +174,6 @@ impl Route {
         }
         header
     }
-}
-
-pub(super) fn family(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 2 } else { 10 }
-}
-
-pub(super) fn ip_attribute(message: &mut Message<'_>, kind: u16, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(ip) => message.attribute(kind, &ip.octets()),
-        IpAddr::V6(ip) => message.attribute(kind, &ip.octets()),
-    };
 }
 
 /// `struct rtvia`: a family and an address of it.

@@ -22,7 +22,7 @@ pub struct Filter {
 /// Every route that passes the filter, in the order in which the kernel holds them.
 pub fn dump(socket: &mut Socket, family: Family, filter: Filter) -> Result<Vec<Route>, KernelError> {
     let mut header = [0; 12];
-    header[0] = if family == Family::V4 { 2 } else { 10 };
+    header[0] = family.number();
     header[5] = filter.protocol.unwrap_or(0);
     let mut request = Batch::new();
     {

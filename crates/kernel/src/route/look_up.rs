@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use rustix::io::Errno;
 
-use super::codec::{RTA_DST, family, ip_attribute, uncloned};
+use super::codec::{RTA_DST, uncloned};
 use super::{RTM_GETROUTE, RTM_NEWROUTE, Route, RouteKind};
 use crate::KernelError;
 use crate::address::{self, Address, DADFAILED, DEPRECATED, TENTATIVE};
-use crate::netlink::{Batch, Socket};
+use crate::netlink::{Batch, Socket, family_of};
 
 /// `RTM_F_FIB_MATCH`: a look-up answers with the route itself.
 const FIB_MATCH: u32 = 0x2000;
@@ -137,16 +137,16 @@ fn get(
 /// Writes one question.
 fn ask(batch: &mut Batch, to: IpAddr, (from, over): (Option<IpAddr>, Option<u32>), flags: u32) {
     let mut header = [0; 12];
-    header[0] = family(to);
+    header[0] = family_of(to);
     let whole = if to.is_ipv4() { 32 } else { 128 };
     header[1] = whole;
     header[2] = if from.is_some() { whole } else { 0 };
     header[8..].copy_from_slice(&flags.to_ne_bytes());
     let mut message = batch.message("look up a route", RTM_GETROUTE, 0, &header);
-    ip_attribute(&mut message, RTA_DST, to);
+    message.ip(RTA_DST, to);
     if let Some(from) = from {
         const RTA_SRC: u16 = 2;
-        ip_attribute(&mut message, RTA_SRC, from);
+        message.ip(RTA_SRC, from);
     }
     if let Some(index) = over {
         const RTA_IIF: u16 = 3;

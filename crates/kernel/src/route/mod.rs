@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::netlink::{Batch, CREATE, EXCL, REPLACE};
+use crate::netlink::{AF_INET, AF_INET6, Batch, CREATE, EXCL, REPLACE};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
@@ -133,6 +133,16 @@ pub enum Family {
     V4,
     /// `AF_INET6`.
     V6,
+}
+
+impl Family {
+    /// As messages say it.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::V4 => AF_INET,
+            Self::V6 => AF_INET6,
+        }
+    }
 }
 
 /// Adds a route; refused where one with the same destination, table, TOS and metric is there, whoever's it is.
