@@ -5,15 +5,16 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::IpNet;
-use kernel::events::{Events, Group};
+use kernel::events::Group;
 use kernel::netlink::{Protocol, Socket};
 use kernel::route::{Family as RouteFamily, Filter, RouteKind};
 use kernel::{KernelError, link, neighbour, route};
 
 use crate::LabError;
+use crate::condition::await_condition;
 use crate::foreign::OUR_PROTOCOLS;
 
 /// Where the plugin keeps addresses and host ports.
@@ -41,7 +42,7 @@ fn destinations(protocol: u8) -> Result<BTreeSet<IpNet>, KernelError> {
 
 /// Waits until the agent's routes are exactly those to `wanted`; gives what differs at the end. Runs in the node.
 pub(crate) fn await_node_routes(node: &str, wanted: &BTreeSet<IpNet>) -> Result<Option<String>, LabError> {
-    await_condition(node, &[Group::Ipv4Routes, Group::Ipv6Routes], || {
+    await_condition(node, &[Group::Ipv4Routes, Group::Ipv6Routes], PATIENCE, || {
         let found = destinations(OUR_PROTOCOLS[0])?;
         let stale: Vec<_> = found.difference(wanted).map(IpNet::to_string).collect();
         let lost: Vec<_> = wanted.difference(&found).map(IpNet::to_string).collect();
@@ -67,7 +68,7 @@ fn link_names() -> Result<BTreeSet<String>, KernelError> {
 pub(crate) fn await_nothing_left(node: &str, known: &BTreeSet<String>) -> Result<Vec<String>, LabError> {
     let groups = [Group::Links, Group::Ipv4Routes, Group::Ipv6Routes];
     let mut left = Vec::new();
-    await_condition(node, &groups, || {
+    await_condition(node, &groups, PATIENCE, || {
         left.clear();
         left.extend(link_names()?.difference(known).map(|name| format!("link {name}")));
         left.extend(destinations(OUR_PROTOCOLS[1])?.iter().map(|to| format!("route to {to}")));
@@ -101,29 +102,6 @@ fn reservations(folder: &Path) -> Vec<PathBuf> {
         .flat_map(|network| ["records", "claims"].map(|kind| network.join(kind)))
         .flat_map(|kind| entries(&kind).collect::<Vec<_>>())
         .collect()
-}
-
-/// Looks whenever something changed, until `complaint` has none or patience ends; gives the last complaint.
-fn await_condition(
-    node: &str,
-    groups: &[Group],
-    mut complaint: impl FnMut() -> Result<Option<String>, KernelError>,
-) -> Result<Option<String>, LabError> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut wait = || {
-        let mut events = Events::subscribe(Protocol::Route, groups, None)?;
-        loop {
-            let found = complaint()?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if found.is_none() || left.is_zero() {
-                return Ok(found);
-            }
-            // Files change without an event.
-            events.wait(left.min(Duration::from_millis(100)))?;
-            while events.read(|_, _| {})? != kernel::events::Heard::Nothing {}
-        }
-    };
-    wait().map_err(LabError::kernel(node))
 }
 
 /// Whether a host port is closed again: nobody listens on the node, so it must say so at once, where a translation

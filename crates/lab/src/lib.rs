@@ -17,6 +17,7 @@ mod aftermath;
 mod binaries;
 mod chaos;
 mod cluster;
+mod condition;
 mod conflist;
 mod dhcp;
 mod error;

@@ -3,15 +3,18 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
+use kernel::KernelError;
+use kernel::address::{self, Address, TENTATIVE};
+use kernel::events::Group;
 use kernel::netlink::{Protocol, Socket};
 use kernel::sysctl::Sysctls;
-use kernel::{KernelError, address};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sockopt};
 
 use crate::LabError;
+use crate::condition::await_condition;
 use crate::lan::index_of;
 use crate::place::Place;
 
@@ -21,8 +24,6 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const LIFETIME_S: u32 = 7200;
 /// Whoever hears the router has learnt the prefix by then.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// From one look to the next.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// A router that announces itself and a prefix, until it is dropped.
 #[derive(Debug)]
@@ -82,19 +83,13 @@ fn advertisement(prefix: Ipv6Net) -> Vec<u8> {
 
 /// Waits until the kernel has formed its address; runs in the node.
 pub(crate) fn await_formed(node: &str, address: IpNet) -> Result<(), LabError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let held = Socket::open(Protocol::Route).and_then(|mut socket| address::dump(&mut socket));
-        let is_formed = |held: &address::Address| held.ip == address && held.flags & address::TENTATIVE == 0;
-        if held.map_err(LabError::kernel(node))?.iter().any(is_formed) {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let message = format!("{node} has not formed {address}: it hears no router announce that prefix");
-            return Err(LabError::Inner { message, exit: 1 });
-        }
-        thread::sleep(LOOK);
-    }
+    let missing = await_condition(node, &[Group::Ipv6Addresses], PATIENCE, || {
+        let is_formed = |held: &Address| held.ip == address && held.flags & TENTATIVE == 0;
+        let held = address::dump(&mut Socket::open(Protocol::Route)?)?;
+        Ok((!held.iter().any(is_formed))
+            .then(|| format!("{node} has not formed {address}: it hears no router announce that prefix")))
+    })?;
+    missing.map_or(Ok(()), |message| Err(LabError::Inner { message, exit: 1 }))
 }
 
 #[cfg(test)]
