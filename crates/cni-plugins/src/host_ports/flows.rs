@@ -10,8 +10,8 @@ use kernel::route::{self, RouteKind};
 use kernel::{conntrack, link};
 
 use super::HostPortError;
+use super::elements::number;
 use super::publish::failure;
-use super::table::number;
 
 /// Flows that were there before the port was opened go on past it.
 pub(super) fn forget_old_flows(record: &Record, socket: &mut Socket) -> Result<(), HostPortError> {

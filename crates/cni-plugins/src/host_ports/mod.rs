@@ -1,5 +1,6 @@
 //! Host ports: ports of the node that lead to a pod, as elements of maps in the table `inet hostgw_hostport`.
 
+pub(crate) mod elements;
 mod flows;
 mod listener;
 mod owner;

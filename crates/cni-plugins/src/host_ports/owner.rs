@@ -8,8 +8,8 @@ use kernel::KernelError;
 use kernel::netlink::{self, Socket};
 
 use super::HostPortError;
+use super::elements::{Placed, is_at, pod_of};
 use super::publish::failure;
-use super::table::{Placed, is_at, pod_of};
 use crate::living::{LivingPod, living_pods};
 
 /// Elements stand in the way of `record`'s. They belong to a pod that lives, and then they stay; or to one that is gone.

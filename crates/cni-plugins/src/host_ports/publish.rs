@@ -10,10 +10,11 @@ use kernel::nftables::{Element, Existing, Set, Transaction, elements, observe};
 use rustix::io::Errno;
 
 use super::HostPortError;
+use super::elements::{Placed, elements_of, ports_of};
 use super::flows::{forget_old_flows, forget_own_flows};
 use super::owner::refuse_living;
 use super::soundness::{Soundness, flaws};
-use super::table::{Placed, elements_of, empty_sets, ports_of, set_names, table_name};
+use super::table::{empty_sets, set_names, table_name};
 
 /// How often a transaction is tried again that met somebody else's.
 const ATTEMPTS: usize = 4;

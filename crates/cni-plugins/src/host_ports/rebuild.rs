@@ -13,8 +13,9 @@ use kernel::nftables::{
 };
 use link_name::LinkName;
 
+use super::elements::{Placed, elements_of, pod_of};
 use super::owner::Strangers;
-use super::table::{Placed, elements_of, empty_table, exclude, pod_of, set_names, table_name};
+use super::table::{empty_table, exclude, set_names, table_name};
 
 /// What a rebuild did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
