@@ -3,15 +3,17 @@
 mod file;
 mod kubernetes;
 mod node_store;
+mod nodes_text;
 mod peer_cache;
 
 use std::future::Future;
 
 use node_network::{ClusterSnapshot, NodeName, Settings};
 
-pub use file::{FileSource, NodesFileError, parse_nodes};
+pub use file::{FileSource, NodesFileError};
 pub use kubernetes::KubernetesSource;
 pub(crate) use node_store::NodeStore;
+pub use nodes_text::parse_nodes;
 
 use crate::kubernetes::Location;
 use crate::reports::Reporter;

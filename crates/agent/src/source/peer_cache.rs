@@ -10,7 +10,7 @@ use node_network::cluster::{Freshness, NodeList, SourceKind, snapshot_from_objec
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::file::parse_nodes;
+use super::nodes_text::parse_nodes;
 use crate::atomic_file::{self, FileError};
 
 /// 20,000 nodes of a few hundred bytes.
