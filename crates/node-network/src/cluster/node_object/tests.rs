@@ -1,8 +1,13 @@
 //! Node objects as people and API servers write them, and as they should not.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
+use super::reader::MAX_PROBLEMS_OF_PART;
 use super::*;
+use crate::cluster::NodeName;
+use crate::family::Family;
 
 fn snapshot(json: &str) -> ClusterSnapshot {
     let document: NodeDocument = serde_json::from_str(json).unwrap();
