@@ -7,6 +7,7 @@ mod forward_rules;
 mod neighbours;
 mod nft;
 mod obstacles;
+mod peers;
 mod routes;
 mod sysctls;
 
@@ -19,10 +20,8 @@ pub use change::{Change, ChangeLine, Sign};
 pub use document::{ConditionDocument, PLAN_SCHEMA, PLAN_SCHEMA_VERSION, PlanDocument};
 pub use forward_rules::{ForwardRuleChange, ForwardRulePlace};
 pub use nft::{ElementChange, NftChange};
-pub use routes::{
-    InstalledRoute, PeerReport, PeerState, RouteChange, WantedLeg, WantedRoute, judge_effective,
-    judge_effective_for_pods, probe_of,
-};
+pub use peers::{PeerReport, PeerState, judge_effective, judge_effective_for_pods, probe_of};
+pub use routes::{InstalledRoute, RouteChange, WantedLeg, WantedRoute};
 pub use sysctls::SysctlChange;
 
 use crate::condition::Condition;

@@ -5,17 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize, Serializer};
 
 use super::allowed_ips::{self, AllowedIpsChange, AllowedIpsFault};
+use super::peers::{PeerReport, PeerState};
 use crate::cluster::NodeName;
 use crate::condition::Condition;
 use crate::desired::{DesiredNode, DesiredRoute, GUARD_METRIC};
 use crate::family::{Family, PerFamily, overlaps};
 use crate::next_hop::{NextHopProblem, NextHops, OnLink};
 use crate::observed::{
-    FibLookup, Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind, RoutesByDestination,
-    RoutesTo, WireguardPeer,
+    Leg, MAIN_TABLE, ObservedNode, ObservedRoute, RouteKey, RouteKind, RoutesByDestination, RoutesTo,
+    WireguardPeer,
 };
 use crate::settings::Settings;
 
@@ -89,55 +89,6 @@ pub enum RouteChange {
 impl RouteChange {
     pub(super) const fn is_delete(&self) -> bool {
         matches!(self, Self::Delete { .. })
-    }
-}
-
-/// A peer's pod CIDR and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PeerReport {
-    /// The peer.
-    pub node: NodeName,
-    /// Its pods.
-    #[serde(rename = "podCIDR")]
-    pub pod_cidr: IpNet,
-    /// Its address.
-    pub next_hop: Option<IpAddr>,
-    /// The link that leads to it.
-    #[serde(serialize_with = "as_text")]
-    pub link: Option<Arc<str>>,
-    /// What became of it.
-    pub state: PeerState,
-}
-
-fn as_text<S: Serializer>(name: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
-    name.as_deref().serialize(serializer)
-}
-
-/// What became of a peer's route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PeerState {
-    /// Installed, or to be installed by this plan.
-    Routed,
-    /// Installed, but the kernel uses another route.
-    Shadowed,
-    /// Could not be confirmed; what is installed stays.
-    Held,
-    /// No route.
-    Refused,
-}
-
-impl PeerState {
-    /// As it stands in documents.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Routed => "routed",
-            Self::Shadowed => "shadowed",
-            Self::Held => "held",
-            Self::Refused => "refused",
-        }
     }
 }
 
@@ -432,68 +383,6 @@ fn is_as_wanted(installed: &ObservedRoute, wanted: Option<&WantedLeg>) -> bool {
 
 fn leads_like(wanted: &WantedLeg, found: Leg) -> bool {
     found.via == Some(wanted.via) && found.link == wanted.link
-}
-
-/// Judges, after a plan was applied, whether the kernel uses the routes, and marks those that it does not:
-/// `look_up` answers for one address of a peer's pods, and with nothing where it is known already that they are.
-pub fn judge_effective(
-    peers: &mut [PeerReport],
-    mut look_up: impl FnMut(IpAddr) -> Option<FibLookup>,
-) -> Vec<Condition> {
-    let mut conditions = Vec::new();
-    for peer in peers.iter_mut().filter(|peer| peer.state == PeerState::Routed) {
-        let probed = probe_of(peer.pod_cidr);
-        let winner = look_up(probed).and_then(|found| other_winner(peer, found));
-        let Some(winner) = winner else { continue };
-        peer.state = PeerState::Shadowed;
-        conditions.push(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner });
-    }
-    conditions
-}
-
-/// How many peers of a family are also looked up as a pod's packet would be: a policy rule rarely spares one of them.
-const LOOKED_UP_FOR_PODS: usize = 16;
-
-/// Judges the same by a pod's packets: rules may choose by source and incoming link. `look_up` answers with the pod
-/// that asked, and nothing where there is none.
-pub fn judge_effective_for_pods(
-    peers: &mut [PeerReport],
-    mut look_up: impl FnMut(IpAddr) -> Option<(IpAddr, FibLookup)>,
-) -> Vec<Condition> {
-    let mut conditions = Vec::new();
-    for family in Family::BOTH {
-        let of_family = peers
-            .iter_mut()
-            .filter(|peer| peer.state == PeerState::Routed && Family::of_net(&peer.pod_cidr) == family);
-        for peer in of_family.take(LOOKED_UP_FOR_PODS) {
-            let probed = probe_of(peer.pod_cidr);
-            let Some((pod, found)) = look_up(probed) else { break };
-            if let Some(winner) = other_winner(peer, found) {
-                peer.state = PeerState::Shadowed;
-                let winner = format!("{winner}, for packets of pod {pod}");
-                conditions.push(Condition::RouteNotEffective { pod_cidr: peer.pod_cidr, probed, winner });
-            }
-        }
-    }
-    conditions
-}
-
-/// The address of a peer's pods that [`judge_effective`] asks about. Not the first one: that is often an anycast address
-/// or a gateway.
-#[must_use]
-pub fn probe_of(pod_cidr: IpNet) -> IpAddr {
-    pod_cidr.hosts().nth(1).unwrap_or(pod_cidr.addr())
-}
-
-/// What wins in the place of our route.
-fn other_winner(peer: &PeerReport, found: FibLookup) -> Option<String> {
-    match found {
-        Ok(found) if found.protocol == crate::NODE_ROUTE_PROTOCOL && found.dst == peer.pod_cidr => None,
-        // A pod from before this node's CIDR changed; its own route rightly wins.
-        Ok(found) if found.protocol == crate::POD_ROUTE_PROTOCOL => None,
-        Ok(found) => Some(format!("{} of protocol {} in table {}", found.dst, found.protocol, found.table)),
-        Err(error) => Some(error),
-    }
 }
 
 #[cfg(test)]

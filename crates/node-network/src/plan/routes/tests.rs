@@ -136,22 +136,6 @@ fn a_secondary_address_is_never_the_source() {
     assert!(!cluster.routes_shown().contains("~ route 10.244.2.0/24"), "{}", cluster.routes_shown());
 }
 
-#[test]
-fn an_installed_route_that_does_not_win_is_reported() {
-    let mut plan = converged().plan();
-    let conditions = judge_effective(&mut plan.peers, |address| {
-        Some(match address.to_string().as_str() {
-            "10.244.2.2" => found("10.0.0.0/8", 3, None, 9),
-            "10.244.3.2" => found("10.244.3.0/24", 104, Some("192.0.2.13"), 2),
-            "fd00:10:244:2::2" => Err("no route".to_owned()),
-            _ => found("fd00:10:244:3::/64", 104, None, 2),
-        })
-    });
-    let shown: Vec<_> = conditions.iter().map(ToString::to_string).collect();
-    assert_eq!(plan.peers.iter().filter(|peer| peer.state == PeerState::Shadowed).count(), 2);
-    insta::assert_snapshot!(shown.join("\n"));
-}
-
 /// Peers 2 and 3 are reached through WireGuard; node 2's peer has its pods, node 3's has not.
 fn behind_wireguard() -> ThreeNodes {
     let mut cluster = ThreeNodes::new();
