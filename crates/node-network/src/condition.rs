@@ -1,6 +1,7 @@
 //! What an operator should know: each condition names its subject, the reason and the remedy.
 
 mod code;
+mod forwarding;
 mod lan;
 mod severity;
 
@@ -15,6 +16,7 @@ use crate::next_hop::NextHopProblem;
 use crate::observed::{BridgeFault, RouteKey};
 use crate::plan::AllowedIpsFault;
 
+pub use forwarding::ForwardingCondition;
 pub use lan::LanCondition;
 pub use severity::Severity;
 
@@ -255,40 +257,6 @@ pub enum Condition {
         /// What it found.
         winner: String,
     },
-    /// A sysctl cannot be read, and so cannot be set.
-    #[error(
-        "sysctl {sysctl} cannot be read: pods of that family cannot be forwarded; enable the family or mount the host's /proc/sys/net"
-    )]
-    SysctlUnreadable {
-        /// Its path.
-        sysctl: String,
-    },
-    /// Somebody's chain drops what it does not know.
-    #[error(
-        "chain `{chain}` of table `{table}` ({family}) drops or rejects {filtered} and nothing in it accepts: make sure that it accepts packets from and to {prefixes}"
-    )]
-    ForeignChainMayDrop {
-        /// The table.
-        table: String,
-        /// The chain.
-        chain: String,
-        /// The family.
-        family: Family,
-        /// Which packets it filters.
-        filtered: &'static str,
-        /// The pods.
-        prefixes: String,
-    },
-    /// iptables-legacy drops pods' packets.
-    #[error(
-        "chain `FORWARD` of iptables-legacy ({family}) drops what is forwarded, and is not ours to change: run `{commands}`"
-    )]
-    LegacyForwardDrops {
-        /// The family.
-        family: Family,
-        /// What is to be run.
-        commands: String,
-    },
     /// More peers than the kernel keeps neighbours, or nearly.
     #[error(
         "{peers} nodes are reached directly by {family}, and this machine keeps {limit} neighbours, those of its pods among \
@@ -305,28 +273,6 @@ pub enum Condition {
         limit: u32,
         /// What it should be.
         wanted: usize,
-    },
-    /// A link does not forward although its family does.
-    #[error(
-        "sysctl {sysctl} is 0, so that packets that come in by that link are not forwarded: set it to 1, where systemd-networkd keeps it by IPv4Forwarding=yes"
-    )]
-    LinkNotForwarding {
-        /// Its path.
-        sysctl: String,
-    },
-    /// Somebody's chain drops pods' packets.
-    #[error(
-        "chain `{chain}` of table `{table}` ({family}) drops what is forwarded, and is not ours to change: accept packets from and to {prefixes} there"
-    )]
-    ForeignChainDrops {
-        /// The table.
-        table: String,
-        /// The chain.
-        chain: String,
-        /// The family.
-        family: Family,
-        /// The pods.
-        prefixes: String,
     },
     /// The address that pods' packets are to come to cannot be used yet.
     #[error(
@@ -477,6 +423,9 @@ pub enum Condition {
         /// How many pods hold an address of it.
         pods: usize,
     },
+    /// Of what forwards this node's pods' packets.
+    #[error(transparent)]
+    Forwarding(#[from] ForwardingCondition),
     /// Of pods on the node's LAN.
     #[error(transparent)]
     Lan(#[from] LanCondition),

@@ -26,6 +26,7 @@ impl Condition {
             | Self::PodsBelowUplink { .. }
             | Self::WireguardNextHop { fault: AllowedIpsFault::Unreadable(_), .. } => Severity::Notice,
             Self::BadNodeObject(problem) => problem.severity,
+            Self::Forwarding(condition) => condition.severity(),
             Self::Lan(condition) => condition.severity(),
             Self::CachedSource { .. }
             | Self::InternalIpNotLocal { .. }
@@ -33,8 +34,6 @@ impl Condition {
             | Self::UplinkWithoutIpv6 { .. }
             | Self::PodsAboveUplink { .. }
             | Self::MultipathClash { .. }
-            | Self::ForeignChainMayDrop { .. }
-            | Self::LinkNotForwarding { .. }
             | Self::FewNeighbours { .. }
             | Self::RuntimeSilent { .. }
             | Self::RuntimeImplausible { .. }

@@ -1,7 +1,7 @@
 //! Accept rules in iptables' FORWARD chains that drop what nothing accepts. They consist of what iptables can decode, so that a
 //! save and restore by somebody else keeps their meaning.
 
-use crate::condition::Condition;
+use crate::condition::{Condition, ForwardingCondition};
 use crate::desired::{ForwardAccept, OwnNetwork};
 use crate::family::Family;
 use crate::observed::{ChainPosition, ForwardChain, ObservedNode};
@@ -97,10 +97,10 @@ fn plan_chain(
 
 fn drops(own: &OwnNetwork, chain: &ForwardChain) -> Condition {
     let of_family = own.pod_prefixes.iter().filter(|prefix| Family::of_net(prefix) == chain.family);
-    Condition::ForeignChainDrops {
+    Condition::Forwarding(ForwardingCondition::ForeignChainDrops {
         table: chain.table.clone(),
         chain: chain.chain.clone(),
         family: chain.family,
         prefixes: of_family.map(ToString::to_string).collect::<Vec<_>>().join(", "),
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::condition::{Condition, LanCondition};
+use crate::condition::{Condition, ForwardingCondition, LanCondition};
 use crate::desired::OwnNetwork;
 use crate::family::Family;
 use crate::observed::{Obstacle, ObstacleHook};
@@ -18,7 +18,7 @@ pub(super) fn conditions<'a>(
 fn condition(own: &OwnNetwork, obstacle: &Obstacle) -> Option<Condition> {
     match obstacle {
         Obstacle::Chain { family, table, chain, hook } if own.has_pods_of(*family) => {
-            Some(Condition::ForeignChainMayDrop {
+            Some(Condition::Forwarding(ForwardingCondition::ForeignChainMayDrop {
                 table: table.clone(),
                 chain: chain.clone(),
                 family: *family,
@@ -27,11 +27,13 @@ fn condition(own: &OwnNetwork, obstacle: &Obstacle) -> Option<Condition> {
                     ObstacleHook::Input => "what is for this node (its DNS, its API server)",
                 },
                 prefixes: text(&prefixes(own, *family)),
-            })
+            }))
         }
-        Obstacle::LegacyForward { family, from, to } => legacy(&prefixes(own, *family), *family, from, to),
+        Obstacle::LegacyForward { family, from, to } => {
+            legacy(&prefixes(own, *family), *family, from, to).map(Condition::Forwarding)
+        }
         Obstacle::LinkNotForwarding { sysctl } => {
-            Some(Condition::LinkNotForwarding { sysctl: sysctl.clone() })
+            Some(Condition::Forwarding(ForwardingCondition::LinkNotForwarding { sysctl: sysctl.clone() }))
         }
         Obstacle::BridgeUnfiltered { family, loaded } if own.has_pods_of(*family) => {
             Some(Condition::Lan(LanCondition::BridgeUnfiltered { family: *family, loaded: *loaded }))
@@ -41,7 +43,7 @@ fn condition(own: &OwnNetwork, obstacle: &Obstacle) -> Option<Condition> {
 }
 
 /// The commands that are still to be run, as somebody would type them.
-fn legacy(prefixes: &[IpNet], family: Family, from: &[IpNet], to: &[IpNet]) -> Option<Condition> {
+fn legacy(prefixes: &[IpNet], family: Family, from: &[IpNet], to: &[IpNet]) -> Option<ForwardingCondition> {
     let program = match family {
         Family::Ipv4 => "iptables-legacy",
         Family::Ipv6 => "ip6tables-legacy",
@@ -56,7 +58,7 @@ fn legacy(prefixes: &[IpNet], family: Family, from: &[IpNet], to: &[IpNet]) -> O
         }
     }
     let commands = commands.join("; ");
-    (!commands.is_empty()).then_some(Condition::LegacyForwardDrops { family, commands })
+    (!commands.is_empty()).then_some(ForwardingCondition::LegacyForwardDrops { family, commands })
 }
 
 fn prefixes(own: &OwnNetwork, family: Family) -> Vec<IpNet> {
@@ -76,7 +78,8 @@ mod tests {
         let net = |text: &str| text.parse::<IpNet>().unwrap();
         let pods = [net("10.244.1.0/24")];
         let all = [net("10.244.0.0/16")];
-        let Some(Condition::LegacyForwardDrops { commands, .. }) = legacy(&pods, Family::Ipv4, &all, &[])
+        let Some(ForwardingCondition::LegacyForwardDrops { commands, .. }) =
+            legacy(&pods, Family::Ipv4, &all, &[])
         else {
             panic!("nothing accepts what is to the pods");
         };

@@ -2,7 +2,7 @@
 
 use link_name::LinkName;
 
-use crate::condition::Condition;
+use crate::condition::{Condition, ForwardingCondition};
 use crate::desired::{OwnNetwork, Sysctl, WantedSysctl};
 use crate::observed::ObservedNode;
 
@@ -35,7 +35,10 @@ pub(super) fn plan_sysctls(
         match observed.sysctls.get(&sysctl) {
             Some(now) if now == value => {}
             Some(now) => changes.push(SysctlChange { sysctl, from: now.clone(), to: value }),
-            None => conditions.push(Condition::SysctlUnreadable { sysctl: sysctl.path() }),
+            None => {
+                let unreadable = ForwardingCondition::SysctlUnreadable { sysctl: sysctl.path() };
+                conditions.push(unreadable.into());
+            }
         }
     }
     changes.sort_by(|a, b| a.sysctl.cmp(&b.sysctl));
