@@ -8,7 +8,7 @@ mod writer;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use node_network::condition::LanCondition;
+use node_network::condition::{LanCondition, MtuCondition};
 use node_network::{Condition, NodeName, Settings, Severity};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
@@ -187,7 +187,7 @@ const fn is_own_fault(condition: &Condition) -> bool {
             | Condition::OwnPodCidrClash { .. }
             | Condition::InternalIpNotLocal { .. }
             | Condition::InternalIpNotUsable { .. }
-            | Condition::MtuTooSmall { .. }
+            | Condition::Mtu(MtuCondition::MtuTooSmall { .. })
             | Condition::BridgeNotOfPods { .. }
             | Condition::Lan(LanCondition::UplinkNotJoined { .. })
             | Condition::Lan(LanCondition::NoLanBridge { .. })

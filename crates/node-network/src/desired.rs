@@ -27,7 +27,7 @@ pub use own_clash::OwnClash;
 pub use routes::{DesiredRoute, GUARD_METRIC};
 
 use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
-use crate::condition::{Condition, LanCondition};
+use crate::condition::{Condition, LanCondition, MtuCondition};
 use crate::family::{Family, PerFamily, host_prefix};
 use crate::observed::{HostFacts, ObservedRoute};
 use crate::settings::{Chain, MIN_IPV6_MTU, Mode, Settings};
@@ -230,7 +230,8 @@ fn uplinks_without_ipv6(this: &ClusterNode, host: &HostFacts) -> Vec<Condition> 
     let uplinks: BTreeSet<&String> =
         this.internal_ips.values().filter_map(|ip| host.local_addresses.get(ip)).collect();
     let small = uplinks.into_iter().filter_map(|link| host.links_without_ipv6.get_key_value(link));
-    small.map(|(link, mtu)| Condition::UplinkWithoutIpv6 { link: link.clone(), mtu: *mtu }).collect()
+    let told = small.map(|(link, mtu)| MtuCondition::UplinkWithoutIpv6 { link: link.clone(), mtu: *mtu });
+    told.map(Condition::Mtu).collect()
 }
 
 /// Whether a pod CIDR has no address left for another pod.
@@ -247,7 +248,7 @@ fn exhausted(pod_cidr: IpNet, attached: &BTreeSet<IpAddr>) -> Option<Condition> 
 fn conflist_faults(pod_cidrs: &PerFamily<IpNet>, settings: &Settings, host: &HostFacts) -> Vec<Condition> {
     let mut faults = Vec::new();
     if pod_cidrs.get(Family::Ipv6).is_some() && (1..MIN_IPV6_MTU).contains(&settings.mtu) {
-        faults.push(Condition::MtuTooSmall { mtu: settings.mtu });
+        faults.push(Condition::Mtu(MtuCondition::MtuTooSmall { mtu: settings.mtu }));
     }
     if let (Some(bridge), Some(fault)) = (settings.pod_bridge(), &host.bridge_fault) {
         faults.push(Condition::BridgeNotOfPods { bridge: bridge.to_owned(), fault: fault.clone() });

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::condition::Condition;
+use crate::condition::{Condition, MtuCondition};
 use crate::family::{Family, PerFamily};
 use crate::observed::{LinkKind, ObservedLink, ObservedNode};
 use crate::settings::{MAX_MTU, MIN_IPV6_MTU, Settings};
@@ -44,7 +44,7 @@ pub fn judge<'a>(
             below.add(pod, path);
         }
     }
-    let above = above.example.map(|(pod, path)| Condition::PodsAboveUplink {
+    let above = above.example.map(|(pod, path)| MtuCondition::PodsAboveUplink {
         pods: above.pods,
         example: pod.name,
         mtu: pod.link.mtu,
@@ -52,13 +52,13 @@ pub fn judge<'a>(
         link_mtu: path.narrowest.mtu,
         setting: (path.new > path.fits).then_some(path.fits),
     });
-    let below = below.example.map(|(pod, path)| Condition::PodsBelowUplink {
+    let below = below.example.map(|(pod, path)| MtuCondition::PodsBelowUplink {
         pods: below.pods,
         example: pod.name,
         mtu: pod.link.mtu,
         new: path.new,
     });
-    above.into_iter().chain(below).collect()
+    above.into_iter().chain(below).map(Condition::Mtu).collect()
 }
 
 /// Pods of which the same is to be told.

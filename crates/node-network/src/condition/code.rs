@@ -31,10 +31,6 @@ impl Condition {
             Self::FewNeighbours { .. } => "few-neighbours",
             Self::InternalIpNotUsable { .. } => "internal-ip-not-usable",
             Self::OwnPodCidrClash { .. } => "own-pod-cidr-clash",
-            Self::MtuTooSmall { .. } => "mtu-too-small",
-            Self::UplinkWithoutIpv6 { .. } => "uplink-without-ipv6",
-            Self::PodsAboveUplink { .. } => "pods-above-uplink-mtu",
-            Self::PodsBelowUplink { .. } => "pods-below-uplink-mtu",
             Self::BridgeNotOfPods { .. } => "bridge-not-of-pods",
             Self::RuntimeSilent { .. } => "runtime-silent",
             Self::RuntimeImplausible { .. } => "runtime-implausible",
@@ -44,6 +40,7 @@ impl Condition {
             Self::LeaseLost { .. } => "lease-lost",
             Self::PodCidrExhausted { .. } => "pod-cidr-exhausted",
             Self::Forwarding(condition) => condition.code(),
+            Self::Mtu(condition) => condition.code(),
             Self::Lan(condition) => condition.code(),
             Self::NotAnnounced => "not-announced",
         }

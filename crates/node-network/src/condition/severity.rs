@@ -23,16 +23,14 @@ impl Condition {
     pub const fn severity(&self) -> Severity {
         match self {
             Self::PodCidrInsideLink { .. }
-            | Self::PodsBelowUplink { .. }
             | Self::WireguardNextHop { fault: AllowedIpsFault::Unreadable(_), .. } => Severity::Notice,
             Self::BadNodeObject(problem) => problem.severity,
             Self::Forwarding(condition) => condition.severity(),
+            Self::Mtu(condition) => condition.severity(),
             Self::Lan(condition) => condition.severity(),
             Self::CachedSource { .. }
             | Self::InternalIpNotLocal { .. }
             | Self::InternalIpNotUsable { .. }
-            | Self::UplinkWithoutIpv6 { .. }
-            | Self::PodsAboveUplink { .. }
             | Self::MultipathClash { .. }
             | Self::FewNeighbours { .. }
             | Self::RuntimeSilent { .. }

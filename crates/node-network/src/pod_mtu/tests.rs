@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::condition::Severity;
+use crate::condition::{MtuCondition, Severity};
 use crate::settings::Mode;
 use crate::three_nodes::{ThreeNodes, link, node, route};
 
@@ -133,13 +133,13 @@ proptest! {
         let mut new = if setting == 0 { uplink.min(MAX_MTU).max(if both { 1280 } else { 0 }) } else { setting };
         for condition in &conditions {
             match condition {
-                Condition::PodsAboveUplink { pods, mtu, link_mtu, setting, .. } => {
+                Condition::Mtu(MtuCondition::PodsAboveUplink { pods, mtu, link_mtu, setting, .. }) => {
                     prop_assert!(mtu > link_mtu && condition.severity() == Severity::Warning);
                     counted += pods;
                     new = setting.unwrap_or(new);
                     cluster.settings.mtu = setting.unwrap_or(cluster.settings.mtu);
                 }
-                Condition::PodsBelowUplink { pods, mtu, new, .. } => {
+                Condition::Mtu(MtuCondition::PodsBelowUplink { pods, mtu, new, .. }) => {
                     prop_assert!(mtu < new && condition.severity() == Severity::Notice);
                     counted += pods;
                 }
@@ -149,7 +149,7 @@ proptest! {
         prop_assert!(counted <= pods.len());
         // Recreated, all have what a new pod gets.
         let recreated = told_of(&cluster, &vec![new; pods.len()], families, false);
-        let had_remedy = conditions.iter().any(|told| matches!(told, Condition::PodsAboveUplink { .. }));
+        let had_remedy = conditions.iter().any(|told| matches!(told, Condition::Mtu(MtuCondition::PodsAboveUplink { .. })));
         prop_assert!(recreated.is_empty() || !had_remedy, "{}", shown(&recreated));
     }
 }
