@@ -9,11 +9,12 @@ use crate::cni_args::CniArgs;
 use crate::error::CniError;
 use crate::field::Field;
 use crate::mac_address::MacAddress;
+use crate::net_conf::MAX_MTU;
 use crate::result::Dns;
 use crate::rule_backend::RuleBackend;
 
-const DEFAULT_BRIDGE: &str = "cni0";
-const MAX_MTU: u64 = 65_535;
+/// The pods' bridge where none is named, the reference's and ours.
+pub const DEFAULT_BRIDGE: &str = "cni0";
 const MAX_VLAN: u64 = 4094;
 /// More items than there are VLANs say nothing new.
 const MAX_TRUNK_ITEMS: usize = 4094;
@@ -79,7 +80,7 @@ impl InterfaceConf {
     }
 
     fn read(conf: &Field<'_, '_>, base: BaseConf) -> Result<Self, CniError> {
-        let mtu: Option<u32> = conf.optional("mtu", |mtu| mtu.number_as(0..=MAX_MTU))?;
+        let mtu: Option<u32> = conf.optional("mtu", |mtu| mtu.number_as(0..=u64::from(MAX_MTU)))?;
         Ok(Self {
             base,
             mtu: mtu.filter(|mtu| *mtu != 0),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
 
 use crate::base_conf::{BaseConf, parse_conf};
 use crate::error::CniError;
@@ -86,7 +87,8 @@ pub struct ProvidedOption {
 }
 
 /// Who the client says that it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ClientId {
     /// This container: each life of a pod has a lease of its own, which is released with it.
     #[default]
@@ -96,7 +98,8 @@ pub enum ClientId {
 }
 
 /// Where a pod's default route leads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DefaultRoute {
     /// To the router that the server names.
     #[default]

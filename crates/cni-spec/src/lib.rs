@@ -79,7 +79,7 @@ mod version;
 pub use address::IpFamily;
 pub use bandwidth_conf::BandwidthConf;
 pub use base_conf::BaseConf;
-pub use bridge_conf::{BridgeConf, InterfaceConf, ipam_type};
+pub use bridge_conf::{BridgeConf, DEFAULT_BRIDGE, InterfaceConf, ipam_type};
 pub use capability::{
     Bandwidth, Capabilities, PortMapping, RateLimit, TransportProtocol, TransportProtocolError,
 };
@@ -96,7 +96,7 @@ pub use identifier::{Attachment, ContainerId, IdentifierError, MAX_IDENTIFIER_LE
 pub use ipam_conf::{DEFAULT_DATA_DIR, IpamConf};
 pub use lan_conf::LanConf;
 pub use mac_address::{MacAddress, MacAddressError};
-pub use net_conf::{ListenerCheck, MIN_MTU_V6, Mode, NetConf, NodeAddresses};
+pub use net_conf::{ListenerCheck, MAX_MTU, MIN_MTU, MIN_MTU_V6, Mode, NetConf, NodeAddresses};
 pub use portmap_conf::PortmapConf;
 pub use range::{Range, RangeError};
 pub use range_set::{RangeSet, RangeSetError, RangeSets};

@@ -1,16 +1,19 @@
 //! The configuration of `type: hostgw`.
 
+mod agreement;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use link_name::LinkName;
+use serde::{Deserialize, Serialize};
 
 use crate::address::IpFamily;
 use crate::base_conf::{BaseConf, parse_conf};
+use crate::bridge_conf::DEFAULT_BRIDGE;
 use crate::capability::Capabilities;
 use crate::cni_args::CniArgs;
-use crate::dhcp_conf::DefaultRoute;
 use crate::error::CniError;
 use crate::excerpt::quoted;
 use crate::field::Field;
@@ -22,13 +25,12 @@ use crate::result::Dns;
 use crate::route::Route;
 use crate::store_conf::LogConf;
 
-const DEFAULT_BRIDGE: &str = "cni0";
-
-/// The least that IPv4 works with (RFC 791).
-const MIN_MTU: u64 = 68;
-/// The least that the kernel lets IPv6 run with (RFC 8200).
+/// The least that a link of IPv4 carries, in bytes (RFC 791).
+pub const MIN_MTU: u32 = 68;
+/// The least that the kernel lets IPv6 run with, in bytes (RFC 8200).
 pub const MIN_MTU_V6: u32 = 1280;
-const MAX_MTU: u64 = 65_535;
+/// The most that a link of Ethernet takes, in bytes (`ETH_MAX_MTU`).
+pub const MAX_MTU: u32 = 65_535;
 
 /// The keys at the top: this plugin's, the specification's, and what other plugins' users write by habit.
 const KEYS: [&str; 34] = [
@@ -109,7 +111,8 @@ pub struct NetConf {
 }
 
 /// How pods hang on their node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Each pod on a link of its own, routed.
     #[default]
@@ -148,7 +151,8 @@ impl Mode {
 }
 
 /// What becomes of a host port on which a socket of the host listens already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ListenerCheck {
     /// ADD fails.
     #[default]
@@ -157,6 +161,18 @@ pub enum ListenerCheck {
     Warn,
     /// Nobody looks.
     Off,
+}
+
+impl ListenerCheck {
+    /// As `hostPortListenerCheck` spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Warn => "warn",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// The node's internal address, by family.
@@ -189,13 +205,13 @@ impl NetConf {
         let mode = conf.optional("mode", |mode| mode.choice(&modes))?.unwrap_or_default();
         let (ipam, mut routes) = IpamConf::read(&conf, base.cni_version)?;
         if mode != Mode::Ptp {
-            check_fits_segment(&conf, mode, &ipam)?;
+            agreement::fits_segment(&conf, mode, &ipam)?;
         }
-        check_dhcp(&conf, mode, &ipam)?;
-        check_slaac(&conf, mode, &ipam)?;
+        agreement::dhcp(&conf, mode, &ipam)?;
+        agreement::slaac(&conf, mode, &ipam)?;
         routes.extend(conf.each("routes", MAX_ROUTES, |route| Route::read_wish(&route))?);
-        check_routes(&conf, &routes, &ipam)?;
-        check_on_link(&conf, mode, &routes, &ipam)?;
+        agreement::routes(&conf, &routes, &ipam)?;
+        agreement::on_link(&conf, mode, &routes, &ipam)?;
         if routes.is_empty() {
             // A DHCP server names the routes of its family.
             let of_server = |family| ipam.dhcp.is_some() && family == IpFamily::V4;
@@ -204,11 +220,11 @@ impl NetConf {
             routes = families.map(|family| Route::new(family.default_route(), None)).collect();
         }
         let capabilities = Capabilities::read(&conf)?;
-        check_host_ips(&conf, &capabilities, &ipam)?;
+        agreement::host_ips(&conf, &capabilities, &ipam)?;
         let localhost_ports = read_localhost_ports(&conf, mode)?;
-        check_loopback(&conf, &capabilities, localhost_ports)?;
-        let checks =
-            [("refuse", ListenerCheck::Refuse), ("warn", ListenerCheck::Warn), ("off", ListenerCheck::Off)];
+        agreement::loopback(&conf, &capabilities, localhost_ports)?;
+        let checks = [ListenerCheck::Refuse, ListenerCheck::Warn, ListenerCheck::Off]
+            .map(|check| (check.as_str(), check));
         Ok(Self {
             base,
             mode,
@@ -269,41 +285,6 @@ impl NetConf {
     }
 }
 
-/// Whether pods of this mode are where a DHCP server lends addresses.
-fn check_dhcp(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<(), CniError> {
-    let Some(dhcp) = &ipam.dhcp else { return Ok(()) };
-    match (mode, dhcp.default_route) {
-        (Mode::Ptp, _) => Err(conf.refuse_key_because(
-            "ipam",
-            "addresses of type `dhcp` are the LAN's, of which pods of mode `ptp` are no hosts; use mode `l2-routed`, `l2` \
-             or `bridge`",
-        )),
-        (Mode::L2Routed, Some(DefaultRoute::Router)) => Err(conf.refuse_key_because(
-            "ipam",
-            "`defaultRoute` is `router`, but pods of mode `l2-routed` send everything to their node; remove the key, or \
-             use mode `l2`",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Whether pods of this mode are where a router announces prefixes, and the rest of what goes with these.
-fn check_slaac(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<(), CniError> {
-    if mode.is_of_lan() {
-        return Ok(());
-    }
-    let beside_dhcp = ipam.dhcp.is_some() && ipam.range_sets.has_family(IpFamily::V6);
-    let what = match (ipam.slaac, beside_dhcp) {
-        (Some(_), _) => "`slaac`: a router announces its prefixes to hosts of the LAN",
-        (None, true) => "`ranges` beside a DHCP server's addresses are of the LAN",
-        (None, false) => return Ok(()),
-    };
-    Err(conf.refuse_key_because(
-        "ipam",
-        format!("{what}, which pods of mode `{}` are not; use mode `l2-routed` or `l2`", mode.as_str()),
-    ))
-}
-
 fn read_dns(dns: &Field<'_, '_>) -> Result<Dns, CniError> {
     let read = Dns::read(dns)?;
     dns.only(&["nameservers", "domain", "search", "options"])?;
@@ -337,10 +318,10 @@ fn read_mtu(conf: &Field<'_, '_>, ipam: &IpamConf) -> Result<Option<u32>, CniErr
     let Some(field) = conf.get("mtu")? else {
         return Ok(None);
     };
-    if field.number(0..=MAX_MTU) == Ok(0) {
+    if field.number(0..=u64::from(MAX_MTU)) == Ok(0) {
         return Ok(None);
     }
-    let mtu = field.number_as(MIN_MTU..=MAX_MTU)?;
+    let mtu = field.number_as(u64::from(MIN_MTU)..=u64::from(MAX_MTU))?;
     if mtu < MIN_MTU_V6 && ipam.has_family(IpFamily::V6) {
         return Err(
             field.refuse(format!("IPv6 needs {MIN_MTU_V6} at least; raise it, or remove the IPv6 ranges"))
@@ -368,83 +349,6 @@ fn read_node_addresses(conf: &Field<'_, '_>) -> Result<NodeAddresses, CniError> 
     Ok(addresses)
 }
 
-/// A route's next hop is looked for beside the pod's address of the same family.
-fn check_routes(conf: &Field<'_, '_>, routes: &[Route], ipam: &IpamConf) -> Result<(), CniError> {
-    let mut keys = Vec::with_capacity(routes.len());
-    for route in routes {
-        if !ipam.has_family(route.family()) {
-            return Err(conf.refuse_key_because(
-                "routes",
-                format!(
-                    "{} is {}, but no range is; remove the route, or add a range",
-                    route.dst,
-                    route.family()
-                ),
-            ));
-        }
-        keys.push((route.dst, route.effective_table(), route.effective_priority()));
-    }
-    keys.sort_unstable();
-    match keys.windows(2).find(|pair| pair.first() == pair.get(1)) {
-        Some([(dst, ..), ..]) => Err(conf.refuse_key_because(
-            "routes",
-            format!("{dst} is routed twice in one table with one priority; remove one"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// What is on the pod's link is reached without a next hop: on a bridge the subnets, else the gateways.
-fn check_on_link(
-    conf: &Field<'_, '_>,
-    mode: Mode,
-    routes: &[Route],
-    ipam: &IpamConf,
-) -> Result<(), CniError> {
-    let on_link = |dst: IpNet| {
-        ipam.range_sets.ranges().any(|range| match mode {
-            Mode::Bridge | Mode::L2 => range.subnet() == dst,
-            Mode::Ptp => IpNet::from(range.gateway()) == dst,
-            Mode::L2Routed => range.given_gateway().is_some_and(|gateway| IpNet::from(gateway) == dst),
-        })
-    };
-    let contradicts =
-        |route: &&Route| route.gw.is_some() && route.is_as_near_as_the_link() && on_link(route.dst);
-    let Some(route) = routes.iter().find(contradicts) else { return Ok(()) };
-    let what = if mode.is_routed() { "the pods' gateway" } else { "the pods' own subnet" };
-    let mode = mode.as_str();
-    Err(conf.refuse_key_because(
-        "routes",
-        format!(
-            "mode `{mode}`: {} is {what}, which they reach without a next hop; remove the route, or only its `gw`",
-            route.dst
-        ),
-    ))
-}
-
-fn check_host_ips(
-    conf: &Field<'_, '_>,
-    capabilities: &Capabilities,
-    ipam: &IpamConf,
-) -> Result<(), CniError> {
-    for mapping in &capabilities.port_mappings {
-        if let Some(host_ip) = mapping.host_ip
-            && !ipam.has_family(IpFamily::of(host_ip))
-        {
-            return Err(conf.refuse_key_because(
-                "runtimeConfig",
-                format!(
-                    "host port {} {} of {host_ip} is {}, but no range is; use a hostIP of the pod's family",
-                    mapping.protocol,
-                    mapping.host_port,
-                    IpFamily::of(host_ip)
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// The bridge may be somebody else's, and all on it would be let in by what one pod's own link can be told.
 fn read_localhost_ports(conf: &Field<'_, '_>, mode: Mode) -> Result<bool, CniError> {
     conf.optional("localhostPorts", |field| match (field.boolean()?, mode) {
@@ -454,54 +358,4 @@ fn read_localhost_ports(conf: &Field<'_, '_>, mode: Mode) -> Result<bool, CniErr
         (wanted, _) => Ok(wanted),
     })
     .map(Option::unwrap_or_default)
-}
-
-fn check_loopback(
-    conf: &Field<'_, '_>,
-    capabilities: &Capabilities,
-    localhost_ports: bool,
-) -> Result<(), CniError> {
-    for mapping in &capabilities.port_mappings {
-        if let Some(host_ip) = mapping.host_ip.filter(IpAddr::is_loopback)
-            && !localhost_ports
-        {
-            return Err(conf.refuse_key_because(
-                "runtimeConfig",
-                format!(
-                    "host port {} {} has the hostIP {host_ip}, and host ports are not opened on loopback: use another \
-                     address of the host, or set `localhostPorts`",
-                    mapping.protocol, mapping.host_port
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// On a bridge and on a LAN the ends of an IPv4 subnet mean everybody; where pods are neighbours of each other, the
-/// gateway is one, too.
-fn check_fits_segment(conf: &Field<'_, '_>, mode: Mode, ipam: &IpamConf) -> Result<(), CniError> {
-    for range in ipam.range_sets.ranges() {
-        let subnet = range.subnet();
-        let reserved = |address: &IpAddr| {
-            *address == subnet.network() || subnet.addr().is_ipv4() && *address == subnet.broadcast()
-        };
-        let gateway = match mode {
-            Mode::Bridge => Some(range.gateway()),
-            Mode::L2 => range.given_gateway(),
-            Mode::Ptp | Mode::L2Routed => None,
-        };
-        let fault = if let Some(gateway) = gateway.filter(|gateway| !subnet.contains(gateway)) {
-            format!("gateway {gateway} is not in {subnet}; put it there")
-        } else if let Some(gateway) = gateway.filter(reserved) {
-            format!("gateway {gateway} is the network or broadcast address of {subnet}; give another")
-        } else if let Some(end) = [range.start(), range.end()].into_iter().find(reserved) {
-            format!("{end} is the network or broadcast address of {subnet}; narrow the range")
-        } else {
-            continue;
-        };
-        let mode = mode.as_str();
-        return Err(conf.refuse_key_because("ipam", format!("mode `{mode}`: {fault}, or use mode `ptp`")));
-    }
-    Ok(())
 }

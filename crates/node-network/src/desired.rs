@@ -16,6 +16,7 @@ mod routes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use cni_spec::MIN_MTU_V6;
 use ipnet::IpNet;
 
 use census::Census;
@@ -30,7 +31,7 @@ use crate::cluster::{ClusterNode, ClusterSnapshot, Freshness, NodeName};
 use crate::condition::{Condition, LanCondition, MtuCondition};
 use crate::family::{Family, PerFamily, host_prefix};
 use crate::observed::{HostFacts, ObservedRoute};
-use crate::settings::{Chain, MIN_IPV6_MTU, Mode, Settings};
+use crate::settings::{Chain, Mode, Settings};
 
 /// Everything that the decision rests on.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +248,7 @@ fn exhausted(pod_cidr: IpNet, attached: &BTreeSet<IpAddr>) -> Option<Condition> 
 /// Why pods could not start by the conflist that the settings ask for; the last good one stays.
 fn conflist_faults(pod_cidrs: &PerFamily<IpNet>, settings: &Settings, host: &HostFacts) -> Vec<Condition> {
     let mut faults = Vec::new();
-    if pod_cidrs.get(Family::Ipv6).is_some() && (1..MIN_IPV6_MTU).contains(&settings.mtu) {
+    if pod_cidrs.get(Family::Ipv6).is_some() && (1..MIN_MTU_V6).contains(&settings.mtu) {
         faults.push(Condition::Mtu(MtuCondition::MtuTooSmall { mtu: settings.mtu }));
     }
     if let (Some(bridge), Some(fault)) = (settings.pod_bridge(), &host.bridge_fault) {

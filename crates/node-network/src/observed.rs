@@ -10,6 +10,7 @@ mod wireguard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use cni_spec::MIN_MTU_V6;
 use ipnet::IpNet;
 
 pub use filter::{ChainPosition, ForwardChain, ObservedAccept};
@@ -24,7 +25,7 @@ pub use wireguard::{PublicKey, WireguardPeer};
 
 use crate::desired::Sysctl;
 use crate::family::{Family, PerFamily, host_prefix};
-use crate::settings::{MIN_IPV6_MTU, Settings};
+use crate::settings::Settings;
 
 /// This node at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl ObservedNode {
         };
         let of_pods: BTreeSet<u32> = self.links.values().filter(|l| pods_own(l)).map(|l| l.index).collect();
         for (link, address) in self.addresses() {
-            if link.mtu < MIN_IPV6_MTU {
+            if link.mtu < MIN_MTU_V6 {
                 facts.links_without_ipv6.insert(link.name.clone(), link.mtu);
             }
             if link.up && address.usable {

@@ -3,10 +3,12 @@
 
 use std::net::IpAddr;
 
+use cni_spec::{MAX_MTU, MIN_MTU_V6};
+
 use crate::condition::{Condition, MtuCondition};
 use crate::family::{Family, PerFamily};
 use crate::observed::{LinkKind, ObservedLink, ObservedNode};
-use crate::settings::{MAX_MTU, MIN_IPV6_MTU, Settings};
+use crate::settings::Settings;
 
 /// A pod and its link.
 #[derive(Clone, Debug)]
@@ -130,7 +132,7 @@ fn path_of<'a>(
     let narrowest = of_pod().map(|uplink| uplink.narrowest).min_by_key(|link| link.mtu)?;
     let uplinks_mtu = of_pod().map(|uplink| uplink.link.mtu.min(MAX_MTU)).min()?;
     // No pod with IPv6 can have less, whatever its uplink has.
-    let least = pod.families.get(Family::Ipv6).map_or(0, |()| MIN_IPV6_MTU);
+    let least = pod.families.get(Family::Ipv6).map_or(0, |()| MIN_MTU_V6);
     let new = match settings.mtu {
         0 if uplinks_mtu < least => bridges_mtu(observed, settings).unwrap_or(least).max(least),
         0 => uplinks_mtu,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use cni_spec::{CniError, ErrorCode, IpFamily, MIN_MTU_V6, Mode, NetConf, NodeAddresses};
+use cni_spec::{CniError, ErrorCode, IpFamily, MAX_MTU, MIN_MTU_V6, Mode, NetConf, NodeAddresses};
 use kernel::link::{LOOPBACK, Link};
 use kernel::netlink::Socket;
 use kernel::route::{Route, RouteKind};
@@ -16,8 +16,6 @@ use crate::failure::kernel_refused;
 
 /// Where the node has no uplink yet, Ethernet's.
 const FALLBACK_MTU: u32 = 1500;
-/// The most that a veth link takes (`ETH_MAX_MTU`).
-const MAX_MTU: u32 = 65_535;
 
 /// What the configuration leaves to the node's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use cni_spec::DEFAULT_BRIDGE;
 use ipnet::IpNet;
 
 use super::node_addresses::NodeAddresses;
 use crate::cluster::NodeName;
 use crate::family::overlaps;
 use crate::observed::HostFacts;
-use crate::settings::{DEFAULT_BRIDGE, Settings};
+use crate::settings::Settings;
 
 /// What lies in a pod CIDR of this node and is no pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,9 +1,9 @@
 //! Settings of pods whose addresses the LAN's DHCP server lends.
 
+use cni_spec::{ClientId, DefaultRoute, Mode};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Mode;
 use super::lan::{LanSettings, Slices};
 use crate::family::Family;
 
@@ -33,26 +33,6 @@ impl Default for DhcpSettings {
             default_route: None,
         }
     }
-}
-
-/// Who a pod is to a DHCP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientId {
-    /// This container: each life of a pod has a lease of its own.
-    Container,
-    /// This pod by its name: it gets its address again.
-    Pod,
-}
-
-/// Where a pod's default route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DefaultRoute {
-    /// To the router that the server names.
-    Router,
-    /// To the node.
-    Node,
 }
 
 /// What of the LAN's settings contradicts addresses that a server lends: field below `lan`, value and remedy.

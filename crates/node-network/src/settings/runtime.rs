@@ -1,7 +1,5 @@
 //! The container runtime, where the agent may ask it which pods it has.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Interval, SettingsError};
@@ -18,7 +16,7 @@ pub struct RuntimeSettings {
 
 impl Default for RuntimeSettings {
     fn default() -> Self {
-        Self { socket: None, grace_period: Interval(Duration::from_secs(120)) }
+        Self { socket: None, grace_period: Interval::of_seconds(120) }
     }
 }
 

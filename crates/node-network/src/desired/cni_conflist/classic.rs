@@ -1,10 +1,11 @@
 //! The classic chain: `bridge`, `host-local` and `portmap`, for nodes whose runtime executes the reference plugins.
 
+use cni_spec::DEFAULT_BRIDGE;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::family::{Family, PerFamily};
-use crate::settings::{DEFAULT_BRIDGE, Settings};
+use crate::settings::Settings;
 
 /// By this key of the list, which no runtime reads, a conflist without any plugin of ours is known to be ours.
 pub const GENERATED_BY: &str = "generatedBy";
