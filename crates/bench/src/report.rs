@@ -108,6 +108,17 @@ impl Row {
         Self { note: note.into(), ..self }
     }
 
+    /// Puts the floor beside the reference, and what the floor's own ratio is behind the note: ours cannot do better.
+    #[must_use]
+    pub fn with_floor(self, floor: Option<f64>) -> Self {
+        let ratio = match self.bound {
+            Bound::AtMost => quotient(floor, self.reference),
+            Bound::AtLeast => quotient(self.reference, floor),
+        };
+        let behind = ratio.map_or_else(String::new, |ratio| format!("; the floor itself is {ratio:.2}"));
+        Self { floor, note: self.note + &behind, ..self }
+    }
+
     fn empty(name: &str, unit: Unit, ours: Option<f64>, budget: f64, bound: Bound) -> Self {
         let (name, note) = (name.to_owned(), String::new());
         let (reference, floor, ratio, ok) = (None, None, None, None);
@@ -210,6 +221,16 @@ mod tests {
         let row = |ours| Row::faster("add", Unit::Ms, Some(ours), Some(100.0), 50.0);
         assert_eq!((row(2.0).ratio, row(2.0).ok), (Some(50.0), Some(true)));
         assert_eq!(row(2.1).ok, Some(false));
+    }
+
+    #[test]
+    fn the_floors_own_ratio_counts_the_way_ours_does_and_is_not_told_without_a_floor() {
+        let note = |row: Row, floor| row.noting("said").with_floor(floor).note;
+        let faster = || Row::faster("add", Unit::Ms, Some(2.0), Some(100.0), 50.0);
+        assert_eq!(note(faster(), Some(1.0)), "said; the floor itself is 100.00");
+        assert_eq!(note(faster(), None), "said");
+        let at_most = Row::against_reference("add", Unit::Ms, Some(2.0), Some(10.0), 0.2);
+        assert_eq!(note(at_most, Some(1.0)), "said; the floor itself is 0.10");
     }
 
     #[test]

@@ -69,17 +69,15 @@ pub(crate) fn drop_in(
 fn drop_in_row(many: usize, ours: Growth, floor: Growth, reference: Growth) -> Row {
     let longer = |(few, full): Growth| full.zip(few).map(|(full, few)| (full - few).max(0.0));
     let row = Row::against_reference("drop-in-crowded", Unit::Ms, longer(ours), longer(reference), 0.2);
-    let of_floor = Row::against_reference("drop-in-crowded", Unit::Ms, longer(floor), longer(reference), 0.2);
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"));
     let grown = |(few, full): Growth| format!("{} to {}", shown(few), shown(full));
     let note = format!(
-        "growth of ADD from {FEW} to {many} pods: ours {}, the floor {}, the reference {}; the floor itself is {}",
+        "growth of ADD from {FEW} to {many} pods: ours {}, the floor {}, the reference {}",
         grown(ours),
         grown(floor),
-        grown(reference),
-        shown(of_floor.ratio)
+        grown(reference)
     );
-    Row { floor: longer(floor), ..row }.noting(note)
+    row.noting(note).with_floor(longer(floor))
 }
 
 /// A side that fills up.

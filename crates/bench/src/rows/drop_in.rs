@@ -80,9 +80,7 @@ fn compare(
         let median = |runner: &Option<Runner>| runner.as_ref().and_then(|runner| of(&runner.times).median());
         let (reference, floor) = (median(&reference), median(&floor));
         let row = Row::faster(&name, Unit::Ms, of(&ours.times).median(), reference, budget?);
-        let of_floor = Row::faster(&name, Unit::Ms, floor, reference, budget?).ratio;
-        let of_floor = of_floor.map_or_else(String::new, |ratio| format!("; the floor itself is {ratio:.2}"));
-        Some(Row { floor, ..row }.noting(format!("{said}{of_floor}")))
+        Some(row.noting(said.as_str()).with_floor(floor))
     });
     Ok(rows.collect())
 }
