@@ -7,6 +7,7 @@ pub(crate) mod cut;
 pub(crate) mod dhcp_server;
 pub(crate) mod drop_in_host;
 pub(crate) mod firewalld;
+pub(crate) mod lan;
 pub(crate) mod node;
 pub(crate) mod plugin;
 pub(crate) mod ports;

@@ -1,7 +1,7 @@
 //! What tests of host ports share: configurations, and connections that are made and tried.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use kernel::link;
@@ -9,7 +9,8 @@ use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
 
-use super::node::{NODE_ADDRESSES, Node, Pod, change};
+use super::node::{NODE_ADDRESSES, Node, Pod, change, ip};
+use super::one_datagram;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -58,4 +59,22 @@ pub(crate) fn drop_links() {
             change(|batch, _| link::delete(batch, found.index));
         }
     }
+}
+
+/// Whether nobody answers there.
+pub(crate) fn is_closed(client: &NetNs, to: SocketAddr) -> bool {
+    let outcome = client.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+    outcome.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// One datagram there and its answer back, which must come from where it was sent to.
+pub(crate) fn ask(client: &UdpSocket, to: SocketAddr, server: &UdpSocket) -> IpAddr {
+    let seen = one_datagram(client, to, server);
+    assert_eq!(one_datagram(server, seen, client), to, "the answer comes from elsewhere");
+    seen.ip()
+}
+
+/// All addresses of the family of this one.
+pub(crate) fn any(of: &str) -> IpAddr {
+    ip(if of.contains(':') { "::" } else { "0.0.0.0" })
 }
