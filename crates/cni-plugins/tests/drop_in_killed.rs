@@ -9,7 +9,7 @@ use support::drop_in_host::{Host, link_names};
 use support::node::Pod;
 use support::plugin::Call;
 use support::sweep::{Share, Sweep};
-use support::tracer::{End, SPARED, Victims, fail, kill, survey, wait_for_end};
+use support::tracer::{End, Victims, fail, kill, survey, wait_for_end};
 
 const SAMPLES: usize = 12;
 /// `ENOMEM`, which any call may give.
@@ -98,21 +98,17 @@ fn an_add_of_which_a_system_call_fails_leaves_nothing_or_succeeds() {
         outcome.answer();
         host.del(&pod, &conf);
         let sweep = Sweep::chosen();
-        let may_fail = |at: &usize| {
-            let place = &boundaries[*at];
-            place.before && !place.in_child && place.call.is_some_and(|call| !SPARED.contains(&call))
-        };
+        let may_fail = |at: &usize| !boundaries[*at].in_child && boundaries[*at].may_fail();
         let before: Vec<usize> = (0..boundaries.len()).filter(may_fail).collect();
         for at in sweep.of(&before, SAMPLES, kind, Share::ALL, |at| boundaries[*at].call) {
-            let outcome = fail(&call, at, ENOMEM);
+            let (met, outcome) = fail(&call, at, ENOMEM);
             if outcome.is_ok() {
                 host.del(&pod, &conf);
             }
-            let place = &boundaries[at];
             assert_eq!(
                 left(&host),
                 [""; 0],
-                "{kind}: {place:?} ({at}) failed, {outcome:?}; again: {}",
+                "{kind}: {met:?} ({at}) failed, {outcome:?}; again: {}",
                 sweep.again()
             );
         }

@@ -10,7 +10,7 @@ mod support;
 use support::cut::Cut;
 use support::scene::{BRIDGE, Scene, Way, difference};
 use support::sweep::{Share, Sweep};
-use support::tracer::{Boundary, SPARED, fail, survey};
+use support::tracer::{Boundary, fail, survey};
 
 /// So many failures a sweep make a sample.
 const SAMPLES: usize = 4;
@@ -19,11 +19,8 @@ const ERRORS: [i32; 5] = [libc::EIO, libc::ENOSPC, libc::ENOBUFS, libc::EINTR, l
 
 /// Each boundary before a call that may fail, with each error.
 fn places(boundaries: &[Boundary]) -> Vec<(usize, i32)> {
-    let may_fail = |boundary: &&(usize, &Boundary)| {
-        boundary.1.before && boundary.1.call.is_some_and(|call| !SPARED.contains(&call))
-    };
-    let numbered: Vec<_> = boundaries.iter().enumerate().collect();
-    numbered.iter().filter(may_fail).flat_map(|(at, _)| ERRORS.map(|error| (*at, error))).collect()
+    let may_fail = boundaries.iter().enumerate().filter(|(_, boundary)| boundary.may_fail());
+    may_fail.flat_map(|(at, _)| ERRORS.map(|error| (at, error))).collect()
 }
 
 fn sweep(mode: &str, cut: Cut) {
@@ -50,16 +47,16 @@ fn sweep(mode: &str, cut: Cut) {
     let mut failed = 0;
     for &(at, errno) in &chosen {
         cut.prepare(&mut scene);
-        let outcome = fail(&cut.call(&scene), at, errno);
+        let (met, outcome) = fail(&cut.call(&scene), at, errno);
         let cause = std::io::Error::from_raw_os_error(errno);
         let happened = || {
             format!(
-                "{cut:?} in mode {mode}, {:?} (boundary {at}) with {cause}; again: {}",
+                "{cut:?} in mode {mode}, {met:?} (boundary {at}, {:?}) with {cause}; again: {}",
                 boundaries[at],
                 sweep.again()
             )
         };
-        let unheard = cut == Cut::RefusedAdd && boundaries[at].call == Some(libc::SYS_write);
+        let unheard = cut == Cut::RefusedAdd && met.is_some_and(|met| met.call == Some(libc::SYS_write));
         if unheard {
             // There was an error to tell, and nobody can be told that it could not be told.
             assert!(!outcome.is_ok(), "{}", happened());

@@ -51,6 +51,13 @@ pub(crate) struct Boundary {
     pub(crate) before: bool,
 }
 
+impl Boundary {
+    /// Whether the call can be made to fail here.
+    pub(crate) fn may_fail(&self) -> bool {
+        self.before && self.call.is_some_and(|call| !SPARED.contains(&call))
+    }
+}
+
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Victims {
@@ -115,25 +122,30 @@ pub(crate) fn kill(call: &Call, at: usize, victims: Victims) -> End {
     }
 }
 
-/// Runs `call`, of which the system call before which boundary number `at` stands is not made: it fails with `errno`.
+/// Runs `call`, of which the system call before which boundary number `at` stands is not made: it fails with `errno`. One
+/// run is not always as long as another; where a call stands there that cannot fail, it is the next that can. Gives the
+/// boundary, if the run came so far.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn fail(call: &Call, at: usize, errno: i32) -> Outcome {
+pub(crate) fn fail(call: &Call, at: usize, errno: i32) -> (Option<Boundary>, Outcome) {
     /// Offsets in `struct user` (`sys/user.h`), in bytes.
     const ORIG_RAX: usize = 15 * 8;
     const RAX: usize = 10 * 8;
     let mut traced = Traced::start(call);
-    for _ in 0..at {
-        if traced.step().is_none() {
-            return traced.outcome();
+    let mut passed = 0;
+    let boundary = loop {
+        let Some(boundary) = traced.step() else { return (None, traced.outcome()) };
+        passed += 1;
+        if passed >= at && boundary.may_fail() {
+            break boundary;
         }
-    }
+    };
     let who = traced.current();
     // No call has this number, so the kernel makes none.
     ptrace(libc::PTRACE_POKEUSER, who, ORIG_RAX, -1);
     assert!(traced.step().is_some(), "the program ended in a system call that was not made");
     ptrace(libc::PTRACE_POKEUSER, who, RAX, -i64::from(errno));
     while traced.step().is_some() {}
-    traced.outcome()
+    (Some(boundary), traced.outcome())
 }
 
 const START: Boundary = Boundary { in_child: false, call: None, before: false };
