@@ -15,8 +15,8 @@ pub const DEFAULT_LEASE_DIR: &str = "/var/lib/hostgw/leases";
 
 /// For how long servers are waited for, in seconds, unless `ipam.timeout` says otherwise.
 const DEFAULT_TIMEOUT: u64 = 10;
-/// Runtimes give up an ADD after some four minutes.
-const MAX_TIMEOUT: u64 = 180;
+/// The longest that servers are waited for, in seconds: runtimes give up an ADD after some four minutes.
+pub const MAX_DHCP_TIMEOUT: u32 = 180;
 /// What one option holds (RFC 2132, section 2).
 const MAX_VALUE_LEN: usize = 255;
 const MAX_OPTIONS: usize = 64;
@@ -139,7 +139,7 @@ impl DhcpConf {
                 IpNet::V6(_) => Err(subnet.refuse("DHCP is spoken for IPv4 alone; give an IPv4 subnet")),
             })?,
             timeout: ipam
-                .optional("timeout", |timeout| timeout.number(1..=MAX_TIMEOUT))?
+                .optional("timeout", |timeout| timeout.number(1..=u64::from(MAX_DHCP_TIMEOUT)))?
                 .unwrap_or(DEFAULT_TIMEOUT),
             client_id: ipam.optional("clientID", |id| id.choice(&clients))?.unwrap_or_default(),
             conflict_probe: ipam.optional("conflictProbe", Field::boolean)?.unwrap_or(false),

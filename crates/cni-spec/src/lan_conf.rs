@@ -9,8 +9,8 @@ use crate::net_conf::Mode;
 
 /// The keys here.
 const KEYS: [&str; 5] = ["uplink", "isGateway", "promiscMode", "conflictProbeMs", "antiSpoof"];
-/// A runtime does not wait much longer for an ADD.
-const MAX_PROBE_MS: u64 = 10_000;
+/// The longest that a LAN is asked who has an address, in milliseconds: a runtime does not wait much longer for an ADD.
+pub const MAX_PROBE_MS: u32 = 10_000;
 
 /// What is said of the LAN. Elsewhere every key is refused: it would have no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl LanConf {
                 "false, but a range names no gateway; give the LAN's router as `gateway` of each range",
             ));
         }
-        let probe = |field: Field<'_, '_>| field.number_as(0..=MAX_PROBE_MS);
+        let probe = |field: Field<'_, '_>| field.number_as(0..=u64::from(MAX_PROBE_MS));
         Ok(Self {
             uplink,
             is_gateway,

@@ -85,7 +85,9 @@ pub use capability::{
 };
 pub use cni_args::{CniArgs, MAX_ARGS_LEN};
 pub use command::Command;
-pub use dhcp_conf::{ClientId, DEFAULT_LEASE_DIR, DefaultRoute, DhcpConf, DhcpPluginConf, ProvidedOption};
+pub use dhcp_conf::{
+    ClientId, DEFAULT_LEASE_DIR, DefaultRoute, DhcpConf, DhcpPluginConf, MAX_DHCP_TIMEOUT, ProvidedOption,
+};
 pub use environment::{AttachmentCall, CallEnvironment};
 pub use error::{CniError, ErrorCode};
 pub use field::MAX_INPUT_LEN;
@@ -94,7 +96,7 @@ pub use gc::GcRequest;
 pub use host_local_conf::{HOST_LOCAL_DATA_DIR, HostLocalConf, HostLocalStoreConf};
 pub use identifier::{Attachment, ContainerId, IdentifierError, MAX_IDENTIFIER_LEN, NetworkName};
 pub use ipam_conf::{DEFAULT_DATA_DIR, IpamConf};
-pub use lan_conf::LanConf;
+pub use lan_conf::{LanConf, MAX_PROBE_MS};
 pub use mac_address::{MacAddress, MacAddressError};
 pub use net_conf::{ListenerCheck, MAX_MTU, MIN_MTU, MIN_MTU_V6, Mode, NetConf, NodeAddresses};
 pub use portmap_conf::PortmapConf;

@@ -1,6 +1,6 @@
 //! Settings of the CNI configuration that the agent writes.
 
-use cni_spec::{ListenerCheck, Mode};
+use cni_spec::{ListenerCheck, MAX_IDENTIFIER_LEN, Mode, NetworkName};
 use serde::{Deserialize, Serialize};
 
 use super::SettingsError;
@@ -76,15 +76,12 @@ impl CniSettings {
             let instead = if field == "mode" { "use bridge" } else { "remove it" };
             fault(field, value, format!("not for the classic chain: {instead}, or use cni.chain hostgw"));
         }
-        let name = &self.network_name;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        if name.len() > 200
-            || !name.bytes().all(plain)
-            || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        {
-            let shown = name.chars().take(64).flat_map(char::escape_default).collect();
-            let remedy = "use 1 to 200 letters, digits, `_`, `.` or `-`, beginning with a letter or digit";
-            fault("cni.networkName", shown, remedy.to_owned());
+        if NetworkName::new(self.network_name.as_str()).is_err() {
+            let shown = self.network_name.chars().take(64).flat_map(char::escape_default).collect();
+            let remedy = format!(
+                "use 1 to {MAX_IDENTIFIER_LEN} letters, digits, `_`, `.` or `-`, beginning with a letter or digit"
+            );
+            fault("cni.networkName", shown, remedy);
         }
         let paths = [
             ("cni.confFile", Some(&self.conf_file)),

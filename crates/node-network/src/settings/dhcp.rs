@@ -1,14 +1,11 @@
 //! Settings of pods whose addresses the LAN's DHCP server lends.
 
-use cni_spec::{ClientId, DefaultRoute, Mode};
+use cni_spec::{ClientId, DefaultRoute, MAX_DHCP_TIMEOUT, Mode};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::lan::{LanSettings, Slices};
 use crate::family::Family;
-
-/// Runtimes give up an ADD after some four minutes.
-const MAX_TIMEOUT_SECONDS: u32 = 180;
 
 /// How the plugin asks the LAN's DHCP server, in the place of slices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,9 +59,9 @@ pub(super) fn faults(lan: &LanSettings, mode: Mode) -> Vec<(&'static str, String
             "the DHCP server decides over IPv4 addresses and routers; remove it, or lan.dhcp".to_owned();
         faults.push((field, "given beside lan.dhcp".to_owned(), remedy));
     }
-    if !(1..=MAX_TIMEOUT_SECONDS).contains(&dhcp.timeout_seconds) {
+    if !(1..=MAX_DHCP_TIMEOUT).contains(&dhcp.timeout_seconds) {
         let value = dhcp.timeout_seconds.to_string();
-        faults.push(("dhcp.timeoutSeconds", value, format!("use 1 to {MAX_TIMEOUT_SECONDS}")));
+        faults.push(("dhcp.timeoutSeconds", value, format!("use 1 to {MAX_DHCP_TIMEOUT}")));
     }
     if mode == Mode::L2Routed && dhcp.default_route.is_some() {
         let remedy =

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use cni_spec::MAX_PROBE_MS;
 use ipnet::IpNet;
 use link_name::LinkName;
 use serde::{Deserialize, Serialize};
@@ -10,8 +11,6 @@ use super::dhcp::{self, DhcpSettings};
 use super::{Mode, SettingsError};
 use crate::family::Family;
 
-/// A runtime does not wait much longer for a pod's network.
-const MAX_PROBE_MS: u32 = 10_000;
 /// RFC 4862, section 5.5.3, and RFC 4291, section 2.5.1.
 const SLAAC_PREFIX: u8 = 64;
 
