@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kernel::netlink::{Batch, Protocol, Socket};
 use kernel::netns::NetNs;
 use kernel::{address, link};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::thread::UnshareFlags;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -112,10 +112,10 @@ impl Outcome {
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -180,7 +180,10 @@ fn status_is_red_for_an_agent_that_runs_and_makes_no_pass() {
     let node = Node::new();
     let agent = Agent::start(&node);
     wait_until("the state is written", || node.run(&["status"]).code == Some(0));
-    kill_process(Pid::from_child(&agent.0), Signal::STOP).unwrap();
+    let pid = Pid::from_child(&agent.0);
+    kill_process(pid, Signal::STOP).unwrap();
+    // Until the thread that takes the signal has had its turn, the others may write the state once more.
+    waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).unwrap();
     let path = node.root.path().join("run/hostgw/state.json");
     let mut state: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     state["updated"] = 1.into();

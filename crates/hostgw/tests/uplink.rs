@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 
 use kernel::packet::{EtherType, PacketSocket};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sockopt};
-use support::{Node, ip, ip_batch, wait_until};
+use support::{Node, ip, ip_batch, wait_for_links, wait_until};
 
 #[test]
 fn join_then_leave_gives_back_every_address_route_rule_neighbour_and_setting() {
@@ -70,6 +70,7 @@ fn what_a_router_advertised_moves_and_goes_on_being_learnt() {
             && !addresses.contains("tentative")
             && ip(&["-6", "route"]).contains("default")
     });
+    wait_for_links(&["eth0", "eth1", "far1"]);
     let before = node.dump();
     node.run_well(&[
         "join",
@@ -371,7 +372,7 @@ fn vlan_and_bond_links_join_where_the_kernel_has_them() {
                 });
             }
             ip_batch("link set up0 up\naddr add 198.18.0.1/24 dev up0\nroute add default via 198.18.0.254");
-            wait_until("no address is tentative", || !ip(&["-6", "addr", "show"]).contains("tentative"));
+            wait_for_links(&["up0", "eth1", "far1"]);
             let before = node.dump();
             node.run_well(&["join", "--link", "up0", "--bridge", "br0", "--confirm-within", "0s"]);
             node.run_well(&["leave", "--link", "up0", "--confirm-within", "0s"]);

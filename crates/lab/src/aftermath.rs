@@ -22,6 +22,8 @@ const IPAM: &str = "/run/hostgw/ipam";
 /// Long after this, whatever is still there will stay. What a pod left whose DEL never came, the agent frees when it is
 /// eleven seconds old.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a closed port is asked for its refusal.
+const REFUSALS: usize = 5;
 
 /// The destinations of the agent's unicast routes; runs in the node.
 pub(crate) fn node_routes(node: &str) -> Result<BTreeSet<IpNet>, LabError> {
@@ -104,17 +106,25 @@ fn reservations(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether a host port is closed again: nobody listens on the node, so it must say so at once, where a translation
-/// that was left behind would lead nowhere. Runs outside.
+/// Whether a host port is closed again: nobody listens on the node, so it must say so, where a translation that was left
+/// behind would lead nowhere. Runs outside.
 pub(crate) fn host_port_left(node: IpAddr, port: u16) -> Result<Option<String>, LabError> {
     let target = SocketAddr::new(node, port);
     let ask = || {
         let any: SocketAddr = if node.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
         let socket = UdpSocket::bind(any)?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
         socket.connect(target)?;
-        socket.send(b"still there?")?;
-        socket.recv(&mut [0; 16])
+        let mut answer = Err(io::ErrorKind::WouldBlock.into());
+        // A kernel that has said so often to the same host says it once a second (`icmp_ratelimit`).
+        for _ in 0..REFUSALS {
+            socket.send(b"still there?")?;
+            answer = socket.recv(&mut [0; 16]);
+            if !answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                break;
+            }
+        }
+        answer
     };
     match ask() {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),

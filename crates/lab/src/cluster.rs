@@ -176,7 +176,7 @@ impl Cluster {
 
     /// Attaches every pod as a runtime does, nodes side by side. Each node's last pod comes when the others answer
     /// already, and probes them as soon as its ADD returned: gives what came of these first packets.
-    pub(crate) fn attach_pods(&mut self) -> Result<Vec<ProbeReport>, LabError> {
+    pub(crate) fn attach_pods(&mut self, patience: Duration) -> Result<Vec<ProbeReport>, LabError> {
         let outside = &self.topology.outside;
         let ips: Vec<_> = outside.lan.iter().chain(&outside.unmasqueraded).map(IpNet::addr).collect();
         self.servers.insert("outside".to_owned(), Server::start("outside", &self.outside.netns(), &ips)?);
@@ -193,7 +193,7 @@ impl Cluster {
         for pod in self.pods.iter().flatten() {
             self.servers.insert(pod.name.clone(), Server::start(&pod.name, &pod.netns, &pod.ips)?);
         }
-        let last = self.on_each_node(|node| self.attach_last_pod(node))?;
+        let last = self.on_each_node(|node| self.attach_last_pod(node, patience))?;
         let mut reports = Vec::new();
         for ((pod, of_pod), pods) in last.into_iter().zip(&mut self.pods) {
             self.servers.insert(pod.name.clone(), Server::start(&pod.name, &pod.netns, &pod.ips)?);
@@ -275,7 +275,7 @@ impl Cluster {
         })
     }
 
-    fn attach_last_pod(&self, node: &Node) -> Result<(Pod, Vec<ProbeReport>), LabError> {
+    fn attach_last_pod(&self, node: &Node, patience: Duration) -> Result<(Pod, Vec<ProbeReport>), LabError> {
         let conflist = self.conflist_of(node)?;
         let targets = first_targets(&self.topology, &self.inhabitants(), node.plan.number);
         let name = node.plan.pod_names().pop().unwrap_or_default();
@@ -283,7 +283,7 @@ impl Cluster {
         node.place.run(move || {
             let pod = runtime::add(&conflist, &name, host_port)?;
             let probes = targets.iter().filter_map(|target| target.probed_from(&pod.name, &pod.ips));
-            let reports = probes.map(|probe| probe::send_first(&probe, &pod.netns)).collect();
+            let reports = probes.map(|probe| probe::send_first(&probe, &pod.netns, patience)).collect();
             Ok((pod, reports))
         })
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid};
 
 use rustix::thread::UnshareFlags;
 
@@ -146,8 +146,7 @@ impl Node {
                 Ok(watch)
             })
             .map_err(LabError::call(format!("watch {}", folder.display())))?;
-        let agent = self.agent.as_ref().and_then(|agent| Pid::from_raw(i32::try_from(agent.id()).ok()?));
-        let agent = agent.ok_or_else(|| self.ended("no process"))?;
+        let agent = self.agent_pid().ok_or_else(|| self.ended("no process"))?;
         let agent = pidfd_open(agent, PidfdFlags::empty()).map_err(LabError::call("watch the agent"))?;
         loop {
             if path.exists() {
@@ -187,9 +186,10 @@ impl Node {
         }
     }
 
-    /// Holds the agent, as a debugger would: it neither repairs nor ends.
+    /// Holds the agent, as a debugger would: it neither repairs nor ends. It stands still when this returns.
     pub(crate) fn hold_agent(&self) -> Result<(), LabError> {
-        self.signal(Signal::STOP)
+        let Some(pid) = self.agent_pid() else { return Ok(()) };
+        hold(pid).map_err(LabError::call(format!("hold the agent on {}", self.plan.name)))
     }
 
     /// Lets a held agent go on.
@@ -221,9 +221,12 @@ impl Node {
         })
     }
 
+    fn agent_pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.agent.as_ref()?.id()).ok()?)
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), LabError> {
-        let pid = self.agent.as_ref().and_then(|agent| Pid::from_raw(i32::try_from(agent.id()).ok()?));
-        let Some(pid) = pid else { return Ok(()) };
+        let Some(pid) = self.agent_pid() else { return Ok(()) };
         kill_process(pid, signal).map_err(LabError::call(format!("signal the agent on {}", self.plan.name)))
     }
 
@@ -246,6 +249,15 @@ impl Node {
     }
 }
 
+/// Stops a child, and waits until it stands still. The signal alone says nothing of that: until the thread that takes it has
+/// had its turn, the others run on, and on a busy machine they do for as long as a repair takes.
+fn hold(child: Pid) -> rustix::io::Result<()> {
+    kill_process(child, Signal::STOP)?;
+    // One that has ended stands still, too; whoever waits for it later still finds it.
+    let until = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    rustix::io::retry_on_intr(|| waitid(WaitId::Pid(child), until)).map(drop)
+}
+
 fn describe(status: std::process::ExitStatus) -> String {
     match status.signal() {
         Some(signal) => format!("signal {signal}"),
@@ -263,4 +275,29 @@ pub(crate) fn read_conflist(root: &Path) -> Result<Conflist, LabError> {
     let bytes = fs::read(&path).map_err(LabError::io(format!("read {}", path.display())))?;
     let file = Path::new("/").join(CONFLIST);
     Conflist::parse(&bytes).map_err(|reason| LabError::Conflist { file, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_held_stands_still_at_once_and_goes_on_and_ends_as_if_nothing_had_been() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let state = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+            stat.rsplit_once(')').unwrap().1.trim_start().chars().next().unwrap()
+        };
+        for _ in 0..2 {
+            hold(pid).unwrap();
+            assert_eq!(state(), 'T');
+            hold(pid).unwrap();
+            kill_process(pid, Signal::CONT).unwrap();
+            assert_ne!(state(), 'T');
+        }
+        child.kill().unwrap();
+        hold(pid).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
 }

@@ -69,7 +69,7 @@ pub(crate) fn config_yaml(topology: &Topology, left_out: Option<LeftOut>) -> Str
             yaml.push_str("  slaac: true\n");
         }
         if topology.dhcp {
-            yaml.push_str("  dhcp:\n    clientId: pod\n    timeoutSeconds: 3\n");
+            yaml.push_str("  dhcp:\n    clientId: pod\n    timeoutSeconds: 8\n");
             if topology.mode == crate::options::Mode::L2 {
                 yaml.push_str("    defaultRoute: node\n");
             }

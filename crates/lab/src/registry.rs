@@ -14,6 +14,9 @@ use crate::options::{Families, LabName, Mode};
 use crate::report::Report;
 use crate::{LabError, Options};
 
+/// The file of an entry that is being written begins so, as the name of a lab cannot.
+const HALF_WRITTEN: &str = ".";
+
 /// A kept lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -71,13 +74,21 @@ impl Registry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed()(error)),
         };
-        self.refuse_foreign_folder()?;
+        match self.refuse_foreign_folder() {
+            // The last lab has ended in between.
+            Err(_) if !self.folder.exists() => return Ok(Vec::new()),
+            fit => fit?,
+        }
         let mut entries = Vec::new();
         for file in files {
-            let path = file.map_err(failed())?.path();
-            match read(&path) {
+            let file = file.map_err(failed())?;
+            // One that somebody is writing this very moment; see `add`.
+            if file.file_name().as_encoded_bytes().starts_with(HALF_WRITTEN.as_bytes()) {
+                continue;
+            }
+            match read(&file.path()) {
                 Some(entry) if start_time(entry.pid) == Some(entry.started) => entries.push(entry),
-                _ => fs::remove_file(&path).map_err(LabError::io(format!("remove {}", path.display())))?,
+                _ => remove(&file.path())?,
             }
         }
         entries.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
@@ -96,8 +107,7 @@ impl Registry {
         if let Some(pid) = Pid::from_raw(entry.pid) {
             end_process(pid)?;
         }
-        let path = self.path(&entry.name);
-        fs::remove_file(&path).map_err(LabError::io(format!("remove {}", path.display())))?;
+        remove(&self.path(&entry.name))?;
         // Other labs' entries keep it.
         let _ = fs::remove_dir(&self.folder);
         Ok(())
@@ -129,13 +139,23 @@ impl Registry {
             family: options.family,
             places,
         };
-        match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed()(error)),
-            _ => self.refuse_foreign_folder()?,
-        }
         let text = serde_json::to_vec_pretty(&entry).map_err(|error| failed()(error.into()))?;
-        let (path, half_written) = (self.path(&entry.name), self.folder.join(format!(".{}", entry.name)));
-        fs::write(&half_written, text).and_then(|()| fs::rename(&half_written, &path)).map_err(failed())
+        let half_written = self.folder.join(format!("{HALF_WRITTEN}{}", entry.name));
+        loop {
+            match DirBuilder::new().mode(0o700).create(&self.folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed()(error)),
+                _ => {}
+            }
+            match self
+                .refuse_foreign_folder()
+                .and_then(|()| fs::write(&half_written, &text).map_err(failed()))
+            {
+                // Whoever ended the last lab but this has taken the folder away in between.
+                Err(_) if !self.folder.exists() => {}
+                written => break written?,
+            }
+        }
+        fs::rename(&half_written, self.path(&entry.name)).map_err(failed())
     }
 
     fn path(&self, name: &LabName) -> PathBuf {
@@ -157,6 +177,16 @@ impl Registry {
         } else {
             Err(LabError::io(attempted)(io::ErrorKind::PermissionDenied.into()))
         }
+    }
+}
+
+/// Removes an entry; somebody else may have done so already.
+fn remove(path: &Path) -> Result<(), LabError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(LabError::io(format!("remove {}", path.display()))(error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -202,6 +232,42 @@ mod tests {
             assert_eq!(registry(folder.path()).list().unwrap().len(), expected);
             assert_eq!(file.exists(), expected == 1);
         }
+    }
+
+    #[test]
+    fn an_entry_that_somebody_is_writing_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let half_written = folder.path().join(".one");
+        fs::write(&half_written, "{\"name\": \"o").unwrap();
+        assert_eq!(registry(folder.path()).list().unwrap(), []);
+        assert!(half_written.exists());
+    }
+
+    #[test]
+    fn labs_may_be_kept_listed_and_ended_all_at_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let registry = registry(&parent.path().join("hostgw-lab"));
+        let report = crate::report::tests::example();
+        let keep_and_end = |name: &str| {
+            let options = Options {
+                name: name.parse().unwrap(),
+                ..crate::topology::tests::options(1, 1, Families::Dual)
+            };
+            let mut process = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+            let kept = registry.add(&options, process.id(), &report);
+            let outcome = kept.and_then(|()| registry.list()).and_then(|_| registry.down(name));
+            process.kill().unwrap();
+            process.wait().unwrap();
+            outcome.unwrap();
+            registry.list().unwrap();
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let keep_and_end = &keep_and_end;
+                scope.spawn(move || (0..25).for_each(|round| keep_and_end(&format!("{thread}-{round}"))));
+            }
+        });
+        assert!(!parent.path().join("hostgw-lab").exists(), "nothing is left");
     }
 
     #[test]

@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// No lab lasts longer.
 const LIFETIME_S: u32 = 7200;
 /// Whoever hears the router has learnt the prefix by then.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A router that announces itself and a prefix, until it is dropped.
 #[derive(Debug)]

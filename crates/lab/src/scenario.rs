@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
     }
     let first = progress.step(
         "pods",
-        || cluster.attach_pods(),
+        || cluster.attach_pods(patience(options.fault == Some(Fault::FirstPacket))),
         |first| {
             let (good, said) = passed(first);
             (good, format!("attached; of first packets, {said}"))
@@ -151,11 +151,10 @@ pub(crate) fn run(options: &Options, programs: binaries::Opened) -> Result<(Repo
 /// What is planted by the agents' own configuration.
 fn left_out(options: &Options) -> Option<LeftOut> {
     let of_restarts = options.restarts.and_then(|restarts| restarts.sabotage);
-    let of_trials = options.dhcp.as_ref().and_then(|servers| servers.sabotage);
     if options.fault == Some(Fault::Probe(ProbeKind::EgressNomasq)) {
         Some(LeftOut::NeverMasquerade)
     } else {
-        (of_restarts.or(of_trials) == Some(Sabotage::KeepDropping)).then_some(LeftOut::ForeignRules)
+        (of_restarts.or(of_trials(options)) == Some(Sabotage::KeepDropping)).then_some(LeftOut::ForeignRules)
     }
 }
 
@@ -171,7 +170,19 @@ fn passed(probes: &[ProbeReport]) -> (bool, String) {
 
 fn send_probes(cluster: &Cluster, options: &Options, deadline: Instant) -> Vec<ProbeReport> {
     let probes = probe::matrix(&cluster.topology, &cluster.inhabitants());
-    probe::send_all(probes, options.seed, deadline, &|place| cluster.netns_of(place))
+    let of_restarts = options.restarts.and_then(|restarts| restarts.sabotage);
+    let loses =
+        matches!(options.fault, Some(Fault::Probe(_))) || of_restarts.or(of_trials(options)).is_some();
+    probe::send_all(probes, options.seed, patience(loses), deadline, &|place| cluster.netns_of(place))
+}
+
+fn of_trials(options: &Options) -> Option<Sabotage> {
+    options.dhcp.as_ref().and_then(|servers| servers.sabotage)
+}
+
+/// For how long an answer is waited for.
+fn patience(with_damage: bool) -> Duration {
+    if with_damage { probe::PATIENCE_WITH_DAMAGE } else { probe::PATIENCE }
 }
 
 fn take_down(

@@ -84,7 +84,7 @@ fn is_well(change: &Change, error: &KernelError) -> bool {
 }
 
 /// For how long the kernel is given to take over an IPv6 address.
-const TAKING_OVER: Duration = Duration::from_secs(1);
+const TAKING_OVER: Duration = Duration::from_secs(5);
 /// How often it is looked whether it did.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 

@@ -25,7 +25,7 @@ const PATIENCE_WITH_COMMAND: Duration = Duration::from_secs(45);
 /// How often a watchdog looks whether the move that it waits for is settled.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long an older watchdog may need to see that its move is settled.
-const PATIENCE_WITH_ANOTHER: Duration = Duration::from_secs(3);
+const PATIENCE_WITH_ANOTHER: Duration = Duration::from_secs(10);
 /// How often putting back is tried.
 const ATTEMPTS: u32 = 20;
 

@@ -87,7 +87,7 @@ impl Node {
         set("ipv4/conf/eth0/rp_filter", "2");
         set("ipv6/conf/eth0/accept_ra", "2");
         set("ipv4/neigh/eth0/gc_stale_time", "77");
-        wait_until("no address is tentative", || !ip(&["-6", "addr", "show"]).contains("tentative"));
+        wait_for_links(&["eth0", "eth1", "far1"]);
         node
     }
 
@@ -184,7 +184,7 @@ impl Node {
 
     /// Waits for the watchdog to have brought back `before`, and to have ended.
     pub fn wait_for_same(&self, before: &[String], when: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(90);
         while self.dump() != before || self.journal().exists() {
             if Instant::now() > deadline {
                 self.assert_same(before, when);
@@ -197,6 +197,17 @@ impl Node {
     pub fn journal(&self) -> std::path::PathBuf {
         self.root.path().join("run/hostgw/uplink/eth0/journal.json")
     }
+}
+
+/// Waits until each of these links has carrier and its link-local address: both come a while after the link is up, and what
+/// is dumped before must not differ for it.
+pub fn wait_for_links(names: &[&str]) {
+    wait_until("links have carrier, and link-local addresses that are not tentative", || {
+        names.iter().all(|name| {
+            let own = ip(&["-6", "addr", "show", "dev", name]);
+            own.contains("state UP") && own.contains("scope link") && !own.contains("tentative")
+        })
+    });
 }
 
 pub fn difference(before: &[String], after: &[String]) -> (Vec<String>, Vec<String>) {

@@ -17,7 +17,7 @@ const STATE: &str = "/var/lib/hostgw";
 /// The file that takes all room.
 const FILLER: &str = "filler";
 /// Repairs in the kernel need no disk.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `/run` has no room, and our routes go.
 pub(crate) fn fill_run(field: &mut Field<'_>, at: usize) -> Result<(), Setback> {

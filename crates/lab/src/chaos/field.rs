@@ -29,6 +29,8 @@ use crate::{LabError, foreign};
 
 /// From one look to the next while something is waited for.
 const LOOK: Duration = Duration::from_millis(2);
+/// Agents that nobody disturbs have nothing more to do by now.
+const CONTENT: Duration = Duration::from_secs(30);
 
 /// Something in a node's files that a fault left there.
 #[derive(Clone, Debug)]
@@ -77,16 +79,12 @@ pub(crate) struct Field<'cluster> {
 }
 
 impl<'cluster> Field<'cluster> {
-    /// Looks at the cluster as it is, which is taken for whole, and lets pods come and go.
+    /// Looks at the cluster once its agents have nothing to do, which is taken for whole, and lets pods come and go.
     pub(crate) fn open(
         cluster: &'cluster mut Cluster,
         foreign: &'cluster mut [BTreeSet<String>],
         seed: u64,
     ) -> Result<Self, LabError> {
-        let rules = cluster.on_each_node(|node| {
-            let counted = node.place.netns().run(count_our_rules);
-            counted.and_then(|rules| rules).map_err(LabError::kernel(&*node.plan.name))
-        })?;
         let macs = cluster.on_each_node(|node| {
             let name = node.plan.name.clone();
             node.place.run(move || mac_of(&name))
@@ -111,8 +109,17 @@ impl<'cluster> Field<'cluster> {
             seen: None,
             notes: Vec::new(),
             number: 0,
-            rules,
+            rules: Vec::new(),
         };
+        // What an agent has still to do is none of what must be there.
+        field.await_empty_plans(CONTENT).map_err(|setback| {
+            let (code, message) = setback.into_parts();
+            LabError::Inner { message: format!("before the first fault: {code}: {message}"), exit: 1 }
+        })?;
+        field.rules = field.cluster.on_each_node(|node| {
+            let counted = node.place.netns().run(count_our_rules);
+            counted.and_then(|rules| rules).map_err(LabError::kernel(&*node.plan.name))
+        })?;
         field.flows.open(&field.cluster.pods, None)?;
         field.send_pulses()?;
         field.churn.start(field.cluster)?;

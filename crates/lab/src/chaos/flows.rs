@@ -12,7 +12,7 @@ use crate::report::Flows;
 use crate::runtime::Pod;
 
 /// What is said on a connection arrives within this: TCP may have to say it again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection.
 #[derive(Debug)]

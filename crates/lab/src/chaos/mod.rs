@@ -220,7 +220,7 @@ fn await_noticed(
                 return Ok((Instant::now(), wrong));
             }
             if let Some(lost) = field.pulses.broken_since(damaged) {
-                return Ok((Instant::now(), lost));
+                return Ok(lost);
             }
             thread::sleep(LOOK);
         }

@@ -18,6 +18,8 @@ use crate::report::{Outage, ProbeKind, Transport};
 const INTERVAL: Duration = Duration::from_millis(40);
 /// A probe that is answered later is lost.
 const PATIENCE: Duration = Duration::from_millis(150);
+/// A probe that was lost for so long was not merely answered late, as it may be where hundreds of threads wait for a processor.
+const CERTAIN: Duration = Duration::from_millis(400);
 /// Whoever sends has ended by now, also where hundreds of threads wait for a processor.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -127,12 +129,14 @@ impl Pulses {
         lock(&self.board).during = Some(fault.to_owned());
     }
 
-    /// What was lost that was sent at `since` or later.
-    pub(crate) fn broken_since(&self, since: Instant) -> Option<String> {
+    /// What was lost again and again that was sent at `since` or later, and when the first of it was sent.
+    pub(crate) fn broken_since(&self, since: Instant) -> Option<(Instant, String)> {
         let board = lock(&self.board);
         let mut failing = board.histories.iter().filter_map(|(key, history)| {
             let (first, error) = history.failing.as_ref()?;
-            (*first >= since).then(|| format!("{} {} {} → {}: {error}", key.0.name(), key.1, key.2, key.3))
+            let is_certain = history.last_lost? >= *first + CERTAIN;
+            let said = || format!("{} {} {} → {}: {error}", key.0.name(), key.1, key.2, key.3);
+            (*first >= since && is_certain).then(|| (*first, said()))
         });
         failing.next()
     }
@@ -276,8 +280,23 @@ mod tests {
     fn what_failed_before_the_damage_is_not_its_proof() {
         let pulses = Pulses::new();
         let start = Instant::now();
-        lock(&pulses.board).record(key(), start, Some("no answer".to_owned()));
-        assert!(pulses.broken_since(start).is_some());
+        for sent in [start, start + CERTAIN] {
+            lock(&pulses.board).record(key(), sent, Some("no answer".to_owned()));
+        }
+        assert_eq!(pulses.broken_since(start).map(|(first, _)| first), Some(start));
         assert!(pulses.broken_since(start + Duration::from_millis(1)).is_none());
+    }
+
+    #[test]
+    fn an_answer_that_is_late_once_or_now_and_then_is_no_proof_of_damage() {
+        let pulses = Pulses::new();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        for (ms, lost) in [(0, true), (190, true), (380, false), (420, true), (610, true), (800, true)] {
+            lock(&pulses.board).record(key(), at(ms), lost.then(|| "no answer".to_owned()));
+            assert!(pulses.broken_since(start).is_none(), "{ms}");
+        }
+        lock(&pulses.board).record(key(), at(990), Some("no answer".to_owned()));
+        assert_eq!(pulses.broken_since(start).map(|(first, _)| first), Some(at(420)));
     }
 }

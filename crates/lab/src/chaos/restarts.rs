@@ -19,8 +19,12 @@ use crate::progress::Progress;
 use crate::report::ProbeKind;
 use crate::{LabError, fault, ruleset};
 
-/// On this LAN an answer comes within a millisecond; a busy machine takes longer.
+/// On this LAN an answer comes within a millisecond; a busy machine takes longer, and what is asked again need not wait.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// An answer that has not come by now was lost, however busy the machine is.
+const LOST: Duration = Duration::from_secs(2);
+/// What must be answered at the first time may take as long as it takes.
+const ANSWERED: Duration = Duration::from_secs(10);
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(10);
 /// The node's boot has an id of its own.
@@ -96,8 +100,11 @@ impl Watch<'_> {
     fn await_noticed(&mut self, cluster: &Cluster, probes: &[Probe]) -> Result<(), Setback> {
         let deadline = Instant::now() + NOTICED;
         loop {
-            if let Some(lost) = lost(cluster, probes) {
-                self.noticed = Some((Instant::now(), lost));
+            let first = probes.iter().find(|probe| lost_one(cluster, probe, PATIENCE).is_some());
+            let when = Instant::now();
+            // The damage lasts: what was merely late is answered now.
+            if let Some(lost) = first.and_then(|probe| lost_one(cluster, probe, LOST)) {
+                self.noticed = Some((when, lost));
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -112,7 +119,7 @@ impl Watch<'_> {
 fn restart_agent(cluster: &mut Cluster, at: usize, watch: &mut Watch<'_>) -> Result<(), Setback> {
     let probes = probes_of(cluster, at)?;
     cluster.node_mut(at)?.kill_agent()?;
-    if let Some(lost) = lost(cluster, &probes) {
+    if let Some(lost) = lost(cluster, &probes, ANSWERED) {
         return Err(Setback::found("agent_missed", lost));
     }
     watch.damaged = Instant::now();
@@ -173,17 +180,19 @@ fn probes_of(cluster: &Cluster, at: usize) -> Result<Vec<Probe>, LabError> {
 }
 
 /// The first probe that was not answered.
-fn lost(cluster: &Cluster, probes: &[Probe]) -> Option<String> {
-    probes.iter().find_map(|probe| {
-        let netns = cluster.netns_of(&probe.from)?;
-        let error = probe::send_once(probe, &netns, PATIENCE).error?;
-        Some(format!("{} → {}: {error}", probe.from, probe.to))
-    })
+fn lost(cluster: &Cluster, probes: &[Probe], patience: Duration) -> Option<String> {
+    probes.iter().find_map(|probe| lost_one(cluster, probe, patience))
+}
+
+fn lost_one(cluster: &Cluster, probe: &Probe, patience: Duration) -> Option<String> {
+    let netns = cluster.netns_of(&probe.from)?;
+    let error = probe::send_once(probe, &netns, patience).error?;
+    Some(format!("{} → {}: {error}", probe.from, probe.to))
 }
 
 fn await_answers(cluster: &Cluster, probes: &[Probe]) -> Result<(), Setback> {
     let deadline = Instant::now() + RESTORED;
-    while let Some(lost) = lost(cluster, probes) {
+    while let Some(lost) = lost(cluster, probes, PATIENCE) {
         if Instant::now() >= deadline {
             return Err(Setback::found("not_restored", lost));
         }

@@ -11,7 +11,7 @@ use crate::chaos::kernel_faults::delete_routes;
 use crate::chaos::setback::Setback;
 
 /// A storm is outlasted within this.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// So long somebody fights.
 const FIGHT: Duration = Duration::from_secs(4);
 /// More passes were a race: the agent allows itself a burst of 20, and one a second, besides those that change nothing.
@@ -98,8 +98,9 @@ pub(crate) fn end_fight(field: &mut Field<'_>, at: usize) -> Result<(), Setback>
         last = opponent(field, at).ok().flatten();
         last.take_if(|said| said.starts_with(&named))
     });
-    let lasted = program.runs_for();
     let made = passes(field, at)?.saturating_sub(field.passes_before);
+    // Asked after the count: the time that asking takes is time for passes, too.
+    let lasted = program.runs_for();
     let deleted = program.stop()?;
     field
         .notes

@@ -40,7 +40,7 @@ const fn pool(network: u8, first: u8, last: u8, seconds: u32) -> Pool {
 /// For how long a server that is overloaded answers nothing.
 const HELD: Duration = Duration::from_millis(1200);
 /// What an agent does within a lease of ten seconds has come about long before.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts the server that lends the cluster's pods their addresses.
 pub(crate) fn begin(cluster: &Cluster, servers: &DhcpServers) -> Result<Server, LabError> {

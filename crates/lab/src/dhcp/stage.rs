@@ -10,7 +10,7 @@ use kernel::link::{self, Mac};
 use kernel::netlink::{Protocol, Socket};
 
 use super::server::{Make, Pool, Server};
-use super::{Failure, MAIN};
+use super::{Failure, MAIN, PATIENCE};
 use crate::LabError;
 use crate::cluster::Cluster;
 use crate::conflist::Conflist;
@@ -34,7 +34,7 @@ const STATE: &str = "/run/hostgw/state.json";
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// For an answer to one datagram.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Where trials are made: on the cluster's first node.
 pub(super) struct Stage<'a> {
@@ -332,7 +332,7 @@ impl<'a> Stage<'a> {
         self.planted = Some(self.cluster.plant_foreign_again(0)?);
         self.cluster.serve_node(0)?;
         self.cluster.node_mut(0)?.start_agent()?;
-        self.wait(Duration::from_secs(30), "the node is announced", |stage| {
+        self.wait(PATIENCE, "the node is announced", |stage| {
             Ok(stage.cluster.node(0)?.place.run(|| Ok(fs::exists("/run/hostgw/ready").unwrap_or(false)))?)
         })?;
         if self.servers.sabotage == Some(Sabotage::LosePods) {

@@ -20,6 +20,9 @@ pub(super) const REQUEST: usize = 16;
 /// No datagram is longer.
 pub(super) const LONGEST: usize = 65_536;
 
+/// Whoever connected and has said nothing by now has gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the answering place said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -125,7 +128,12 @@ fn serve(name: &str, sockets: &[(UdpSocket, TcpListener)], stopped: &OwnedFd) {
                 }
             }
             while let Ok((mut connection, source)) = tcp.accept() {
-                let _ = converse(name, &mut connection, source);
+                let name = name.to_owned();
+                // Whoever says nothing for a while must not hold up others. What cannot be answered is missed by who asked.
+                let _ = thread::Builder::new()
+                    .name("echo".to_owned())
+                    .stack_size(256 * 1024)
+                    .spawn(move || converse(&name, &mut connection, source));
             }
         }
     }
@@ -134,7 +142,7 @@ fn serve(name: &str, sockets: &[(UdpSocket, TcpListener)], stopped: &OwnedFd) {
 /// One request, one answer.
 fn converse(name: &str, connection: &mut std::net::TcpStream, source: SocketAddr) -> io::Result<()> {
     connection.set_nonblocking(false)?;
-    connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+    connection.set_read_timeout(Some(PATIENCE))?;
     let mut request = [0; REQUEST];
     connection.read_exact(&mut request)?;
     match answer(name, &request, source) {

@@ -38,8 +38,11 @@ pub(crate) struct Probe {
     pub(crate) sources: Vec<IpAddr>,
 }
 
-/// After this, no answer is coming.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Where everything must be answered, an answer may take as long as it takes on a busy machine, and as a neighbour that is asked
+/// for three times.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Where damage was planted, much is not answered: what has not come by now is not waited for.
+pub(crate) const PATIENCE_WITH_DAMAGE: Duration = Duration::from_secs(2);
 /// How many probes are under way at once.
 const AT_ONCE: usize = 8;
 
@@ -47,6 +50,7 @@ const AT_ONCE: usize = 8;
 pub(crate) fn send_all(
     mut probes: Vec<Probe>,
     seed: u64,
+    patience: Duration,
     deadline: Instant,
     netns_of: &(dyn Fn(&str) -> Option<Arc<NetNs>> + Sync),
 ) -> Vec<ProbeReport> {
@@ -57,7 +61,7 @@ pub(crate) fn send_all(
         while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
             let netns = netns_of(&probe.from);
             let report = if Instant::now() < deadline {
-                client::send(probe, netns.as_deref(), PATIENCE)
+                client::send(probe, netns.as_deref(), patience)
             } else {
                 client::fruitless(probe, "not sent: the lab's time was over")
             };
@@ -73,8 +77,8 @@ pub(crate) fn send_all(
 }
 
 /// Sends one probe from a pod whose ADD just returned.
-pub(crate) fn send_first(probe: &Probe, netns: &NetNs) -> ProbeReport {
-    ProbeReport { first_packet: true, ..client::send(probe, Some(netns), PATIENCE) }
+pub(crate) fn send_first(probe: &Probe, netns: &NetNs, patience: Duration) -> ProbeReport {
+    ProbeReport { first_packet: true, ..client::send(probe, Some(netns), patience) }
 }
 
 /// Sends one probe, which is lost unless it is answered within `patience`.

@@ -19,6 +19,8 @@ use crate::uplink::FlowReport;
 
 /// A hundred messages a second.
 const BEAT: Duration = Duration::from_millis(10);
+/// What TCP has to say again arrives within this.
+const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 2222;
 const MESSAGE: usize = 8;
 
@@ -149,7 +151,7 @@ fn answer(server: &TcpListener) {
 
 fn connect(ip: IpAddr) -> Result<TcpStream, LabError> {
     let open = || {
-        let session = TcpStream::connect_timeout(&SocketAddr::new(ip, PORT), Duration::from_secs(10))?;
+        let session = TcpStream::connect_timeout(&SocketAddr::new(ip, PORT), PATIENCE)?;
         session.set_nodelay(true)?;
         Ok(session)
     };
@@ -180,7 +182,7 @@ fn converse(mut session: TcpStream, tally: &Mutex<Tally>, stop: &AtomicBool) -> 
         }
     }
     // What is under way may arrive.
-    session.set_read_timeout(Some(Duration::from_secs(5)))?;
+    session.set_read_timeout(Some(PATIENCE))?;
     while with(tally, |tally| tally.answered < tally.sent) {
         let read = session.read(&mut bytes)?;
         odd += read;
