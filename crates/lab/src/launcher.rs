@@ -18,6 +18,8 @@ use crate::{INNER_COMMAND, LabError, Options};
 
 /// Seconds by which the launcher waits longer than the lab itself, for the last waits and the report.
 const GRACE_S: u64 = 30;
+/// A process that was killed, and all of its namespace, has ended by now.
+const END: Duration = Duration::from_secs(60);
 
 /// What the first process says, once, on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,12 +156,12 @@ pub(crate) fn end_process(pid: Pid) -> Result<(), LabError> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(errno) => return Err(LabError::call(format!("end process {}", pid.as_raw_nonzero()))(errno)),
     }
-    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let limit = Timespec { tv_sec: i64::try_from(END.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
     match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)) {
         Ok(0) => Err(LabError::Deadline {
             place: "the machine".to_owned(),
             waited_for: format!("the end of process {}", pid.as_raw_nonzero()),
-            after: Duration::from_secs(10),
+            after: END,
             log: String::new(),
         }),
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -19,7 +19,7 @@ fn lab(arguments: &[&str]) -> Output {
 
 fn scenario(arguments: &[&str]) -> (Value, Option<i32>) {
     let servers = std::env::var("HOSTGW_DHCP_SERVERS").expect("tests/dhcp-servers says where servers are");
-    let always = ["--scenario", "dhcp", "--nodes", "2", "--pods", "1", "--timeout", "300", "-o", "json"];
+    let always = ["--scenario", "dhcp", "--nodes", "2", "--pods", "1", "--timeout", "900", "-o", "json"];
     let output = lab(&[&always[..], &["--dhcp-servers", &servers], arguments].concat());
     let report = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(&output.stderr)));
