@@ -111,7 +111,7 @@ impl Scene {
         let traced = self.start();
         let done = (0..=at).any(|_| !traced.step_to(sweep.takes_every_call()));
         let when = format!("{verb} was killed ({victims:?}) at boundary {at}; again: {sweep}");
-        let command = traced.pid;
+        let command = traced.pid();
         if !done && *victims == Victims::CommandAndWatchdog {
             kill_watchdogs(command);
         }
@@ -188,7 +188,7 @@ fn a_join_whose_watchdog_alone_is_killed_is_put_back_by_the_command() {
     while !node.is_port() {
         assert!(traced.step_to(false), "the join ended before the link was a port");
     }
-    assert!(kill_watchdogs(traced.pid), "no watchdog watches a move that is being made");
+    assert!(kill_watchdogs(traced.pid()), "no watchdog watches a move that is being made");
     assert_eq!(traced.let_go(), Some(1));
     node.assert_same(&before, "the watchdog was killed");
     assert!(!node.journal().exists());

@@ -47,7 +47,6 @@ mod runtime;
 mod scenario;
 mod seeded;
 mod topology;
-mod traced;
 mod uplink;
 
 pub use chaos::foreign_program;

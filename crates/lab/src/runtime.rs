@@ -15,12 +15,12 @@ use kernel::netns::NetNs;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::UnshareFlags;
 use serde_json::{Map, Value, json};
+use syscall_tracer::{End, Forked};
 
 use crate::LabError;
 use crate::conflist::Conflist;
 use crate::namespaces::unshare;
 use crate::topology::{ECHO_PORT, POD_LINK};
-use crate::traced::Traced;
 
 /// Where the plugins are, as kubelets are set up.
 const CNI_PATH: &str = "/opt/cni/bin";
@@ -97,18 +97,22 @@ pub(crate) enum Cut {
     Ended { boundaries: usize },
 }
 
-/// Runs ADD and kills its first plugin at the given boundary of a system call ([`Traced::kill_at`]).
+/// Runs ADD and kills its first plugin at the given boundary of a system call ([`syscall_tracer::Tracee::kill_at`]).
 pub(crate) fn attach_and_kill(list: &Conflist, pod: &Pod, boundary: usize) -> Result<Cut, LabError> {
     let Some(plugin) = list.types().into_iter().next() else { return Ok(Cut::Ended { boundaries: 0 }) };
     let failed = || LabError::io(format!("kill {plugin} for {}", pod.name));
-    let mut traced = Traced::start(&mut command(&plugin, pod, "ADD", POD_LINK)).map_err(failed())?;
-    feed(&mut traced.child, &list.input(0, &capabilities(pod), None));
-    let ended = traced.kill_at(boundary).map_err(failed())?;
+    let mut command = command(&plugin, pod, "ADD", POD_LINK);
+    let (mut child, tracee) = syscall_tracer::start(&mut command, Forked::RunsFree).map_err(failed())?;
+    feed(&mut child, &list.input(0, &capabilities(pod), None));
+    let end = tracee.kill_at(boundary).map_err(failed())?;
     let mut answer = Vec::new();
-    if let Some(out) = &mut traced.child.stdout {
+    if let Some(out) = &mut child.stdout {
         out.read_to_end(&mut answer).map_err(failed())?;
     }
-    Ok(ended.map_or(Cut::Killed { answered: !answer.is_empty() }, |boundaries| Cut::Ended { boundaries }))
+    Ok(match end {
+        End::Killed => Cut::Killed { answered: !answer.is_empty() },
+        End::Done { boundaries, .. } => Cut::Ended { boundaries },
+    })
 }
 
 /// Runs DEL and lets the pod's namespace go.

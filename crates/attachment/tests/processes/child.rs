@@ -3,20 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub(crate) use syscall_tracer::End;
+use syscall_tracer::{Forked, Tracee};
+
 /// A child inherits the descriptors of every thread, and with them their file locks: tests that fork take turns.
 static TURN: Mutex<()> = Mutex::new(());
 
 pub(crate) fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How a traced child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// By itself, after so many system-call boundaries (each call has two: before and after).
-    Done { boundaries: usize },
-    /// Killed at the boundary that was asked for.
-    Killed,
 }
 
 /// Starts a process that runs `operation`.
@@ -55,17 +49,11 @@ pub(crate) fn finish(pid: libc::pid_t) {
     );
 }
 
-fn ptrace(request: libc::c_uint, pid: libc::pid_t, data: libc::c_int) {
-    // SAFETY: none of the requests used here makes the kernel read or write this process's memory.
-    #[allow(unsafe_code)]
-    let done = unsafe { libc::ptrace(request, pid, 0, data) };
-    assert_eq!(done, 0, "ptrace: {}", std::io::Error::last_os_error());
-}
-
-/// Runs `operation` in a process and kills that at its `kill_at`-th system-call boundary, counted from 0.
+/// Runs `operation` in a process and kills that at its `kill_at`-th system-call boundary, counted from 0. An operation that
+/// ends before must succeed.
 pub(crate) fn run_and_kill(kill_at: usize, operation: impl FnOnce()) -> End {
     let pid = start(|| {
-        ptrace(libc::PTRACE_TRACEME, 0, 0);
+        syscall_tracer::be_traced().unwrap();
         // SAFETY: stops this process until the parent has seen it.
         #[allow(unsafe_code)]
         unsafe {
@@ -73,37 +61,18 @@ pub(crate) fn run_and_kill(kill_at: usize, operation: impl FnOnce()) -> End {
         };
         operation();
     });
-    assert!(libc::WIFSTOPPED(wait(pid)));
-    ptrace(libc::PTRACE_SETOPTIONS, pid, libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD);
-    let mut boundaries = 0;
-    loop {
-        if boundaries == kill_at {
-            // SAFETY: kills the child that was started above and is stopped now.
-            #[allow(unsafe_code)]
-            unsafe {
-                libc::kill(pid, libc::SIGKILL)
-            };
-            assert!(libc::WIFSIGNALED(wait(pid)));
-            return End::Killed;
-        }
-        ptrace(libc::PTRACE_SYSCALL, pid, 0);
-        let status = wait(pid);
-        if libc::WIFEXITED(status) {
-            assert_eq!(libc::WEXITSTATUS(status), 0, "the operation failed");
-            return End::Done { boundaries };
-        }
-        assert!(
-            libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80,
-            "status {status:#x}"
-        );
-        boundaries += 1;
+    let tracee = Tracee::of_stopped(pid, Forked::RunsFree).unwrap();
+    let end = tracee.kill_at(kill_at).unwrap();
+    if let End::Done { status, .. } = end {
+        assert!(status.success(), "the operation failed: {status}");
     }
+    end
 }
 
 /// How many system-call boundaries `operation` has.
 pub(crate) fn boundaries(operation: impl FnOnce()) -> usize {
     match run_and_kill(usize::MAX, operation) {
-        End::Done { boundaries } => boundaries,
+        End::Done { boundaries, .. } => boundaries,
         End::Killed => unreachable!("it is never killed at that boundary"),
     }
 }

@@ -21,7 +21,7 @@ fn killed_everywhere(prepare: impl Fn(&Node), operation: impl Fn(&Node), next: &
             let node = Node::new();
             prepare(&node);
             match run_and_kill(kill_at, || operation(&node)) {
-                End::Done { boundaries } => {
+                End::Done { boundaries, .. } => {
                     assert!(boundaries > 20, "only {boundaries} boundaries: was it traced?");
                     return;
                 }

@@ -3,11 +3,11 @@
 //! the boundaries of a run are one sequence, the same each time.
 
 use std::io::Read;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
 use libc::pid_t;
+use syscall_tracer::{Forked, Stop, Tracee};
 
 use super::plugin::{Call, Outcome};
 
@@ -89,7 +89,7 @@ pub(crate) fn survey(call: &Call) -> (Vec<Boundary>, Outcome) {
 pub(crate) fn watch(call: &Call, mut look: impl FnMut(Boundary, pid_t)) -> Outcome {
     let mut traced = Traced::start(call);
     while let Some(boundary) = traced.step() {
-        look(boundary, traced.current());
+        look(boundary, traced.current().pid());
     }
     traced.outcome()
 }
@@ -102,22 +102,25 @@ pub(crate) fn kill(call: &Call, at: usize, victims: Victims) -> End {
             return End::Done(traced.outcome());
         }
     }
-    match (victims, traced.tasks.len()) {
-        (Victims::Child, 2) => {
-            traced.kill_child();
-            traced.let_go();
+    let forked = (traced.tasks.len() == 2).then(|| traced.tasks.pop().unwrap().tracee);
+    let caller = traced.tasks.remove(0).tracee;
+    match (victims, forked) {
+        (Victims::Child, Some(forked)) => {
+            forked.kill().unwrap();
+            caller.let_go().unwrap();
             End::Done(traced.outcome())
         }
-        (Victims::Both, 2) => {
-            traced.kill_child();
-            traced.kill_caller();
+        (Victims::Both, Some(forked)) => {
+            forked.kill().unwrap();
+            caller.kill().unwrap();
             End::Killed { orphan: None }
         }
-        // What was forked is not there (any more).
-        _ => {
-            traced.kill_caller();
-            traced.let_go();
-            End::Killed { orphan: traced.tasks.first().copied() }
+        // What was forked is not there (any more), or lives on.
+        (_, forked) => {
+            caller.kill().unwrap();
+            let orphan = forked.as_ref().map(Tracee::pid);
+            forked.into_iter().for_each(|forked| forked.let_go().unwrap());
+            End::Killed { orphan }
         }
     }
 }
@@ -127,9 +130,6 @@ pub(crate) fn kill(call: &Call, at: usize, victims: Victims) -> End {
 /// boundary, if the run came so far.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn fail(call: &Call, at: usize, errno: i32) -> (Option<Boundary>, Outcome) {
-    /// Offsets in `struct user` (`sys/user.h`), in bytes.
-    const ORIG_RAX: usize = 15 * 8;
-    const RAX: usize = 10 * 8;
     let mut traced = Traced::start(call);
     let mut passed = 0;
     let boundary = loop {
@@ -139,11 +139,7 @@ pub(crate) fn fail(call: &Call, at: usize, errno: i32) -> (Option<Boundary>, Out
             break boundary;
         }
     };
-    let who = traced.current();
-    // No call has this number, so the kernel makes none.
-    ptrace(libc::PTRACE_POKEUSER, who, ORIG_RAX, -1);
-    assert!(traced.step().is_some(), "the program ended in a system call that was not made");
-    ptrace(libc::PTRACE_POKEUSER, who, RAX, -i64::from(errno));
+    traced.current().fail_call(errno).unwrap();
     while traced.step().is_some() {}
     (Some(boundary), traced.outcome())
 }
@@ -154,112 +150,60 @@ const START: Boundary = Boundary { in_child: false, call: None, before: false };
 struct Traced {
     child: Child,
     /// The program, and what it forked while that lives. The last one runs.
-    tasks: Vec<pid_t>,
-    /// The call that each of them is in.
-    calls: Vec<Option<i64>>,
+    tasks: Vec<Task>,
     status: Option<ExitStatus>,
+}
+
+struct Task {
+    tracee: Tracee,
+    /// The call that it is in.
+    call: Option<i64>,
 }
 
 impl Traced {
     /// The program has been loaded, and has done nothing yet.
     fn start(call: &Call) -> Self {
-        let mut command = call.command();
-        // SAFETY: between fork and exec, only a system call is made.
-        #[allow(unsafe_code)]
-        unsafe {
-            command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        let mut child = command.spawn().unwrap();
-        let pid = pid_t::try_from(child.id()).unwrap();
-        assert!(libc::WIFSTOPPED(wait(pid)));
+        let (mut child, tracee) = syscall_tracer::start(&mut call.command(), Forked::IsTraced).unwrap();
         call.feed(&mut child);
-        let options = libc::PTRACE_O_EXITKILL
-            | libc::PTRACE_O_TRACESYSGOOD
-            | libc::PTRACE_O_TRACEFORK
-            | libc::PTRACE_O_TRACEVFORK
-            | libc::PTRACE_O_TRACECLONE;
-        ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options.into());
-        Self { child, tasks: vec![pid], calls: vec![None], status: None }
+        Self { child, tasks: vec![Task { tracee, call: None }], status: None }
     }
 
-    fn current(&self) -> pid_t {
-        *self.tasks.last().unwrap()
+    fn current(&self) -> &Tracee {
+        &self.tasks.last().unwrap().tracee
     }
 
     /// Goes on to the next boundary; none when the program has ended.
     fn step(&mut self) -> Option<Boundary> {
-        let mut signal = 0;
         loop {
-            let who = self.current();
-            ptrace(libc::PTRACE_SYSCALL, who, 0, signal);
-            signal = 0;
-            let status = wait(who);
-            if !libc::WIFSTOPPED(status) {
-                self.tasks.pop();
-                self.calls.pop();
-                if self.tasks.is_empty() {
-                    self.status = Some(ExitStatus::from_raw(status));
-                    return None;
+            match self.current().go_on().unwrap() {
+                Stop::Boundary => return Some(self.boundary()),
+                // It runs from now on.
+                Stop::Forked(tracee) => {
+                    assert_eq!(self.tasks.len(), 1, "a child of a child");
+                    self.tasks.push(Task { tracee, call: None });
                 }
-                continue;
+                Stop::Ended(status) => {
+                    self.tasks.pop();
+                    if self.tasks.is_empty() {
+                        self.status = Some(status);
+                        return None;
+                    }
+                }
             }
-            match (libc::WSTOPSIG(status), status >> 16) {
-                (libc::SIGTRAP, event) if event != 0 => self.welcome(who),
-                (stop, _) if stop == libc::SIGTRAP | 0x80 => return Some(self.boundary(who)),
-                // Such as that of a child of its own that ended.
-                (other, _) => signal = i64::from(other),
-            }
         }
     }
 
-    /// What `who` has just forked runs from now on, from the stop that it is born in.
-    fn welcome(&mut self, who: pid_t) {
-        assert_eq!(self.tasks.len(), 1, "a child of a child");
-        let mut born: libc::c_ulong = 0;
-        // SAFETY: the kernel writes the number of the new process to `born`.
-        #[allow(unsafe_code)]
-        let asked = unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, who, 0, &raw mut born) };
-        assert_eq!(asked, 0, "ptrace: {}", std::io::Error::last_os_error());
-        let born = pid_t::try_from(born).unwrap();
-        assert!(libc::WIFSTOPPED(wait(born)));
-        self.tasks.push(born);
-        self.calls.push(None);
-    }
-
-    fn boundary(&mut self, who: pid_t) -> Boundary {
-        let (before, number) = call_info(who);
-        let call = self.calls.last_mut().unwrap();
-        if before {
-            *call = Some(number);
-        }
-        Boundary { in_child: self.tasks.len() > 1, call: *call, before }
-    }
-
-    fn kill_child(&mut self) {
-        let child = self.tasks.pop().unwrap();
-        self.calls.pop();
-        end(child);
-    }
-
-    fn kill_caller(&mut self) {
-        let caller = self.tasks.remove(0);
-        self.calls.remove(0);
-        end(caller);
-    }
-
-    /// Whoever is left runs on, untraced.
-    fn let_go(&mut self) {
-        for task in &self.tasks {
-            ptrace(libc::PTRACE_DETACH, *task, 0, 0);
-        }
+    fn boundary(&mut self) -> Boundary {
+        let in_child = self.tasks.len() > 1;
+        let task = self.tasks.last_mut().unwrap();
+        let next = task.tracee.call().unwrap();
+        task.call = next.map_or(task.call, |next| Some(next.number));
+        Boundary { in_child, call: task.call, before: next.is_some() }
     }
 
     /// What the program came to, which has ended or does so now.
     fn outcome(mut self) -> Outcome {
-        let status = self.status.unwrap_or_else(|| ExitStatus::from_raw(wait(self.tasks[0])));
+        let status = self.status.unwrap_or_else(|| self.child.wait().unwrap());
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         self.child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
         self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
@@ -277,42 +221,4 @@ pub(crate) fn wait_for_end(orphan: pid_t) {
         assert!(Instant::now() < deadline, "what a killed call forked does not end: {stat}");
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Whether a task stands before (or else after) a system call, and before which.
-fn call_info(who: pid_t) -> (bool, i64) {
-    /// `struct ptrace_syscall_info` (`linux/ptrace.h`): what it is about in the first byte, the number in the fourth word.
-    const WORDS: usize = 11;
-    const ENTRY: u8 = 1;
-    let mut info = [0_u64; WORDS];
-    let size = size_of_val(&info);
-    // SAFETY: the kernel writes at most `size` bytes to `info`.
-    #[allow(unsafe_code)]
-    let told = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, who, size, info.as_mut_ptr()) };
-    assert!(told > 0, "ptrace: {}", std::io::Error::last_os_error());
-    (info[0].to_ne_bytes()[0] == ENTRY, info[3].cast_signed())
-}
-
-fn end(who: pid_t) {
-    // SAFETY: a task that this thread traces is a process of its own until it is waited for.
-    #[allow(unsafe_code)]
-    let killed = unsafe { libc::kill(who, libc::SIGKILL) };
-    assert_eq!(killed, 0, "kill: {}", std::io::Error::last_os_error());
-    while libc::WIFSTOPPED(wait(who)) {}
-}
-
-fn wait(who: pid_t) -> i32 {
-    let mut status = 0;
-    // SAFETY: `status` is a valid place for the kernel to write to, and `who` is a child or a tracee of this thread.
-    #[allow(unsafe_code)]
-    let waited = unsafe { libc::waitpid(who, &raw mut status, libc::__WALL) };
-    assert_eq!(waited, who, "waitpid: {}", std::io::Error::last_os_error());
-    status
-}
-
-fn ptrace(request: libc::c_uint, who: pid_t, address: usize, data: i64) {
-    // SAFETY: none of the requests used here makes the kernel read or write this process's memory.
-    #[allow(unsafe_code)]
-    let done = unsafe { libc::ptrace(request, who, address, data) };
-    assert_eq!(done, 0, "ptrace: {}", std::io::Error::last_os_error());
 }

@@ -1,13 +1,12 @@
 //! A program that can be killed before each of its system calls that can change anything.
 
-#![allow(unsafe_code, reason = "ptrace has no safe wrapper")]
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libc::pid_t;
+use syscall_tracer::{Forked, Stop, SystemCall, Tracee};
 
 /// Calls by which nobody else sees a difference, and which a kill undoes: they read, or concern memory and descriptors of
 /// the process alone. Between two others, it is the same where it is killed.
@@ -66,94 +65,52 @@ const HARMLESS: [libc::c_long; 49] = [
 /// A program stopped at each of its own system calls; what it forks runs free.
 pub(crate) struct Traced {
     child: Child,
-    /// The program's process.
-    pub(crate) pid: pid_t,
+    tracee: Tracee,
 }
 
 impl Traced {
     /// Starts it, up to its first instruction.
     pub(crate) fn start(command: &mut Command) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: between fork and exec, only a system call is made.
-        unsafe {
-            command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        let child = command.spawn().unwrap();
-        let pid = pid_t::try_from(child.id()).unwrap();
-        assert!(libc::WIFSTOPPED(wait(pid)));
-        let options = i64::from(libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD);
-        // SAFETY: the kernel reads no memory of ours for this request.
-        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options) }, 0);
-        Self { child, pid }
+        let (child, tracee) = syscall_tracer::start(command, Forked::RunsFree).unwrap();
+        Self { child, tracee }
     }
 
-    /// Goes on to the next boundary; none when the program has ended, and else whether it is of a call that can change
-    /// anything.
-    fn step(&self) -> Option<bool> {
-        let mut signal = 0_i64;
-        loop {
-            // One that its watchdog has ended, because the machine is too busy, is only to be waited for.
-            // SAFETY: the kernel reads no memory of ours for this request.
-            unsafe { libc::ptrace(libc::PTRACE_SYSCALL, self.pid, 0, signal) };
-            let status = wait(self.pid);
-            if !libc::WIFSTOPPED(status) {
-                return None;
-            }
-            match libc::WSTOPSIG(status) {
-                stop if stop == libc::SIGTRAP | 0x80 => return Some(self.may_change_something()),
-                other => signal = i64::from(other),
-            }
-        }
+    /// The program's process.
+    pub(crate) const fn pid(&self) -> pid_t {
+        self.tracee.pid()
     }
 
     /// Goes on to the next boundary of the sweep; whether there was one before the end.
     pub(crate) fn step_to(&self, every: bool) -> bool {
-        std::iter::from_fn(|| self.step()).any(|changes| changes || every)
-    }
-
-    /// Whether it stands before a call that can. Behind one is the same place as before the next.
-    fn may_change_something(&self) -> bool {
-        /// `struct ptrace_syscall_info` (`linux/ptrace.h`): what it is about in the first byte, of an entry the number in
-        /// the fourth word, and the arguments behind it.
-        const WORDS: usize = 11;
-        const ENTRY: u8 = 1;
-        /// What makes `openat` more than looking.
-        const MAKES: u64 = (libc::O_CREAT | libc::O_TRUNC | libc::O_ACCMODE) as u64;
-        let mut info = [0_u64; WORDS];
-        let size = size_of_val(&info);
-        // SAFETY: the kernel writes at most `size` bytes to `info`.
-        let told = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, self.pid, size, info.as_mut_ptr()) };
-        assert!(told > 0, "ptrace: {}", std::io::Error::last_os_error());
-        if info[0].to_ne_bytes()[0] != ENTRY {
-            return false;
+        while let Stop::Boundary = self.tracee.go_on().unwrap() {
+            // Behind a call is the same place as before the next.
+            if every || self.tracee.call().unwrap().is_some_and(may_change_something) {
+                return true;
+            }
         }
-        let call = info[3].cast_signed();
-        if call == libc::SYS_openat { info[6] & MAKES != 0 } else { !HARMLESS.contains(&call) }
+        false
     }
 
     /// Lets it run to its end, untraced; its exit code.
     pub(crate) fn let_go(mut self) -> Option<i32> {
-        // SAFETY: the kernel reads no memory of ours for this request.
-        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_DETACH, self.pid, 0, 0) }, 0);
+        self.tracee.let_go().unwrap();
         self.child.wait().unwrap().code()
     }
 
     /// `kill -9` where it stands.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        while libc::WIFSTOPPED(wait(self.pid)) {}
+    pub(crate) fn kill(self) {
+        self.tracee.kill().unwrap();
     }
 }
 
-fn wait(pid: pid_t) -> i32 {
-    let mut status = 0;
-    // SAFETY: `status` is a valid place for the kernel to write to, and `pid` is a tracee of this thread.
-    let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
-    assert_eq!(waited, pid, "waitpid: {}", std::io::Error::last_os_error());
-    status
+fn may_change_something(call: SystemCall) -> bool {
+    /// What makes `openat` more than looking.
+    const MAKES: u64 = (libc::O_CREAT | libc::O_TRUNC | libc::O_ACCMODE) as u64;
+    match call.number {
+        libc::SYS_openat => call.arguments[2] & MAKES != 0,
+        other => !HARMLESS.contains(&other),
+    }
 }
 
 /// Which boundaries a run takes.
