@@ -81,7 +81,7 @@ pub(crate) fn icmpv6_frame(source: Ipv6Addr, group: Ipv6Addr, mac: Mac, message:
 }
 
 /// RFC 1071 over an even number of bytes.
-fn checksum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u16 {
+pub(crate) fn checksum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u16 {
     let mut sum = 0_u32;
     for (place, byte) in bytes.enumerate() {
         sum += u32::from(*byte) << if place % 2 == 0 { 8 } else { 0 };

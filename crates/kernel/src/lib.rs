@@ -18,6 +18,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod packet;
+pub mod ping;
 pub mod route;
 pub mod signals;
 pub mod sysctl;

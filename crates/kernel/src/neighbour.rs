@@ -17,6 +17,11 @@ const NTF_PROXY: u8 = 0x08;
 
 /// `NUD_PERMANENT`: set by an administrator, never probed.
 pub const PERMANENT: u16 = 0x80;
+/// `NUD_REACHABLE`: it answered lately.
+pub const REACHABLE: u16 = 0x02;
+/// `NUD_PROBE`: it is being asked.
+const PROBE: u16 = 0x10;
+
 /// An entry of the neighbour table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
@@ -83,6 +88,13 @@ pub fn set_permanent(batch: &mut Batch, index: u32, ip: IpAddr, mac: Mac) {
     let header = header(Some(ip), index, PERMANENT, 0);
     let mut message = batch.message("set a permanent neighbour", RTM_NEWNEIGH, CREATE | REPLACE, &header);
     message.ip(NDA_DST, ip).attribute(NDA_LLADDR, &mac);
+}
+
+/// Asks at once for a neighbour that is known: until it answers, it does not count as reachable. One that is not known is
+/// refused.
+pub fn solicit(batch: &mut Batch, index: u32, ip: IpAddr) {
+    let header = header(Some(ip), index, PROBE, 0);
+    batch.message("probe a neighbour", RTM_NEWNEIGH, REPLACE, &header).ip(NDA_DST, ip);
 }
 
 /// Forgets a neighbour.

@@ -3,15 +3,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use kernel::ping::Pinger;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto};
 
 use crate::LabError;
 use crate::place::Place;
@@ -132,8 +131,8 @@ pub(crate) fn start_all(outside: &Place, node: &Place, addresses: &[IpNet]) -> R
         thread::spawn(move || answer(&server));
         let client = outside.run(move || connect(ip))?;
         flows.push(Flow::start(format!("tcp {family}"), move |tally, stop| converse(client, tally, stop)));
-        let pinger = outside.run(move || open_pinger(ip))?;
-        flows.push(Flow::start(format!("ping {family}"), move |tally, stop| ping(&pinger, ip, tally, stop)));
+        let pinger = outside.run(move || Pinger::open(ip, *b"hg").map_err(LabError::kernel("outside")))?;
+        flows.push(Flow::start(format!("ping {family}"), move |tally, stop| ping(&pinger, tally, stop)));
     }
     Ok(flows)
 }
@@ -195,41 +194,13 @@ fn converse(mut session: TcpStream, tally: &Mutex<Tally>, stop: &AtomicBool) -> 
     Ok(())
 }
 
-fn open_pinger(ip: IpAddr) -> Result<OwnedFd, LabError> {
-    let (family, protocol) = match ip {
-        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
-        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let pinger = rustix::net::socket_with(family, SocketType::RAW, flags, Some(protocol))
-        .map_err(LabError::call("open an ICMP socket"))?;
-    rustix::net::connect(&pinger, &SocketAddr::new(ip, 0))
-        .map_err(LabError::call(format!("aim pings at {ip}")))?;
-    Ok(pinger)
-}
-
-/// An echo request (RFC 792, RFC 4443), or what answers it.
-fn echo(kind: u8, number: u16) -> [u8; MESSAGE] {
-    let [high, low] = number.to_be_bytes();
-    let mut message = [kind, 0, 0, 0, 0x68, 0x67, high, low];
-    // Of ICMPv6, the kernel writes it anew.
-    let sum = message.chunks(2).fold(0_u16, |sum, pair| {
-        let (sum, carry) = sum.overflowing_add(u16::from_be_bytes([pair[0], pair[1]]));
-        sum + u16::from(carry)
-    });
-    message[2..4].copy_from_slice(&(!sum).to_be_bytes());
-    message
-}
-
-fn ping(pinger: &OwnedFd, ip: IpAddr, tally: &Mutex<Tally>, stop: &AtomicBool) -> std::io::Result<()> {
-    let (request, reply) = if ip.is_ipv4() { (8, 0) } else { (128, 129) };
+fn ping(pinger: &Pinger, tally: &Mutex<Tally>, stop: &AtomicBool) -> std::io::Result<()> {
     let mut number = 0_u16;
     let mut next = Instant::now();
-    let mut bytes = [0_u8; 256];
     while !stop.load(Ordering::Relaxed) {
         if Instant::now() >= next {
             // A refusal is a lost ping, and counted as such.
-            let _ = rustix::net::send(pinger, &echo(request, number), SendFlags::empty());
+            let _ = pinger.ask(number, 0);
             number = number.wrapping_add(1);
             with(tally, |tally| tally.sent += 1);
             next = Instant::now() + BEAT;
@@ -237,12 +208,9 @@ fn ping(pinger: &OwnedFd, ip: IpAddr, tally: &Mutex<Tally>, stop: &AtomicBool) -
         let left = next.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).unwrap_or_default();
         poll(&mut [PollFd::new(pinger, PollFlags::IN)], Some(&timeout))?;
-        while let Ok((read, _)) = rustix::net::recv(pinger, &mut bytes[..], RecvFlags::DONTWAIT) {
-            let start = if ip.is_ipv4() { usize::from(bytes[0] & 0xf) * 4 } else { 0 };
-            let message = bytes.get(start..read).unwrap_or_default();
-            if message.first() == Some(&reply) && message.get(4..6) == Some(&[0x68, 0x67]) {
-                with(tally, |tally| tally.heard(1));
-            }
+        match pinger.answers() {
+            0 => {}
+            answers => with(tally, |tally| tally.heard(answers)),
         }
     }
     Ok(())
