@@ -7,8 +7,9 @@ mod routes;
 use std::path::Path;
 
 use kernel::KernelError;
+use kernel::link;
 use kernel::wireguard::Wireguard;
-use node_network::plan::{ChangeLine, RouteChange};
+use node_network::plan::{ChangeLine, RouteChange, SysctlChange};
 use node_network::{Change, Plan, Settings};
 
 use crate::atomic_file::{self, FileError};
@@ -96,7 +97,7 @@ pub(crate) fn apply(
             (_, Change::Sysctl(change)) => foreign
                 .sysctl(change)
                 .map_err(ApplyError::from)
-                .and_then(|()| Ok(kernel.sysctls.write(&change.sysctl.path(), change.to)?)),
+                .and_then(|()| Ok(write_sysctl(change, kernel)?)),
             (_, Change::Nft(change)) => nft::apply(change, &mut kernel.netfilter),
             (_, Change::ForwardRule(change)) => foreign
                 .forward_rule(change)
@@ -123,4 +124,18 @@ pub(crate) fn apply(
         applied.outcomes.push(Outcome { line, error: result.err() });
     }
     applied
+}
+
+/// The settings of a link that went since it was observed are gone with it: nothing is left to be set.
+fn write_sysctl(change: &SysctlChange, kernel: &mut Kernel) -> Result<(), KernelError> {
+    let written = kernel.sysctls.write(&change.sysctl.path(), change.to);
+    match (written, change.sysctl.link()) {
+        (Err(error), Some(name)) if error.is_absent() => {
+            match link::by_name(&mut kernel.route, name.as_str()) {
+                Ok(None) => Ok(()),
+                _ => Err(error),
+            }
+        }
+        (written, _) => written,
+    }
 }

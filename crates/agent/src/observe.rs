@@ -94,8 +94,13 @@ pub(crate) fn observe_node(
     };
     let forwarding = [Sysctl::Ipv4Forward, Sysctl::Ipv6Forwarding];
     for sysctl in accept_ra.into_iter().chain(forwarding).chain(answering) {
-        if let Some(value) = kernel.sysctls.read(&sysctl.path())? {
-            observed.sysctls.insert(sysctl, value);
+        match (kernel.sysctls.read(&sysctl.path())?, &sysctl) {
+            (Some(value), _) => {
+                observed.sysctls.insert(sysctl, value);
+            }
+            // It was read a moment ago: the link went since, and its settings with it.
+            (None, Sysctl::AcceptRa(name)) => observed.links.retain(|_, link| link.name != name.as_str()),
+            (None, _) => {}
         }
     }
     Ok(observed)

@@ -58,6 +58,15 @@ impl Records {
         records
     }
 
+    /// Whether what was read of an attached pod still holds. To be asked before something is put back on the pod's link: where
+    /// a DEL and another ADD of the same attachment came in between, a link of that name that was observed may be the new
+    /// pod's, which its ADD has only begun to wire.
+    pub(crate) fn still_holds(data_dir: &Path, network: &NetworkName, entry: &Entry) -> bool {
+        let store = Store::find(data_dir, network).ok().flatten();
+        let now = store.and_then(|store| store.lookup(&entry.record.attachment).ok().flatten());
+        now.as_ref() == Some(entry)
+    }
+
     /// Addresses of all attached pods.
     pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
         let allocations = self.entries.iter().flat_map(|(_, entry)| &entry.record.addresses);

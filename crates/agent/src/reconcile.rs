@@ -321,10 +321,11 @@ impl Reconciler {
         let data_dir = self.paths.ipam_dir();
         let mut pods = PodsReport::default();
         pods.problems.extend(records.problems.iter().cloned());
-        pods::restore(&mut self.kernel.route, records, observed, &report.internal_ips, &mut pods);
-        pods::restore_proxies(&mut self.kernel.route, records, observed, &mut pods);
-        pods::restore_bridges(&mut self.kernel.route, records, observed, &self.settings, &mut pods);
-        pods::restore_guards(&mut self.kernel.netfilter, records, observed, &self.settings, &mut pods);
+        let Kernel { route, .. } = &mut self.kernel;
+        pods::restore(route, &data_dir, records, observed, &report.internal_ips, &mut pods);
+        pods::restore_proxies(route, &data_dir, records, observed, &mut pods);
+        pods::restore_bridges(route, &data_dir, records, observed, &self.settings, &mut pods);
+        pods::restore_guards(&mut self.kernel, &data_dir, records, observed, &self.settings, &mut pods);
         if data_dir.exists() {
             let orphans = records.without_link(observed).map(|entry| entry.record.created);
             // When a record that cannot be read was written is not known here.

@@ -90,7 +90,7 @@ impl AgentError {
 }
 
 /// An agent that is just ending, or a child of its between fork and exec, may hold the lock a moment longer.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What keeps a second agent out for as long as it lives.
 #[derive(Debug)]

@@ -40,9 +40,11 @@ fn an_uplink_that_has_heard_no_router_yet_will_hear_it_and_containers_links_will
         link::create_veth(batch, &veth);
         link::create_bridge(batch, &LinkName::new("docker0").unwrap(), [2, 0, 0, 0, 0, 1], 1500, true);
     });
+    // What limits what a pod sends.
+    run("ip", &["link", "add", "bwp0", "up", "type", "ifb"]);
     node.write_nodes(&[dual(1)]);
     assert!(node.pass().converged);
-    assert_eq!(["eth0", "cali1", "docker0"].map(accept_ra), ["2", "1", "1"]);
+    assert_eq!(["eth0", "cali1", "docker0", "bwp0"].map(accept_ra), ["2", "1", "1", "1"]);
     node.assert_nothing_to_change();
     agent::uninstall(&node.settings, &node.paths(), false).unwrap();
     assert_eq!(accept_ra("eth0"), "1");

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use support::assert_first_packets;
@@ -146,6 +147,62 @@ fn gc_and_the_agent_take_nothing_from_pods_that_come_and_go_at_the_same_time() {
     assert_eq!(results.iter().filter(|line| line.contains("/records/")).count(), CALLS / 2, "{results:?}");
     finish(start("DEL", &one)).iter().for_each(Outcome::silent);
     assert_eq!(held(&scene), [""; 0]);
+}
+
+/// The pods' ranges, as a LAN.
+const LAN: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/56"];
+
+/// Passes of the agent, one after the other, in each mode.
+const PASSES: usize = 8;
+
+/// Attaches and detaches its pods, over and over, until it is told to stop: at last they are detached.
+fn come_and_go(pods: &[(Pod, Value)], stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        for verb in ["ADD", "DEL"] {
+            let running: Vec<Running> =
+                pods.iter().map(|(pod, conf)| Call::about(verb, pod, conf).start()).collect();
+            finish(running).iter().for_each(|outcome| drop(outcome.answer().to_owned()));
+        }
+    }
+}
+
+/// What a pass sees may be gone, or another pod's of the same name, when it acts on it.
+#[test]
+fn passes_beside_pods_that_come_and_go_under_the_same_names_fail_nothing_in_any_mode() {
+    for (mode, settings) in [
+        ("ptp", json!({})),
+        ("bridge", json!({})),
+        ("l2", json!({"bridge": "cni0", "lan": {"antiSpoof": true, "subnets": LAN}})),
+        ("l2-routed", json!({"lan": {"subnets": LAN}})),
+    ] {
+        let scene = Scene::enter(mode, false, false);
+        scene.configure(mode, settings);
+        let limits = json!({
+            "ingressRate": 80_000_000, "ingressBurst": 8_000_000, "egressRate": 80_000_000, "egressBurst": 8_000_000,
+        });
+        let member = |number: usize| {
+            let mut conf = scene.conf.clone();
+            conf["runtimeConfig"] = match number % 2 {
+                0 => json!({"portMappings": [{"hostPort": 10_000 + number, "containerPort": 80}]}),
+                _ => json!({"bandwidth": limits}),
+            };
+            (Pod::new(format!("pod{number}")), conf)
+        };
+        let pods: Vec<_> = (0..16).map(member).collect();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for some in pods.chunks(8) {
+                scope.spawn(|| come_and_go(some, &stop));
+            }
+            let passes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                (0..PASSES).for_each(|_| scene.agent_pass());
+            }));
+            stop.store(true, Ordering::Relaxed);
+            passes.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+        });
+        scene.agent_pass();
+        assert_eq!(held(&scene), [""; 0], "{mode}");
+    }
 }
 
 #[test]

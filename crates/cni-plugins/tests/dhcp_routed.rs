@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dhcp_client::{Kind, SERVER_PORT, code};
 use kernel::link::{self, Link};
@@ -168,7 +168,7 @@ fn beside_the_servers_address_a_pod_has_one_of_an_ipv6_range() {
         address::add(batch, index_of(BRIDGE), "2001:db8:5::2/64".parse().unwrap(), address::NODAD);
     });
     // The kernel has its own route to an address of IPv6 a moment later.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + support::PATIENCE;
     while !is_local("2001:db8:5::2") {
         assert!(Instant::now() < deadline, "the address is no address of the node");
         std::thread::yield_now();

@@ -7,7 +7,7 @@ mod support;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kernel::netns::NetNs;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ impl Server {
             lan.run(|| command.spawn()).unwrap().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let listens =
             || lan.run(|| std::fs::read_to_string("/proc/thread-self/net/udp").unwrap().contains(":0043 "));
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + support::PATIENCE;
         while !listens().unwrap() {
             assert!(Instant::now() < deadline, "{program} does not listen");
             std::thread::yield_now();

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use kernel::link::{Ipv6Settings, LinkLocal, Veth, VethEnd};
@@ -94,7 +94,7 @@ fn link_local(pod: &Pod) -> (Ipv6Settings, Option<IpNet>) {
 }
 
 fn link_local_once_it_is_there(pod: &Pod) -> IpNet {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + support::PATIENCE;
     loop {
         match link_local(pod).1 {
             Some(own) => return own,

@@ -20,8 +20,8 @@ use support::node::{
     uplink,
 };
 use support::plugin::{Call, Outcome, Running};
-use support::ports::{PATIENCE, any, ask, conf, connect, is_closed, listen, web, web_on};
-use support::udp;
+use support::ports::{any, ask, conf, connect, is_closed, listen, web, web_on};
+use support::{PATIENCE, udp};
 
 #[test]
 fn a_port_works_from_outside_the_node_its_pods_and_the_pod_itself_in_each_family_and_mode() {

@@ -15,8 +15,8 @@ use support::node::{
     open_host_ports, uplink,
 };
 use support::plugin::Call;
-use support::ports::{PATIENCE, any, ask, conf, connect, is_closed, listen, web, web_on};
-use support::{one_datagram, udp};
+use support::ports::{any, ask, conf, connect, is_closed, listen, web, web_on};
+use support::{PATIENCE, one_datagram, udp};
 
 fn localhost_conf(node: &Node, mappings: &Value) -> Value {
     let mut conf = conf(node, "ptp", mappings);

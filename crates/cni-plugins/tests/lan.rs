@@ -5,7 +5,6 @@
 mod support;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use kernel::netlink::CREATE;
 use kernel::{address, link, neighbour};
@@ -155,7 +154,7 @@ fn a_service_address_leads_to_pods_and_back_through_the_node() {
         assert_eq!(one_datagram(&frontend, service, &backend).ip(), asks);
         // What comes back is from whom was asked.
         frontend.connect(service).unwrap();
-        frontend.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        frontend.set_read_timeout(Some(support::PATIENCE)).unwrap();
         backend.send_to(b"answer", frontend.local_addr().unwrap()).unwrap();
         assert_eq!(frontend.recv(&mut [0; 16]).unwrap(), 6, "port {port}");
     }

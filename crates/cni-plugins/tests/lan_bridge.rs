@@ -4,7 +4,6 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use kernel::netlink::{Protocol, Socket};
 use kernel::nftables::{self, Family};
@@ -36,7 +35,7 @@ fn on_a_bridge_the_answer_to_a_service_comes_back_translated_only_by_br_netfilte
         let service = SocketAddr::new(ip("10.96.0.10"), port);
         assert_eq!(one_datagram(&frontend, service, &backend).ip(), asks);
         backend.send_to(b"answer", frontend.local_addr().unwrap()).unwrap();
-        frontend.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        frontend.set_read_timeout(Some(support::PATIENCE)).unwrap();
         let (_, from) = frontend.recv_from(&mut [0; 16]).unwrap();
         assert_eq!(from, SocketAddr::new(answered_by, port), "{FILTERED}={filtered}");
     }
@@ -131,7 +130,7 @@ fn a_guarded_pod_cannot_speak_as_another_on_the_lan_and_an_unguarded_one_can() {
             let itself =
                 addresses_of(&result).into_iter().find(|held| held.is_ipv4() == own.is_ipv4()).unwrap();
             udp(&pod.ns, itself, 0).send_to(b"as itself", to).unwrap();
-            asked.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            asked.set_read_timeout(Some(support::PATIENCE)).unwrap();
             let (_, from) = asked.recv_from(&mut [0; 16]).unwrap();
             assert_eq!(from.ip(), if guarded { itself } else { ip(foreign) }, "guarded {guarded}");
             let told = lan.remembered(ip(foreign)).and_then(|known| known.mac);

@@ -4,7 +4,7 @@
 mod support;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kernel::netlink::{Protocol, Socket};
 use kernel::netns::NetNs;
@@ -58,7 +58,7 @@ fn a_configured_mtu_and_configured_node_addresses_win() {
     });
     let internal = ["192.0.2.77", "2001:db8:1::77"];
     // The kernel makes an IPv6 address local from a work queue.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + support::PATIENCE;
     while route::look_up(&mut Socket::open(Protocol::Route).unwrap(), ip(internal[1]), None)
         .map_or(true, |found| found.kind != RouteKind::Local)
     {

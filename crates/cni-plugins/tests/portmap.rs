@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::chain::{call, chained, refusal, run, shown};
 use support::node::{NODE_ADDRESSES, Node, Pod, ROUTER_ADDRESSES, add, addresses_of, ip, uplink};
 use support::plugin::Call;
-use support::ports::{PATIENCE, connect, listen};
+use support::ports::{SILENCE, connect, listen};
 
 const BACKENDS: [Option<&str>; 3] = [None, Some("nftables"), Some("iptables")];
 
@@ -27,7 +27,7 @@ fn web() -> Value {
 }
 
 fn is_closed(client: &NetNs, to: SocketAddr) -> bool {
-    client.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().is_err()
+    client.run(|| TcpStream::connect_timeout(&to, SILENCE)).unwrap().is_err()
 }
 
 /// Whatever rules there are, without counts.

@@ -18,6 +18,8 @@ const GET_INFO: libc::c_int = 64;
 const GET_ENTRIES: libc::c_int = 65;
 /// A table that is longer is not read: 4 MiB are some 20,000 rules.
 const ENTRIES_MAX: usize = 4 << 20;
+/// How often a table that is replaced while it is read is read again.
+const ATTEMPTS: usize = 16;
 /// `XT_TABLE_MAXNAMELEN`.
 const NAME: usize = 32;
 /// `struct ipt_getinfo`: a name, the hooks, five entries, five underflows, number and size.
@@ -57,6 +59,18 @@ pub fn forward(family: Family) -> Result<Option<LegacyForward>, KernelError> {
     if !names.lines().any(|name| name == "filter") {
         return Ok(None);
     }
+    // A table that is replaced meanwhile has another size, and the kernel says so.
+    let mut found = read_filter(&layout);
+    for _ in 1..ATTEMPTS {
+        if !matches!(&found, Err(error) if error.errno == Errno::AGAIN) {
+            break;
+        }
+        found = read_filter(&layout);
+    }
+    found.map(Some)
+}
+
+fn read_filter(layout: &Layout) -> Result<LegacyForward, KernelError> {
     let failed = |errno| KernelError::new(format!("read table filter of {}", layout.program), errno);
     let socket = rustix::net::socket(layout.domain, SocketType::DGRAM, None).map_err(failed)?;
     let mut info = vec![0; INFO];
@@ -71,9 +85,8 @@ pub fn forward(family: Family) -> Result<Option<LegacyForward>, KernelError> {
     let mut entries = vec![0; ENTRIES_HEAD + size];
     entries[..6].copy_from_slice(b"filter");
     entries[NAME..NAME + 4].copy_from_slice(&info[INFO - 4..]);
-    // A table that is replaced meanwhile has another size, and the kernel says so (`EAGAIN`).
     get(&socket, layout.level, GET_ENTRIES, &mut entries).map_err(failed)?;
-    Ok(Some(read_chain(&layout, &entries[ENTRIES_HEAD..], first, underflow)))
+    Ok(read_chain(layout, &entries[ENTRIES_HEAD..], first, underflow))
 }
 
 /// Fills `buffer`, which also says what is asked for.

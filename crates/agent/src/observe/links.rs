@@ -69,7 +69,8 @@ fn may_learn(link: &Link, addresses: &[&Address], all: &[Link], routes: &[Route]
     let to_network = match kind(link) {
         LinkKind::Veth => addresses.iter().copied().any(|held| in_network(&held)),
         LinkKind::Bridge => ports.any(|port| !matches!(kind(port), LinkKind::Veth | LinkKind::Tun)),
-        LinkKind::Other => true,
+        // What comes to a shaping link was redirected there, and is heard by the link to which it came.
+        LinkKind::Other => link.kind.as_deref() != Some("ifb"),
         LinkKind::Loopback | LinkKind::Dummy | LinkKind::Vrf | LinkKind::Wireguard | LinkKind::Tun => false,
     };
     let of_pods = link.name.starts_with(POD_LINK_PREFIX);

@@ -2,8 +2,9 @@
 //! gives up the gateway of a range that was this node's once.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use attachment::{Mode, Record, State};
+use attachment::{Entry, Mode, NetworkName, State};
 use cni_plugins::wiring::{BridgePlan, Step, WiringError, is_our_bridge_mac};
 use ipnet::IpNet;
 use kernel::netlink::{Batch, Socket};
@@ -17,6 +18,7 @@ use super::{PodsReport, Records, links_by_name};
 /// Puts back what the bridges of attached pods have lost, and takes from the pods' bridge what it must not keep.
 pub(crate) fn restore_bridges(
     socket: &mut Socket,
+    data_dir: &Path,
     records: &Records,
     observed: &ObservedNode,
     settings: &Settings,
@@ -26,7 +28,8 @@ pub(crate) fn restore_bridges(
     let hairpin = settings.cni.hairpin;
     for (name, ports) in living_ports(records, observed) {
         let mtu = least_mtu(name, &ports, observed);
-        let result = restore_bridge(socket, (name, mtu), &ports, hairpin, &mut report.done);
+        let holds = |port: &Port<'_>| Records::still_holds(data_dir, port.network, port.entry);
+        let result = restore_bridge(socket, (name, mtu), &ports, hairpin, (holds, &mut report.done));
         if let Err(error) = result {
             report.problems.push(format!("bridge {name} of {} pods: {error}", ports.len()));
         }
@@ -36,7 +39,12 @@ pub(crate) fn restore_bridges(
     }
 }
 
-type Port<'a> = (&'a Record, &'a ObservedLink);
+/// A pod on a bridge, and the node's end of its link.
+struct Port<'a> {
+    network: &'a NetworkName,
+    entry: &'a Entry,
+    link: &'a ObservedLink,
+}
 
 /// For each bridge the pods that live, oldest first: who made the bridge, decides its Ethernet address.
 fn living_ports<'a>(
@@ -45,14 +53,14 @@ fn living_ports<'a>(
 ) -> BTreeMap<&'a LinkName, Vec<Port<'a>>> {
     let links = links_by_name(observed);
     let mut bridges: BTreeMap<&LinkName, Vec<Port<'_>>> = BTreeMap::new();
-    for (_, entry) in records.entries.iter().filter(|(_, entry)| entry.state == State::Attached) {
+    for (network, entry) in records.entries.iter().filter(|(_, entry)| entry.state == State::Attached) {
         let wiring = &entry.record.wiring;
         if let (Some(name), Some(link)) = (wiring.mode.bridge(), links.get(wiring.host_link.as_str())) {
-            bridges.entry(name).or_default().push((&entry.record, link));
+            bridges.entry(name).or_default().push(Port { network, entry, link });
         }
     }
     for ports in bridges.values_mut() {
-        ports.sort_by_key(|(record, _)| record.created);
+        ports.sort_by_key(|port| port.entry.record.created);
     }
     bridges
 }
@@ -62,19 +70,20 @@ fn restore_bridge(
     (name, mtu): (&LinkName, u32),
     ports: &[Port<'_>],
     hairpin: bool,
-    done: &mut Vec<String>,
+    (holds, done): (impl Fn(&Port<'_>) -> bool, &mut Vec<String>),
 ) -> Result<(), WiringError> {
     let plan = BridgePlan {
         name: name.clone(),
         gateways: gateways(ports),
         mtu,
-        leads_to_lan: ports.iter().any(|(record, _)| matches!(record.wiring.mode, Mode::L2 { .. })),
+        leads_to_lan: ports.iter().any(|port| matches!(port.entry.record.wiring.mode, Mode::L2 { .. })),
     };
     let (bridge, repairs) = plan.restore(socket)?;
     done.extend(repairs.into_iter().map(|repair| format!("bridge {name}: {repair}")));
-    for (record, link) in ports {
+    for port in ports {
+        let Port { link, entry, .. } = port;
         let lost = link.master != Some(bridge.index);
-        if !lost && link.up {
+        if !lost && link.up || !holds(port) {
             continue;
         }
         let mut batch = Batch::new();
@@ -88,7 +97,7 @@ fn restore_bridge(
         match socket.execute_all(&mut batch) {
             Ok(()) => {
                 let what = if lost { "made a port again" } else { "set up again" };
-                done.push(format!("bridge {name}: {} of pod {} {what}", link.name, record.attachment));
+                done.push(format!("bridge {name}: {} of pod {} {what}", link.name, entry.record.attachment));
             }
             // The pod went meanwhile.
             Err(error) if error.is_absent() => {}
@@ -102,7 +111,7 @@ fn restore_bridge(
 /// was lost and is about to be one again.
 fn least_mtu(bridge: &LinkName, ports: &[Port<'_>], observed: &ObservedNode) -> u32 {
     let found = observed.links.values().find(|link| link.name == bridge.as_str()).map(|link| link.index);
-    let ours = ports.iter().map(|(_, link)| link.mtu);
+    let ours = ports.iter().map(|port| port.link.mtu);
     let all = observed.links.values().filter(|link| link.master.is_some() && link.master == found);
     all.map(|link| link.mtu).chain(ours).min().unwrap_or_default()
 }
@@ -110,7 +119,7 @@ fn least_mtu(bridge: &LinkName, ports: &[Port<'_>], observed: &ObservedNode) -> 
 /// Each gateway once, with its subnet's prefix, in the order of the pods.
 fn gateways(ports: &[Port<'_>]) -> Vec<IpNet> {
     let mut gateways = Vec::new();
-    for gateway in ports.iter().flat_map(|(record, _)| record.bridge_gateways()) {
+    for gateway in ports.iter().flat_map(|port| port.entry.record.bridge_gateways()) {
         if !gateways.contains(&gateway) {
             gateways.push(gateway);
         }

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 
-use attachment::{Mode, State};
+use attachment::{Entry, Mode, NetworkName, State};
 use cni_plugins::wiring::{POD_ROUTE_PROTOCOL, lan};
 use kernel::netlink::{Batch, Socket};
 use kernel::{KernelError, link, neighbour};
@@ -18,6 +19,7 @@ type Answer = (u32, IpAddr);
 /// Puts back what attached pods have lost, and takes away what no pod has any more.
 pub(crate) fn restore_proxies(
     socket: &mut Socket,
+    data_dir: &Path,
     records: &Records,
     observed: &ObservedNode,
     report: &mut PodsReport,
@@ -28,9 +30,17 @@ pub(crate) fn restore_proxies(
     };
     let wanted = wanted(records, observed);
     let known: BTreeSet<Answer> = held.iter().map(|proxied| (proxied.index, proxied.ip)).collect();
-    for (answer, pod) in wanted.iter().filter(|(answer, _)| !known.contains(answer)) {
+    for (answer, (network, entry)) in wanted.iter().filter(|(answer, _)| !known.contains(answer)) {
+        // Who deletes the pod takes its link away first, and then the answers.
+        let lives = !is_gone(socket, entry.record.wiring.host_link.as_str());
+        if !lives || !Records::still_holds(data_dir, network, entry) {
+            continue;
+        }
+        let pod = &entry.record.attachment;
         match put_back(socket, *answer) {
             Ok(()) => report.done.push(format!("pod {pod}: the node answers for {} again", answer.1)),
+            // With the link to the LAN went what was on it; a new one brings about another pass.
+            Err(_) if matches!(link::by_index(socket, answer.0), Ok(None)) => {}
             Err(error) => report.problems.push(format!("pod {pod}: {error}")),
         }
     }
@@ -48,20 +58,24 @@ pub(crate) fn restore_proxies(
 }
 
 /// What attached pods need whose links live, and which pod needs it.
-fn wanted(records: &Records, observed: &ObservedNode) -> BTreeMap<Answer, String> {
+fn wanted<'a>(records: &'a Records, observed: &ObservedNode) -> BTreeMap<Answer, &'a (NetworkName, Entry)> {
     let links: BTreeMap<&str, u32> =
         observed.links.values().map(|link| (link.name.as_str(), link.index)).collect();
     let mut wanted = BTreeMap::new();
-    for (_, entry) in records.entries.iter().filter(|(_, entry)| entry.state == State::Attached) {
-        let record = &entry.record;
+    for pod in records.entries.iter().filter(|(_, entry)| entry.state == State::Attached) {
+        let record = &pod.1.record;
         let Mode::L2Routed { uplink } = &record.wiring.mode else { continue };
         let Some(index) = links.get(uplink.as_str()) else { continue };
         if links.contains_key(record.wiring.host_link.as_str()) {
             let ips = record.addresses.iter().map(|allocation| allocation.address.addr());
-            wanted.extend(ips.map(|ip| ((*index, ip), record.attachment.to_string())));
+            wanted.extend(ips.map(|ip| ((*index, ip), pod)));
         }
     }
     wanted
+}
+
+fn is_gone(socket: &mut Socket, name: &str) -> bool {
+    matches!(link::by_name(socket, name), Ok(None))
 }
 
 /// Answers again, and says so to those who have asked in vain meanwhile.

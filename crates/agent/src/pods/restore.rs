@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use attachment::{Record, State};
 use cni_plugins::wiring::{PodAddress, Step, host_route};
@@ -24,6 +25,7 @@ const IPV6_DEFAULT_METRIC: u32 = 1024;
 /// from the node to its pods.
 pub(crate) fn restore(
     socket: &mut Socket,
+    data_dir: &Path,
     records: &Records,
     observed: &ObservedNode,
     internal_ips: &PerFamily<IpAddr>,
@@ -34,18 +36,18 @@ pub(crate) fn restore(
     let routed = records
         .entries
         .iter()
-        .map(|(_, entry)| entry)
-        .filter(|entry| entry.state == State::Attached && entry.record.wiring.mode.bridge().is_none());
+        .filter(|(_, entry)| entry.state == State::Attached && entry.record.wiring.mode.bridge().is_none());
     let mut routed = routed.peekable();
     if routed.peek().is_none() {
         return;
     }
     let of_main = observed.routes.iter().filter(|route| route.key.table == MAIN_TABLE);
     let routes = RoutesByDestination::new(of_main);
-    for entry in routed {
+    for (network, entry) in routed {
         let Some(link) = links.get(entry.record.wiring.host_link.as_str()) else { continue };
+        let holds = || Records::still_holds(data_dir, network, entry);
         for address in pod_addresses(&entry.record, observed, internal_ips) {
-            match restore_address(socket, &entry.record, link, &address, &routes) {
+            match restore_address(socket, &entry.record, link, &address, &routes, holds) {
                 Ok(Some(done)) => report.done.push(format!("pod {}: {done}", entry.record.attachment)),
                 Ok(None) => {}
                 // A DEL took the link away since it was observed, and with it all that was to be put back.
@@ -74,13 +76,14 @@ fn pod_addresses<'a>(
     })
 }
 
-/// What was done, if anything had to be.
+/// What was done, if anything had to be and the record still `holds`.
 fn restore_address(
     socket: &mut Socket,
     record: &Record,
     link: &ObservedLink,
     address: &PodAddress,
     routes: &RoutesByDestination<'_>,
+    holds: impl Fn() -> bool,
 ) -> Result<Option<String>, KernelError> {
     let mut wanted = host_route(address);
     wanted.hops = vec![Hop { index: Some(link.index), ..Hop::default() }];
@@ -90,6 +93,7 @@ fn restore_address(
     match at_key {
         Some(found) if !found.is_pods() => Ok(None),
         Some(found) if leads_over(found, link) && sources_agree(found, &wanted) => Ok(None),
+        _ if !holds() => Ok(None),
         Some(_) => {
             let mut batch = Batch::new();
             route::replace(&mut batch, &wanted);

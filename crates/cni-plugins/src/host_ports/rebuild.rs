@@ -209,14 +209,19 @@ fn correct(
                     &known.name,
                     declared,
                     std::slice::from_ref(element),
-                    Existing::Keep,
+                    Existing::Refuse,
                 );
             }
         }
         let done = transaction.commit(socket);
         drop(held);
-        done?;
-        report.added += lacking.len();
+        match done {
+            Ok(()) => report.added += lacking.len(),
+            // Opened by the pod's own ADD since the table was read, or taken away with the whole table: either brings about
+            // another pass.
+            Err(error) if error.is_present() || error.is_absent() => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(report)
 }

@@ -92,7 +92,7 @@ pub(crate) fn right(_: &Message, answer: Message) -> Vec<Message> {
 impl Lan {
     /// Waits for a question of this kind.
     pub(crate) fn hears(&self, kind: Kind) -> Message {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + super::PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let message = self.heard.recv_timeout(left).unwrap_or_else(|_| panic!("no {kind:?} was sent"));

@@ -67,9 +67,12 @@ pub(crate) fn udp(ns: &NetNs, address: IpAddr, port: u16) -> UdpSocket {
     ns.run(|| UdpSocket::bind(SocketAddr::new(address, port))).unwrap().unwrap()
 }
 
+/// What comes at all comes at once, on a machine that does nothing else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Sends exactly one datagram, and gives the source address that the receiver saw.
 pub(crate) fn one_datagram(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> SocketAddr {
-    at.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    at.set_read_timeout(Some(PATIENCE)).unwrap();
     let nonce = format!("{to}");
     from.send_to(nonce.as_bytes(), to).unwrap_or_else(|error| {
         // IPv6 says EINVAL where no neighbour can be made: the table is one for all namespaces of the machine.

@@ -15,19 +15,17 @@ use kernel::sysctl::Sysctls;
 use kernel::{address, link, neighbour, route};
 use serde_json::{Value, json};
 
-use super::assert_first_packets;
 use super::node::{
     GATEWAYS, NODE_ADDRESSES, Node, Pod, add, addresses_of, change, check, del, index_of, ip, uplink,
 };
 use super::plugin::{Call, program};
+use super::{PATIENCE, assert_first_packets};
 
 /// `NUD_PERMANENT` (`linux/neighbour.h`).
 const PERMANENT: u16 = 0x80;
 pub(crate) const BRIDGE: &str = "cni0";
 const TABLE: &str = "hostgw_hostport";
 const TRY_AGAIN_LATER: u64 = 11;
-/// Nothing that is waited for takes longer, on a machine however loaded.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What clears away what a call left that was cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +202,14 @@ impl Scene {
             assert!(Instant::now() < deadline, "the kernel does not take a pod's namespace down");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Settings of the agent, beside its mode. (JSON is YAML.)
+    pub(crate) fn configure(&self, mode: &str, mut settings: Value) {
+        settings["mode"] = mode.into();
+        let folder = self.node.folder().join("etc/hostgw");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.yaml"), settings.to_string()).unwrap();
     }
 
     /// One pass of the real agent.

@@ -213,7 +213,7 @@ impl Traced {
 
 /// Waits until a process that is nobody's child here has ended.
 pub(crate) fn wait_for_end(orphan: pid_t) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + super::PATIENCE;
     // Its state stands behind its name, which is in parentheses; whoever adopted it may not wait for it (Z).
     while let Ok(stat) = std::fs::read_to_string(format!("/proc/{orphan}/stat"))
         && !stat.rsplit(") ").next().unwrap().starts_with('Z')

@@ -42,6 +42,15 @@ impl Sysctl {
         }
     }
 
+    /// The link whose setting it is; none where it is the node's.
+    #[must_use]
+    pub const fn link(&self) -> Option<&LinkName> {
+        match self {
+            Self::AcceptRa(link) | Self::ProxyNdp(link) | Self::ProxyDelay(_, link) => Some(link),
+            Self::Ipv4Forward | Self::Ipv6Forwarding => None,
+        }
+    }
+
     /// The sysctl that turns forwarding on in a family.
     #[must_use]
     pub const fn forwarding(family: Family) -> Self {
