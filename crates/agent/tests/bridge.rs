@@ -6,16 +6,15 @@ mod support;
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use node_network::settings::Mode;
 use support::pod::{Pod, attach_bridged};
-use support::{Node, change, dual, index_of, node, run, wait_until};
+use support::{Node, PATIENCE, change, dual, index_of, node, run, wait_until};
 
 /// The node answers the pod in both families: it refuses what nobody listens for.
 fn assert_reachable(node: &Node, pod: &Pod) {
     for gateway in ["10.244.1.1:9", "[fd00:10:244:1::1]:9"] {
-        let connect = || TcpStream::connect_timeout(&gateway.parse().unwrap(), Duration::from_secs(10));
+        let connect = || TcpStream::connect_timeout(&gateway.parse().unwrap(), PATIENCE);
         let error = pod.ns.run(connect).unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{gateway}");
     }

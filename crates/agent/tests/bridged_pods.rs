@@ -6,13 +6,12 @@ mod support;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
-use std::time::Duration;
 
 use attachment::{HostPort, Protocol};
 use kernel::netns::NetNs;
 use node_network::settings::Mode;
 use support::pod::{Pod, attach_bridged_with_ports};
-use support::{Node, dual, run, wait_until};
+use support::{Node, PATIENCE, dual, run, wait_until};
 
 const GATEWAYS: [&str; 2] = ["10.244.1.1", "fd00:10:244:1::1"];
 /// Addresses that the pod was not given, each with its prefix.
@@ -53,7 +52,7 @@ fn first_source(node: &Node, pod: &Pod, family: usize) -> (IpAddr, IpAddr) {
     for source in [foreign, own] {
         udp(&pod.ns, source).send_to(b"?", to).unwrap();
     }
-    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
     let (_, source) = receiver.recv_from(&mut [0; 8]).unwrap();
     (source.ip(), own)
 }
@@ -73,8 +72,7 @@ fn what_a_bridged_pod_sends_with_an_address_of_somebody_else_is_dropped() {
 
 /// From outside the node, by the host port, to what listens in the pod.
 fn assert_served(node: &Node, listener: &TcpListener) {
-    let connect =
-        || TcpStream::connect_timeout(&"192.0.2.11:8080".parse().unwrap(), Duration::from_secs(10)).unwrap();
+    let connect = || TcpStream::connect_timeout(&"192.0.2.11:8080".parse().unwrap(), PATIENCE).unwrap();
     let client = node.lan.run(connect).unwrap();
     let (_, seen) = listener.accept().unwrap();
     assert_eq!(seen, client.local_addr().unwrap());

@@ -115,7 +115,7 @@ impl Lan {
 
     fn hears(&self, kind: Kind) -> Message {
         loop {
-            let message = self.heard.recv_timeout(Duration::from_secs(20)).unwrap();
+            let message = self.heard.recv_timeout(support::PATIENCE).unwrap();
             if message.kind == kind {
                 return message;
             }

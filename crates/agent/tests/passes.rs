@@ -193,12 +193,17 @@ fn a_file_cut_short_just_now_deletes_nothing_on_a_first_pass() {
     let written = std::fs::read_to_string(node.path("nodes.yaml")).unwrap();
     let end = written.find("- {kind: Node, metadata: {name: node3}").unwrap();
     std::fs::write(node.path("nodes.yaml"), &written[..end]).unwrap();
+    // However long the agent takes to look, it was written just now.
+    let file = std::fs::File::open(node.path("nodes.yaml")).unwrap();
+    let touch = || file.set_modified(std::time::SystemTime::now()).unwrap();
     let agent = node.start();
     support::wait_until("the file is said to be unfinished", || {
+        touch();
         node.state()
             .and_then(|state| state.source_problem)
             .is_some_and(|problem| problem.contains("waiting for the rest"))
     });
+    touch();
     assert_eq!(routes(true), good);
     support::wait_until("the file was left alone and counts", || routes(true).len() == good.len() - 2);
     drop(agent);

@@ -171,17 +171,12 @@ fn each_change_costs_few_passes_and_quiet_none() {
     node.wait_until_converged();
     let passes = || node.state().map_or(0, |state| state.passes);
     let before = passes();
-    for round in 0_u64..10 {
+    for _ in 0..10 {
         change(|batch, _| route::delete(batch, &foreign_route("10.244.2.0/24", "192.0.2.12", 104, 104)));
         wait_until("the route is back", || routed("10.244.2.0/24", "192.0.2.12"));
-        // One for the damage, one to hear of the own repair, and one that was under way.
-        assert!(
-            passes() <= before + 3 * (round + 1),
-            "{} passes for {} repairs",
-            passes() - before,
-            round + 1
-        );
     }
+    // One for the damage, one to hear of the own repair, and one that was under way.
+    assert!(passes() <= before + 3 * 10, "{} passes for 10 repairs", passes() - before);
 }
 
 #[test]
@@ -242,7 +237,8 @@ fn stopping_the_agent_leaves_the_network_as_it_is() {
     drop(agent);
     assert_eq!((routes(true), run("nft", &["list", "ruleset"])), good);
     assert!(node.path("etc/cni/net.d/10-hostgw.conflist").exists() && node.path("run/hostgw/ready").exists());
-    assert!(!agent::is_running(&node.paths()).unwrap());
+    // A child that another test forks holds the lock until it executes its program.
+    wait_until("the lock is free", || !agent::is_running(&node.paths()).unwrap());
 }
 
 #[test]
@@ -256,10 +252,9 @@ fn health_and_metrics_are_served() {
     });
     node.write_nodes(&[dual(1), dual(2)]);
     wait_until("the node is ready", || get("/readyz").starts_with("HTTP/1.1 200"));
-    let metrics = get("/metrics");
     for metric in ["hostgw_peer_cidrs_routed 2", "hostgw_nodes 2", "hostgw_converged 1", "hostgw_announced 1"]
     {
-        assert!(metrics.contains(metric), "{metric} is not in {metrics}");
+        wait_until(metric, || get("/metrics").contains(metric));
     }
     assert!(get("/other").starts_with("HTTP/1.1 404"));
 }

@@ -9,7 +9,7 @@ use kernel::events::{Events, Group, Heard};
 use kernel::link::{self, Link};
 use kernel::netlink::{Batch, Protocol};
 use kernel::route::{self, Hop, Route};
-use support::{apply, enter_fresh_netns, route_socket, veth_pair};
+use support::{PATIENCE, apply, enter_fresh_netns, route_socket, veth_pair};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -24,7 +24,7 @@ fn a_link_that_comes_and_goes_is_heard_and_nothing_else_is() {
         Events::subscribe(Protocol::Route, &[Group::Ipv4Routes, Group::Ipv4Rules], None).unwrap();
     let (one, _) = veth_pair(&mut socket, "one", "other");
     apply(&mut socket, |batch| link::delete(batch, one));
-    assert!(events.wait(Duration::from_secs(10)).unwrap());
+    assert!(events.wait(PATIENCE).unwrap());
     let mut heard = Vec::new();
     let mut note = |kind, payload: &[u8]| heard.extend(Link::parse(payload).map(|link| (kind, link.name)));
     while events.read(&mut note).unwrap() != Heard::Nothing {}

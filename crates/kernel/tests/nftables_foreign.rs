@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::time::Duration;
-
 use kernel::events::{Events, Group, Heard};
 use kernel::netlink::Protocol;
 use kernel::nftables::{self, Hook, Policy};
@@ -18,7 +16,7 @@ fn a_flush_of_the_ruleset_is_heard() {
     let mut events = Events::subscribe(Protocol::Netfilter, &[Group::Nftables], None).unwrap();
     assert_eq!(events.read(|_, _| {}).unwrap(), Heard::Nothing);
     run("nft", &["flush", "ruleset"]);
-    assert!(events.wait(Duration::from_secs(10)).unwrap());
+    assert!(events.wait(support::PATIENCE).unwrap());
     let mut kinds = Vec::new();
     while events.read(|kind, _| kinds.push(kind & 0xff)).unwrap() != Heard::Nothing {}
     assert!(kinds.contains(&2), "NFT_MSG_DELTABLE is among {kinds:?}");

@@ -72,7 +72,7 @@ impl Groups {
 pub fn remove(parent: &str) -> Outcome {
     for own in own_folders()? {
         let folder = own.join(parent);
-        wait_for(&format!("the end of control group {}", folder.display()), Duration::from_secs(10), || {
+        wait_for(&format!("the end of control group {}", folder.display()), Duration::from_secs(60), || {
             remove_tree(&folder);
             Ok(if folder.exists() { Seen::NotYet("it has processes".to_owned()) } else { Seen::Yes(()) })
         })?;

@@ -21,7 +21,7 @@ const LARGE_CLUSTER_CIDRS: &str = "10.192.0.0/10,fd00:10:244::/48";
 /// Services' addresses.
 const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// How long a daemon may take to be of use, on a machine that does other things too.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(300);
 
 /// What the controllers are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

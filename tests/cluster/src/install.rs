@@ -16,7 +16,7 @@ pub const IMAGE: &str = "hostgw.test/hostgw";
 /// The namespace of the chart.
 pub const NAMESPACE: &str = "kube-system";
 /// How long a DaemonSet may take to be everywhere.
-const ROLLOUT: Duration = Duration::from_secs(120);
+const ROLLOUT: Duration = Duration::from_secs(300);
 
 /// helm, and what it installs.
 #[derive(Clone, Debug)]

@@ -107,7 +107,7 @@ fn spawn(task: &Task, group: &str) -> Outcome<Child> {
     let lifeline = child.stdin.as_mut().ok_or_else(|| TierError::Wrong("no pipe to the tier".to_owned()))?;
     lifeline.write_all(&line).map_err(TierError::io("tell the tier what to do"))?;
     let parent = child.id();
-    let first = wait_for("the tier's first process", Duration::from_secs(10), || {
+    let first = wait_for("the tier's first process", Duration::from_secs(60), || {
         Ok(first_child(parent).map_or_else(|| Seen::NotYet("not there".to_owned()), Seen::Yes))
     })?;
     fs::write(task.logs().join(FIRST_PROCESS), first.as_raw_nonzero().to_string())

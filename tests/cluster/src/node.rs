@@ -21,7 +21,7 @@ use crate::wait::{Seen, wait_for};
 /// The sandbox image of all pods.
 pub const PAUSE_IMAGE: &str = "hostgw.test/pause:1";
 /// How long a daemon may take to be of use, on a machine that does other things too.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 /// Where each node's containerd listens.
 pub const RUNTIME_SOCKET: &str = "/run/containerd/containerd.sock";
 

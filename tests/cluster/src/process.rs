@@ -73,7 +73,7 @@ impl Daemon {
     pub fn start_inside(name: &str, log: &Path, command: &mut Command) -> Outcome<Self> {
         let mut daemon = Self::start(name, log, command)?;
         let parent = daemon.child.id();
-        daemon.pid = wait_for(&format!("a process of {name}"), Duration::from_secs(10), || {
+        daemon.pid = wait_for(&format!("a process of {name}"), Duration::from_secs(60), || {
             Ok(first_child(parent).map_or_else(|| Seen::NotYet("no child yet".to_owned()), Seen::Yes))
         })?;
         Ok(daemon)

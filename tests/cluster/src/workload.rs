@@ -18,7 +18,7 @@ use crate::wait::{Seen, wait_for};
 /// The image of the test's pods.
 pub const POD_IMAGE: &str = "hostgw.test/pod:1";
 /// How long pods may take to start, on a machine that does other things too.
-pub const PODS_START: Duration = Duration::from_secs(120);
+pub const PODS_START: Duration = Duration::from_secs(300);
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// kubectl with the administrator's rights.

@@ -17,7 +17,7 @@ use crate::runtime::{Answer, BinFolders, Runtime};
 use crate::scene::Scene;
 
 /// What duplicate detection takes at most, several times over.
-const SETTLED_WITHIN: Duration = Duration::from_secs(10);
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whose plugins make the ADDs, and whose do all else.
 #[derive(Clone, Debug)]

@@ -30,8 +30,11 @@ use tokio::sync::oneshot;
 
 /// `RTPROT_KERNEL`.
 const KERNEL: u8 = 2;
-/// Whatever is waited for comes within milliseconds; a loaded machine takes longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Whatever is waited for comes within milliseconds; a loaded machine takes longer, and what was refused for long is tried again
+/// only after half a minute.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks, so that who waits does not keep others from working.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Moves the calling thread into a new, empty network namespace with its loopback link up.
 pub(crate) fn enter_new_namespace() -> NetNs {
@@ -69,7 +72,7 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 

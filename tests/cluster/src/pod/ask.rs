@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// How long an answer may take. A first packet that waited for a neighbour takes a second, and is to be seen as slow, not
-/// as lost.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an answer may take. A first packet that waited for a neighbour takes a second, one on a busy machine longer: that
+/// is to be seen as slow, not as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `tcp:ADDRESS:PORT` or `udp:ADDRESS:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

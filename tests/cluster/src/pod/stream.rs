@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 /// Between two packets of a flow.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// After which a flow's packet counts as lost, and a TCP connection as broken.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// After which a flow's packet counts as lost, and a TCP connection that is to be as broken; one that was has twice as long to
+/// send again. A machine that starts daemons and pods keeps each of them waiting for seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What became of one flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +85,7 @@ pub fn stream(servers: &[SocketAddr], counts_port: u16) -> io::Result<()> {
 fn tcp_flow(server: SocketAddr, flows: &Shared) -> io::Result<()> {
     let mut connection = TcpStream::connect_timeout(&server, PATIENCE)?;
     connection.set_nodelay(true)?;
-    connection.set_read_timeout(Some(PATIENCE * 5))?;
+    connection.set_read_timeout(Some(PATIENCE * 2))?;
     let mut answers = BufReader::new(connection.try_clone()?);
     let name = format!("tcp:{server}");
     let mut line = String::new();

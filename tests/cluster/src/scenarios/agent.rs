@@ -10,7 +10,7 @@ use crate::workload::{PodSpec, delete_pods, wait_running};
 
 use super::traffic::under_traffic;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 pub(super) fn deleted_under_traffic(cluster: &mut Cluster) -> Outcome<String> {
     let proven = under_traffic(cluster, |cluster| {

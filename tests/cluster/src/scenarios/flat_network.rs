@@ -22,7 +22,7 @@ use super::leaks::nothing_left_over;
 use super::reach::all_answered;
 use super::services::{HOST_PORT, NodePorts, Sources, prove_services};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 const CONFLIST: &str = "/etc/cni/net.d/10-hostgw.conflist";
 /// The annotation that says which part of the LAN is a node's.
 const SLICE: &str = "hostgw.io/lan-slice";

@@ -20,7 +20,7 @@ use super::nodes::rebooted;
 use super::reach::all_answered;
 use super::traffic::under_traffic;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// The node on which it happens; the streams' client lives on it too.
 const NODE: &str = "kn1";
 const POD: &str = "forgotten";

@@ -10,7 +10,7 @@ use crate::inside::Cluster;
 use crate::install::wait_until_rolled_out;
 use crate::wait::{Seen, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Values that bring what the defaults leave out.
 const VALUES: [&str; 4] = [
     "podCIDR.clusterCIDRs={10.244.0.0/16,fd00:10:244::/48},apiServer.host=api.example,apiServer.port=6443",

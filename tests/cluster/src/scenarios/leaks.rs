@@ -13,7 +13,7 @@ use crate::wait::{Seen, wait_for};
 /// The plugin's records of attached pods, one file each; other files lie below.
 const RECORDS: &str = "/run/hostgw/ipam/hostgw/records";
 /// How long what a dead pod held may stay: the runtime removes sandboxes after their pod is gone.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Waits until each node holds exactly what its pods need: records, links, and routes of them in both families.
 pub(super) fn nothing_left_over(cluster: &Cluster) -> Outcome {

@@ -9,7 +9,7 @@ use crate::node::Node;
 use crate::wait::{Seen, wait_for};
 
 const STATE: &str = "/run/hostgw/state.json";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// The agent's status document.
 pub(super) fn state(node: &Node) -> Outcome<Value> {

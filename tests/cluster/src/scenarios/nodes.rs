@@ -14,7 +14,7 @@ use super::leaks::nothing_left_over;
 use super::reach::all_answered;
 use super::services::{NodePorts, Sources, prove_services};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Pods that are spread over the nodes while one of them goes.
 const PODS: u32 = 9;
 
@@ -36,7 +36,7 @@ pub(super) fn added_drained_deleted(cluster: &mut Cluster) -> Outcome<String> {
         "--ignore-daemonsets",
         "--force",
         "--delete-emptydir-data",
-        "--timeout=60s",
+        "--timeout=180s",
     ])?;
     let elsewhere = wait_scaled(api, "spread", PODS as usize)?;
     if let Some(pod) = elsewhere.iter().find(|pod| pod.node == name) {

@@ -49,7 +49,7 @@ fn loss_is_seen(cluster: &mut Cluster) -> Outcome {
         let rules = "add table inet planted; add chain inet planted forward { type filter hook forward priority -300; }; \
                      add rule inet planted forward udp dport 8080 numgen inc mod 50 0 counter drop";
         node.run("nft", &[rules])?;
-        let dropped = crate::wait::wait_for("a packet to be dropped", Duration::from_secs(30), || {
+        let dropped = crate::wait::wait_for("a packet to be dropped", Duration::from_secs(120), || {
             let listed = node.run("nft", &["list", "chain", "inet", "planted", "forward"])?;
             Ok(if listed.contains("packets 0 ") {
                 crate::wait::Seen::NotYet(listed)

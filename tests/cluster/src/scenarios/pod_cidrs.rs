@@ -13,7 +13,7 @@ use crate::install::{NAMESPACE, wait_until_rolled_out};
 use crate::lan::addresses;
 use crate::wait::{Seen, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(180);
 const NODES: &str = "/api/v1/nodes";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/hostgw-podcidr";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/kube-system/deployments/hostgw-podcidr";

@@ -8,7 +8,7 @@ use crate::error::{Outcome, TierError};
 use crate::inside::Cluster;
 use crate::wait::{Seen, wait_for};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// How long nothing may be written. Agents look at everything again after 30 s.
 const QUIET: Duration = Duration::from_secs(35);
 

@@ -15,7 +15,7 @@ use super::traffic::under_traffic;
 
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/hostgw";
 const NODE: &str = "kn1";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 pub(super) fn missing_rights_are_told(cluster: &mut Cluster) -> Outcome<String> {
     let rules = cluster.api.get(ROLE)?["rules"].clone();

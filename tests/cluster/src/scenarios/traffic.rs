@@ -14,7 +14,7 @@ const SERVER: &str = "stream-server";
 const CLIENT: &str = "stream-client";
 /// How many more answers show that a flow still flows.
 const ENOUGH: u64 = 100;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Streams between two pods, over TCP and UDP, IPv4 and IPv6, to the pod's addresses and through its Service.
 pub(super) struct Traffic {
