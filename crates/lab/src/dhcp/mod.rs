@@ -37,8 +37,8 @@ const fn pool(network: u8, first: u8, last: u8, seconds: u32) -> Pool {
     Pool { first: Ipv4Addr::new(10, 10, network, first), last: Ipv4Addr::new(10, 10, network, last), seconds }
 }
 
-/// For how long a server that is overloaded answers nothing.
-const HELD: Duration = Duration::from_millis(1200);
+/// For how long a server that is overloaded answers nothing: longer than an ADD takes on a busy machine, and less than it waits.
+const HELD: Duration = Duration::from_secs(3);
 /// What an agent does within a lease of ten seconds has come about long before.
 const PATIENCE: Duration = Duration::from_secs(60);
 
