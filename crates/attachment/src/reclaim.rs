@@ -6,7 +6,7 @@ use std::fmt;
 use crate::address_range::AddressRange;
 use crate::claim::Claim;
 use crate::error::{IoError, ReleaseError};
-use crate::folder::{CLAIMS, RANGES, RECORDS};
+use crate::folder::{CLAIMS, Folder, RANGES, RECORDS};
 use crate::hint::Hint;
 use crate::locked::{Locked, claim_name, read_entry, record_name};
 use crate::record::Record;
@@ -190,6 +190,11 @@ fn audit(store: &Store, read: &[(u64, Record)], report: &mut ReclaimReport) -> R
         if inodes.get(&record.attachment.to_string()) != Some(&inode) {
             continue;
         }
+        let lost = record.claims().any(|claim| claims.get(&claim) != Some(&inode));
+        // On a disk, its file may have the number of the one before.
+        if lost && !is_still(folder, record)? {
+            continue;
+        }
         for claim in record.claims() {
             match claims.get(&claim) {
                 Some(&holder) if holder == inode => {}
@@ -215,4 +220,12 @@ fn audit(store: &Store, read: &[(u64, Record)], report: &mut ReclaimReport) -> R
         }
     }
     Ok(())
+}
+
+/// Whether the attachment's record says now what was read of it.
+fn is_still(folder: &Folder, record: &Record) -> Result<bool, IoError> {
+    let name = record_name(&record.attachment);
+    let Some(file) = folder.open_file(&name)? else { return Ok(false) };
+    let now = read_entry(folder, &file, &name, &record.attachment)?;
+    Ok(now.is_ok_and(|entry| entry.record == *record))
 }

@@ -1,5 +1,6 @@
 //! What is freed when pods are gone, and what is never.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 use attachment::{Reclaimed, State};
@@ -65,6 +66,29 @@ fn gc_frees_what_is_not_valid_once_it_is_cleaned_up() {
     left.sort();
     assert_eq!(left, [attachment("adding"), attachment("stuck"), attachment("valid")]);
     assert!(entries(&store).iter().all(|entry| entry.state == State::Attached));
+    node.assert_consistent();
+}
+
+#[test]
+fn a_life_that_began_during_the_pass_gets_no_claim_of_the_one_before() {
+    let node = Node::on_disk();
+    let store = node.store();
+    let ask = Ask::of(small_sets());
+    for name in ["a", "b"] {
+        ask.attach(&store, name).unwrap();
+    }
+    let seen = RefCell::new(Vec::new());
+    let attach_those_before_again = |attachment: &attachment::Attachment, _: Option<&attachment::Record>| {
+        for before in seen.borrow().iter() {
+            store.release(before).unwrap();
+            ask.attach(&store, before.container_id()).unwrap();
+        }
+        seen.borrow_mut().push(attachment.clone());
+        false
+    };
+    let report = store.reclaim(NOW + 1_000, 0, attach_those_before_again).unwrap();
+    assert_eq!(seen.borrow().len(), 2);
+    assert!(report.done.is_empty() && report.contested.is_empty(), "{report:?}");
     node.assert_consistent();
 }
 
