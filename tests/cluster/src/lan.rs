@@ -90,10 +90,21 @@ pub fn create() -> Outcome {
     create().map_err(in_place("the control plane"))
 }
 
+/// Takes the port of a node that lost power away: called where the bridge is. The kernel takes down what a network namespace
+/// leaves in its own time.
+fn unplug(socket: &mut Socket, node: &str) -> Result<(), KernelError> {
+    let Some(port) = link::by_name(socket, node)? else { return Ok(()) };
+    let mut batch = Batch::new();
+    link::delete(&mut batch, port.index);
+    // It may have gone by now.
+    socket.execute_all(&mut batch).or_else(|error| if error.is_absent() { Ok(()) } else { Err(error) })
+}
+
 /// Plugs a node in: called where the bridge is.
 pub fn plug_in(node: &str, netns: &NetNs, host: u8) -> Outcome {
     let plug = || {
         let mut socket = Socket::open(Protocol::Route)?;
+        unplug(&mut socket, node)?;
         let bridge = index_of(&mut socket, BRIDGE)?;
         let (port, uplink) = (name(node)?, name(UPLINK)?);
         let veth = Veth {
