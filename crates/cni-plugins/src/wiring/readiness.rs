@@ -11,8 +11,9 @@ use kernel::{KernelError, address};
 
 use super::WiringError;
 
-/// Work queues answer in tens of microseconds; on a node that is overloaded this long is still not the end.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// Work queues answer in tens of microseconds, and on a node that is overloaded in seconds. Who gives up sooner has all work
+/// done again on such a node; a runtime waits for minutes.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A link that is made, and over which the first packet could still be lost. The kernel works on in the background, so
 /// whatever else is to be done is done before this is waited for.
