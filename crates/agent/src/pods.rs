@@ -16,6 +16,7 @@ use std::path::Path;
 
 use attachment::{Entry, NetworkName, State, Store, networks};
 use kernel::link;
+use kernel::netlink::Socket;
 use link_name::LinkName;
 use node_network::observed::{LinkKind, ObservedLink, ObservedNode};
 use node_network::{Family, PerFamily};
@@ -154,9 +155,7 @@ pub(crate) fn rebuild_host_ports(
         dummies.flat_map(|link| &link.addresses).map(|held| held.address.addr()).collect();
     let Kernel { netfilter, route, .. } = kernel;
     let route = RefCell::new(route);
-    // Not knowing is no proof that a pod is gone.
-    let link_exists =
-        |name: &LinkName| !matches!(link::by_name(&mut route.borrow_mut(), name.as_str()), Ok(None));
+    let link_exists = |name: &LinkName| !is_gone(&mut route.borrow_mut(), name.as_str());
     match cni_plugins::host_ports::rebuild(netfilter, data_dir, &own, &excluded, link_exists) {
         Ok(rebuilt) if rebuilt.is_empty() => {}
         Ok(rebuilt) => report.done.push(format!(
@@ -172,3 +171,13 @@ pub(crate) fn rebuild_host_ports(
 
 /// The ruleset was changed since it was read (`linux/errno.h`; not meant for user space, and yet what nftables says).
 const ERESTART: i32 = 85;
+
+/// Whether a link is gone at this moment. Not knowing is no proof of it.
+fn is_gone(socket: &mut Socket, name: &str) -> bool {
+    matches!(link::by_name(socket, name), Ok(None))
+}
+
+/// The same of the link that had this number.
+fn index_is_gone(socket: &mut Socket, index: u32) -> bool {
+    matches!(link::by_index(socket, index), Ok(None))
+}

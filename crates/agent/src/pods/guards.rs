@@ -5,12 +5,11 @@ use std::path::Path;
 
 use attachment::{Mode, State};
 use cni_plugins::lan_guard::{guard_pod, guarded, unguard};
-use kernel::link;
 use node_network::Settings;
 use node_network::observed::ObservedNode;
 use node_network::settings::Mode as SettingsMode;
 
-use super::{PodsReport, Records};
+use super::{PodsReport, Records, is_gone};
 use crate::observe::Kernel;
 
 /// Guards the links of attached pods, where that is wanted; of all others nothing is left.
@@ -38,8 +37,8 @@ pub(crate) fn restore_guards(
             && entry.state == State::Attached
             && living.contains(entry.record.wiring.host_link.as_str())
     });
-    // Asked now, and not of what was observed before the guards were listed: a pod may have come since, or gone.
-    let mut is_gone = |link: &str| matches!(link::by_name(route, link), Ok(None));
+    // Whether a link is gone is asked now, and not of what was observed before the guards were listed: a pod may have come
+    // since, or gone.
     for (network, entry) in to_guard {
         let record = &entry.record;
         if held.contains(record.wiring.host_link.as_str()) || !Records::still_holds(data_dir, network, entry)
@@ -47,14 +46,14 @@ pub(crate) fn restore_guards(
             continue;
         }
         match guard_pod(netfilter, record) {
-            Err(_) if is_gone(record.wiring.host_link.as_str()) => {}
+            Err(_) if is_gone(route, record.wiring.host_link.as_str()) => {}
             Ok(()) => report.done.push(format!("pod {}: guarded again", record.attachment)),
             Err(error) => report.problems.push(format!("pod {}: {error}", record.attachment)),
         }
     }
     // That of a link that lives may be of a pod whose ADD is under way.
     for link in held.iter().filter(|link| !settings.lan.anti_spoof || !living.contains(link.as_str())) {
-        if settings.lan.anti_spoof && !is_gone(link) {
+        if settings.lan.anti_spoof && !is_gone(route, link) {
             continue;
         }
         match unguard(netfilter, link) {

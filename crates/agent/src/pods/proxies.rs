@@ -11,7 +11,7 @@ use kernel::netlink::{Batch, Socket};
 use kernel::{KernelError, link, neighbour};
 use node_network::observed::ObservedNode;
 
-use super::{PodsReport, Records};
+use super::{PodsReport, Records, index_is_gone, is_gone};
 
 /// An address, and the index of the link on which the node answers for it.
 type Answer = (u32, IpAddr);
@@ -40,7 +40,7 @@ pub(crate) fn restore_proxies(
         match put_back(socket, *answer) {
             Ok(()) => report.done.push(format!("pod {pod}: the node answers for {} again", answer.1)),
             // With the link to the LAN went what was on it; a new one brings about another pass.
-            Err(_) if matches!(link::by_index(socket, answer.0), Ok(None)) => {}
+            Err(_) if index_is_gone(socket, answer.0) => {}
             Err(error) => report.problems.push(format!("pod {pod}: {error}")),
         }
     }
@@ -72,10 +72,6 @@ fn wanted<'a>(records: &'a Records, observed: &ObservedNode) -> BTreeMap<Answer,
         }
     }
     wanted
-}
-
-fn is_gone(socket: &mut Socket, name: &str) -> bool {
-    matches!(link::by_name(socket, name), Ok(None))
 }
 
 /// Answers again, and says so to those who have asked in vain meanwhile.

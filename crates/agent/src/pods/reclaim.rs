@@ -10,7 +10,7 @@ use cni_plugins::wiring::{HOST_LINK_PREFIX, SHAPING_LINK_PREFIX, host_link_name}
 use kernel::link;
 use kernel::netlink::{Batch, Socket};
 
-use super::{PodsReport, Records, stores};
+use super::{PodsReport, Records, is_gone, stores};
 
 /// How old an attachment without a link must be. An ADD in progress is known by its lock; this only keeps apart what a
 /// runtime does in one breath.
@@ -55,7 +55,6 @@ fn reclaim_store(socket: &mut Socket, store: &Store, now: u64, report: &mut Pods
     }
 }
 
-/// A link that cannot be asked for is taken to live.
 fn link_is_gone(
     socket: &mut Socket,
     network: &NetworkName,
@@ -64,7 +63,7 @@ fn link_is_gone(
 ) -> bool {
     let name =
         record.map_or_else(|| host_link_name(network, attachment), |record| record.wiring.host_link.clone());
-    matches!(link::by_name(socket, name.as_str()), Ok(None))
+    is_gone(socket, name.as_str())
 }
 
 /// A shaping link does not go with its pod. One that belongs to no record and no pod link is nobody's.
@@ -91,7 +90,7 @@ fn delete_stray_shaping_links(socket: &mut Socket, data_dir: &Path, report: &mut
         .collect();
     for stray in ours.into_iter().filter(|link| !recorded.contains(&link.name)) {
         let pod_link = stray.name.replacen(SHAPING_LINK_PREFIX, HOST_LINK_PREFIX, 1);
-        if !matches!(link::by_name(socket, &pod_link), Ok(None)) {
+        if !is_gone(socket, &pod_link) {
             continue;
         }
         let mut batch = Batch::new();

@@ -16,7 +16,7 @@ use node_network::observed::{
 };
 use node_network::{Family, PerFamily};
 
-use super::{PodsReport, Records};
+use super::{PodsReport, Records, index_is_gone};
 
 /// What the kernel gives an IPv6 route that names no metric (`IP6_RT_PRIO_USER`).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
@@ -51,15 +51,11 @@ pub(crate) fn restore(
                 Ok(Some(done)) => report.done.push(format!("pod {}: {done}", entry.record.attachment)),
                 Ok(None) => {}
                 // A DEL took the link away since it was observed, and with it all that was to be put back.
-                Err(_) if is_gone(socket, link) => {}
+                Err(_) if index_is_gone(socket, link.index) => {}
                 Err(error) => report.problems.push(format!("pod {}: {error}", entry.record.attachment)),
             }
         }
     }
-}
-
-fn is_gone(socket: &mut Socket, link: &ObservedLink) -> bool {
-    matches!(kernel::link::by_index(socket, link.index), Ok(None))
 }
 
 fn pod_addresses<'a>(

@@ -21,8 +21,6 @@ use crate::{LabError, lan};
 
 /// A conflist, or a node's readiness, comes within this.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// One datagram is answered within this, however busy the machine is.
-const ANSWERED: Duration = Duration::from_secs(10);
 /// A clock that was set right by a day leaves files that were written tomorrow.
 const A_DAY: Duration = Duration::from_secs(86_400);
 
@@ -154,7 +152,7 @@ pub(crate) fn new_pod_is_reached(field: &mut Field<'_>, at: usize) -> Result<(),
                 responder: pod.name.clone(),
                 sources: from.ips.clone(),
             };
-            let report = probe::send_once(&probe, &from.netns, ANSWERED);
+            let report = probe::send_once(&probe, &from.netns, probe::PATIENCE);
             errors.extend(report.error.map(|error| format!("{} → {}: {error}", from.name, pod.name)));
         }
     }

@@ -23,8 +23,6 @@ use crate::{LabError, fault, ruleset};
 const PATIENCE: Duration = Duration::from_millis(300);
 /// An answer that has not come by now was lost, however busy the machine is.
 const LOST: Duration = Duration::from_secs(2);
-/// What must be answered at the first time may take as long as it takes.
-const ANSWERED: Duration = Duration::from_secs(10);
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(10);
 /// The node's boot has an id of its own.
@@ -119,7 +117,7 @@ impl Watch<'_> {
 fn restart_agent(cluster: &mut Cluster, at: usize, watch: &mut Watch<'_>) -> Result<(), Setback> {
     let probes = probes_of(cluster, at)?;
     cluster.node_mut(at)?.kill_agent()?;
-    if let Some(lost) = lost(cluster, &probes, ANSWERED) {
+    if let Some(lost) = lost(cluster, &probes, probe::PATIENCE) {
         return Err(Setback::found("agent_missed", lost));
     }
     watch.damaged = Instant::now();
